@@ -1,0 +1,508 @@
+package pusher
+
+import "strconv"
+
+// Publish is one event on its way to one or more channels. Its slices borrow
+// from the request's body and query and from the Decoder, until the Decoder's
+// next use.
+type Publish struct {
+	// Name, SocketID, Data and Info are decoded strings. Bytes that are not
+	// valid UTF-8 are kept. SocketID and Info are nil when not given.
+	Name, SocketID, Data, Info []byte
+	Channels                   [][]byte
+	// Raw is the event's JSON object exactly as it stands in the body; nil if
+	// any of it came from the query string.
+	Raw []byte
+
+	HasInfo   bool // the answer must carry attributes of the channels
+	Encrypted bool // the channel is end-to-end encrypted; it is the only one
+	ToUser    bool // at least one channel is a #server-to-user-
+}
+
+// Decoder reads publishes. The zero value is ready; it keeps its memory from one
+// use to the next, and must not be used by two goroutines at once.
+type Decoder struct {
+	scan     scan
+	events   []Publish
+	channels [][]byte // of all events
+	scratch  []byte   // unescaped strings; never regrown while something points into it
+	limits   Limits
+	lim      Limits // limits, filled in
+	ready    bool
+}
+
+// field is a bit set of the members of an event that were seen.
+type field uint8
+
+const (
+	fieldName field = 1 << iota
+	fieldData
+	fieldChannel
+	fieldChannels
+	fieldSocketID
+	fieldInfo
+)
+
+func (d *Decoder) reset(body []byte, lim *Limits) *Error {
+	var l Limits
+	if lim != nil {
+		l = *lim
+	}
+	if !d.ready || l != d.limits {
+		d.limits, d.lim, d.ready = l, l.full(), true
+	}
+	clear(d.events)
+	clear(d.channels)
+	d.events, d.channels, d.scratch = d.events[:0], d.channels[:0], d.scratch[:0]
+	d.scan = scan{b: body}
+	if len(body) > d.lim.Body {
+		return d.lim.TooLarge()
+	}
+	return nil
+}
+
+// room makes sure that no string of the body can move the scratch memory.
+func (d *Decoder) room() {
+	if need := len(d.scan.b) + 8; cap(d.scratch) < need {
+		d.scratch = make([]byte, 0, max(1024, need))
+	}
+}
+
+// Events reads the body of POST /apps/ID/events: exactly one publish. Parameters
+// may stand in the query string as well (name, data, channel, channels[],
+// socket_id, info), each in one of the two places; q may be nil.
+func (d *Decoder) Events(body []byte, q *Query, lim *Limits) ([]Publish, *Error) {
+	if e := d.reset(body, lim); e != nil {
+		return nil, e
+	}
+	d.room()
+	d.events = append(d.events, Publish{})
+	p := &d.events[0]
+	var seen field
+	if len(body) > 0 {
+		var e *Error
+		if seen, e = d.object(p, 0, -1); e != nil {
+			return nil, e
+		}
+		if !d.scan.end() {
+			return nil, d.scan.refusal()
+		}
+	}
+	seen, e := d.query(p, q, seen)
+	if e != nil {
+		return nil, e
+	}
+	if e := d.check(p, seen, -1); e != nil {
+		return nil, e
+	}
+	return d.events, nil
+}
+
+// Batch reads the body of POST /apps/ID/batch_events: one to Limits.Batch
+// publishes, each to one channel.
+func (d *Decoder) Batch(body []byte, lim *Limits) ([]Publish, *Error) {
+	if e := d.reset(body, lim); e != nil {
+		return nil, e
+	}
+	d.room()
+	s := &d.scan
+	if !s.expect('{', `an object {"batch":[...]} is expected`) {
+		return nil, s.refusal()
+	}
+	found := false
+	for first := true; ; first = false {
+		more, ok := s.next('}', first)
+		if !ok {
+			return nil, s.refusal()
+		}
+		if !more {
+			break
+		}
+		key, ok := s.key(&d.scratch)
+		if !ok {
+			return nil, s.refusal()
+		}
+		if string(key) != "batch" {
+			if !s.skip(1) {
+				return nil, s.refusal()
+			}
+			continue
+		}
+		if found {
+			return nil, badRequest(`The body has the key "batch" twice, again before byte `, strconv.Itoa(s.i), ".")
+		}
+		found = true
+		if e := d.batch(); e != nil {
+			return nil, e
+		}
+	}
+	if !s.end() {
+		return nil, s.refusal()
+	}
+	if len(d.events) == 0 {
+		return nil, badRequest("The batch is empty: send {\"batch\":[...]} with 1 to ", strconv.Itoa(d.lim.Batch), " events.")
+	}
+	return d.events, nil
+}
+
+func (d *Decoder) batch() *Error {
+	s := &d.scan
+	if s.space() != '[' {
+		return badRequest(`"batch" must be an array of events, at byte `, strconv.Itoa(s.i), ".")
+	}
+	s.i++
+	for first := true; ; first = false {
+		more, ok := s.next(']', first)
+		if !ok {
+			return s.refusal()
+		}
+		if !more {
+			return nil
+		}
+		index := len(d.events)
+		if index == d.lim.Batch {
+			return badRequest("The batch has more than ", strconv.Itoa(d.lim.Batch), " events. Send the rest in another call.")
+		}
+		d.events = append(d.events, Publish{})
+		p := &d.events[index]
+		seen, e := d.object(p, 2, index)
+		if e != nil {
+			return e
+		}
+		if e := d.check(p, seen, index); e != nil {
+			return e
+		}
+	}
+}
+
+// ChannelEvent reads the deprecated POST /apps/ID/channels/CHANNEL/events, where
+// the body is the data, and name, socket_id and info stand in the query string.
+// channel is unescaped.
+func (d *Decoder) ChannelEvent(channel, body []byte, q *Query, lim *Limits) ([]Publish, *Error) {
+	if e := d.reset(body, lim); e != nil {
+		return nil, e
+	}
+	d.channels = append(d.channels, channel)
+	d.events = append(d.events, Publish{Data: body, Channels: d.channels[0:1:1]})
+	p := &d.events[0]
+	seen, e := d.query(p, q, fieldData|fieldChannel)
+	if e != nil {
+		return nil, e
+	}
+	if e := d.check(p, seen, -1); e != nil {
+		return nil, e
+	}
+	return d.events, nil
+}
+
+// where names an event of a batch in a sentence.
+func where(index int) string {
+	if index < 0 {
+		return ""
+	}
+	return "batch[" + strconv.Itoa(index) + "]: "
+}
+
+// object reads one event's object. What it means is judged by check.
+func (d *Decoder) object(p *Publish, depth, index int) (seen field, e *Error) {
+	s := &d.scan
+	if c := s.space(); c != '{' {
+		if s.i < len(s.b) {
+			s.fail(s.i, "an object with name, channels and data is expected")
+		}
+		s.skip(depth)
+		s.fail(s.i, "it ends too early")
+		return 0, s.refusal()
+	}
+	from := s.i
+	s.i++
+	for first := true; ; first = false {
+		more, ok := s.next('}', first)
+		if !ok {
+			return 0, s.refusal()
+		}
+		if !more {
+			p.Raw = s.b[from:s.i:s.i]
+			return seen, nil
+		}
+		key, ok := s.key(&d.scratch)
+		if !ok {
+			return 0, s.refusal()
+		}
+		var f field
+		var dst *[]byte
+		switch string(key) {
+		case "name":
+			f, dst = fieldName, &p.Name
+		case "data":
+			f, dst = fieldData, &p.Data
+		case "socket_id":
+			f, dst = fieldSocketID, &p.SocketID
+		case "info":
+			f, dst = fieldInfo, &p.Info
+		case "channel":
+			f = fieldChannel
+		case "channels":
+			f = fieldChannels
+		default:
+			if !s.skip(depth + 1) {
+				return 0, s.refusal()
+			}
+			continue
+		}
+		c := s.space()
+		at := s.i
+		if c == 'n' && f&(fieldName|fieldData) == 0 { // null is as good as nothing
+			if !s.literal("null") {
+				return 0, s.refusal()
+			}
+			continue
+		}
+		if seen&f != 0 {
+			return 0, badRequest(where(index), "the key ", quote(key, 20), " is given twice, again at byte ", strconv.Itoa(at), ".")
+		}
+		seen |= f
+		if f == fieldChannels {
+			if e := d.channelList(p, depth, index); e != nil {
+				return 0, e
+			}
+			continue
+		}
+		if c != '"' {
+			return 0, d.notString(f, depth, at, index)
+		}
+		val, ok := s.str(&d.scratch)
+		if !ok {
+			return 0, s.refusal()
+		}
+		if f == fieldChannel {
+			from := len(d.channels)
+			d.channels = append(d.channels, val)
+			if p.Channels == nil {
+				p.Channels = d.channels[from : from+1 : from+1]
+			}
+			continue
+		}
+		*dst = val
+	}
+}
+
+// notString refuses a member whose value at byte at is no string: first for its
+// syntax, then for its type.
+func (d *Decoder) notString(f field, depth, at, index int) *Error {
+	if !d.scan.skip(depth + 1) {
+		return d.scan.refusal()
+	}
+	if f == fieldData {
+		return badRequest(where(index), `"data" must be a string, at byte `, strconv.Itoa(at),
+			": encode the object as JSON first, and send the result as a string.")
+	}
+	return badRequest(where(index), `"`, f.String(), `" must be a string, at byte `, strconv.Itoa(at), ".")
+}
+
+func (f field) String() string {
+	switch f {
+	case fieldName:
+		return "name"
+	case fieldData:
+		return "data"
+	case fieldChannel:
+		return "channel"
+	case fieldChannels:
+		return "channels"
+	case fieldSocketID:
+		return "socket_id"
+	}
+	return "info"
+}
+
+func (d *Decoder) channelList(p *Publish, depth, index int) *Error {
+	s := &d.scan
+	if s.space() != '[' {
+		at := s.i
+		if !s.skip(depth + 1) {
+			return s.refusal()
+		}
+		return badRequest(where(index), `"channels" must be an array of strings, at byte `, strconv.Itoa(at), ".")
+	}
+	s.i++
+	from := len(d.channels)
+	for first := true; ; first = false {
+		more, ok := s.next(']', first)
+		if !ok {
+			return s.refusal()
+		}
+		if !more {
+			n := len(d.channels)
+			p.Channels = d.channels[from:n:n]
+			return nil
+		}
+		if s.space() != '"' {
+			at := s.i
+			if !s.skip(depth + 2) {
+				return s.refusal()
+			}
+			return badRequest(where(index), `"channels" must be an array of strings, at byte `, strconv.Itoa(at), ".")
+		}
+		name, ok := s.str(&d.scratch)
+		if !ok {
+			return s.refusal()
+		}
+		if len(d.channels)-from == d.lim.Channels {
+			return d.tooManyChannels(index)
+		}
+		d.channels = append(d.channels, name)
+	}
+}
+
+func (d *Decoder) tooManyChannels(index int) *Error {
+	return badRequest(where(index), "Too many channels: one publish can go to at most ", strconv.Itoa(d.lim.Channels),
+		". Split the list over several calls.")
+}
+
+// query adds the parameters that stand in the query string.
+func (d *Decoder) query(p *Publish, q *Query, seen field) (field, *Error) {
+	if q.Len() == 0 {
+		return seen, nil
+	}
+	inBody := seen
+	from := len(d.channels)
+	for i := range q.pairs {
+		key, val := q.pairs[i].key, q.pairs[i].value
+		var f field
+		switch string(key) {
+		case "name":
+			f, p.Name = fieldName, val
+		case "data":
+			f, p.Data = fieldData, val
+		case "socket_id":
+			f, p.SocketID = fieldSocketID, val
+		case "info":
+			f, p.Info = fieldInfo, val
+		case "channel":
+			f = fieldChannel
+		case "channels[]":
+			f = fieldChannels
+		default:
+			continue
+		}
+		if inBody&f != 0 {
+			return 0, badRequest("The parameter ", quote(key, 20), " is given in the query string and in the body. Send it once, in the body.")
+		}
+		seen |= f
+		p.Raw = nil
+		if f&(fieldChannel|fieldChannels) != 0 {
+			if len(d.channels)-from == d.lim.Channels {
+				return 0, d.tooManyChannels(-1)
+			}
+			d.channels = append(d.channels, val)
+		}
+	}
+	if n := len(d.channels); n > from {
+		p.Channels = d.channels[from:n:n]
+	}
+	return seen, nil
+}
+
+// check judges what an event says, as Pusher does.
+func (d *Decoder) check(p *Publish, seen field, index int) *Error {
+	switch {
+	case seen&fieldName == 0 || len(p.Name) == 0:
+		return badRequest(where(index), `Missing required parameter: name. Give the event a name, such as "order.created".`)
+	case len(p.Name) > d.lim.EventName:
+		return badRequest(where(index), "the event name ", quote(p.Name, 60), " has ", strconv.Itoa(len(p.Name)),
+			" bytes; at most ", strconv.Itoa(d.lim.EventName), " are allowed.")
+	case seen&fieldData == 0:
+		return badRequest(where(index), `Missing required parameter: data. Send a string; "{}" if there is nothing to say.`)
+	case len(p.Data) > d.lim.DataBytes:
+		return dataTooLarge(where(index), len(p.Data), d.lim.DataBytes)
+	case seen&fieldChannel != 0 && seen&fieldChannels != 0:
+		return badRequest(where(index), `Both "channel" and "channels" are given. Send one of them.`)
+	case index >= 0 && seen&fieldChannels != 0:
+		return badRequest(where(index), `an event of a batch goes to one channel: send "channel", not "channels".`)
+	case len(p.Channels) == 0:
+		return badRequest(where(index), "Missing required parameter: ", map[bool]string{true: "channel", false: "channels"}[index >= 0],
+			". Say where the event goes.")
+	}
+	for _, name := range p.Channels {
+		toUser, e := checkTarget(where(index), name, d.lim.ChannelName)
+		if e != nil {
+			return e
+		}
+		p.ToUser = p.ToUser || toUser
+		p.Encrypted = p.Encrypted || IsEncrypted(name)
+	}
+	if p.Encrypted && len(p.Channels) > 1 {
+		return badRequest("An end-to-end encrypted channel cannot be published to together with others: its payload can be read with the key of that one channel only. Publish to each of them by itself.")
+	}
+	if seen&fieldSocketID != 0 {
+		if e := checkSocketID(where(index), p.SocketID); e != nil {
+			return e
+		}
+	}
+	p.HasInfo = seen&fieldInfo != 0
+	if len(p.Info) > 0 {
+		return checkInfo(where(index), p.Info, p.Channels)
+	}
+	return nil
+}
+
+// AppendString appends s as a JSON string. Only what JSON demands is escaped, so
+// every other byte, valid UTF-8 or not, arrives as it is.
+func AppendString(dst, s []byte) []byte {
+	const digits = "0123456789abcdef"
+	dst = append(dst, '"')
+	sc := scan{b: s}
+	for i := 0; ; {
+		j := sc.plain(i)
+		dst = append(dst, s[i:j]...)
+		if j == len(s) {
+			return append(dst, '"')
+		}
+		switch c := s[j]; c {
+		case '"', '\\':
+			dst = append(dst, '\\', c)
+		case '\n':
+			dst = append(dst, '\\', 'n')
+		case '\r':
+			dst = append(dst, '\\', 'r')
+		case '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', digits[c>>4], digits[c&15])
+		}
+		i = j + 1
+	}
+}
+
+// AppendEvent appends p as the body of POST /apps/ID/events.
+func AppendEvent(dst []byte, p *Publish) []byte {
+	dst = AppendString(append(dst, `{"name":`...), p.Name)
+	dst = append(dst, `,"channels":[`...)
+	for i, name := range p.Channels {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, name)
+	}
+	return appendRest(append(dst, ']'), p)
+}
+
+// AppendBatchEvent appends p, which has one channel, as an element of the batch
+// of POST /apps/ID/batch_events.
+func AppendBatchEvent(dst []byte, p *Publish) []byte {
+	dst = AppendString(append(dst, `{"name":`...), p.Name)
+	dst = AppendString(append(dst, `,"channel":`...), p.Channels[0])
+	return appendRest(dst, p)
+}
+
+func appendRest(dst []byte, p *Publish) []byte {
+	dst = AppendString(append(dst, `,"data":`...), p.Data)
+	if len(p.SocketID) > 0 {
+		dst = AppendString(append(dst, `,"socket_id":`...), p.SocketID)
+	}
+	if p.HasInfo {
+		dst = AppendString(append(dst, `,"info":`...), p.Info)
+	}
+	return append(dst, '}')
+}

@@ -1,0 +1,348 @@
+package pusher
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"hash"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// clockGrace is the distance in seconds between auth_timestamp and the server's
+// clock at which Pusher stops accepting a request.
+const clockGrace = 600
+
+// Key is one auth key with its secret. The HMAC state is pooled, so signing and
+// verifying allocate nothing in steady state. It is safe for concurrent use, and
+// its printed form is the key alone.
+type Key struct {
+	name []byte
+	macs sync.Pool // of *mac; only its New holds the secret, where no format verb finds it
+}
+
+// mac is the working memory of one signature.
+type mac struct {
+	hash  hash.Hash
+	text  []byte // the string to sign
+	path  []byte // the decoded path
+	pairs []pair // of a request to be signed
+	sum   [sha256.Size]byte
+	hex   [2 * sha256.Size]byte
+	stamp [20]byte
+	md5   [2 * md5.Size]byte
+}
+
+// NewKey returns a key. Both parts are taken as they are.
+func NewKey(key, secret string) *Key {
+	k := &Key{name: []byte(key)}
+	k.macs.New = func() any { return &mac{hash: hmac.New(sha256.New, []byte(secret))} }
+	return k
+}
+
+// Name is the public half.
+func (k *Key) Name() string { return string(k.name) }
+
+// String is Name, so that no format verb shows the secret.
+func (k *Key) String() string { return string(k.name) }
+
+// GoString is String for %#v.
+func (k *Key) GoString() string { return "pusher.Key(" + string(k.name) + ")" }
+
+// sign leaves the hexadecimal HMAC-SHA256 of text in m.hex.
+func (m *mac) sign(text []byte) {
+	m.hash.Reset()
+	m.hash.Write(text)
+	hex.Encode(m.hex[:], m.hash.Sum(m.sum[:0]))
+}
+
+// Verify reports why Pusher would not accept this request, or nil: auth_version,
+// auth_timestamp (600 s or more away from now is refused), the signature in
+// constant time, and body_md5 against the bytes of body, which the signature
+// itself does not cover. A request with a body must have a body_md5; the MD5 of
+// nothing on a request without one is fine (the Python SDK sends it).
+//
+// rawPath is the path as sent. SDKs disagree on whether they sign a path or a
+// value before or after escaping it, so each form that can differ is tried, at
+// most four, and q remembers which one it was for AppendSigned.
+func (k *Key) Verify(method string, rawPath []byte, q *Query, body []byte, now time.Time) *Error {
+	if name, ok := q.Get("auth_key"); !ok {
+		return MissingParameter("auth_key")
+	} else if !bytes.Equal(name, k.name) {
+		return UnknownKey(name)
+	}
+	if version, ok := q.Get("auth_version"); !ok {
+		return unauthorized("Version required: send auth_version=1.0.")
+	} else if string(version) != "1.0" {
+		return unauthorized("Version not supported: send auth_version=1.0, not ", quote(version, 20), ".")
+	}
+	if stamp, ok := q.Get("auth_timestamp"); !ok {
+		return unauthorized("Timestamp required: send auth_timestamp, the seconds since 1970-01-01T00:00:00Z.")
+	} else if e := checkStamp(stamp, now); e != nil {
+		return e
+	}
+	sent, ok := q.Get("auth_signature")
+	if !ok {
+		return MissingParameter("auth_signature")
+	}
+
+	m := k.macs.Get().(*mac)
+	defer k.macs.Put(m)
+	if !m.matches(method, rawPath, q, sent) {
+		m.text = appendText(m.text[:0], method, rawPath, q, false)
+		return unauthorized("Invalid signature: you should have sent HmacSHA256Hex(", quote(m.text, 1024),
+			", your_secret_key), but you sent ", quote(sent, 80),
+			". Check the secret, and that nothing between the caller and this server rewrites path or query.")
+	}
+	return m.checkBody(q, body)
+}
+
+// checkStamp compares auth_timestamp with the clock, in whole seconds as Pusher
+// does.
+func checkStamp(stamp []byte, now time.Time) *Error {
+	// Eighteen digits cannot overflow, and 10^12 seconds is past year 33,000.
+	var given int64
+	numeric := len(stamp) > 0 && len(stamp) <= 18
+	for _, c := range stamp {
+		numeric = numeric && c >= '0' && c <= '9'
+		if numeric {
+			given = given*10 + int64(c-'0')
+		}
+	}
+	if !numeric {
+		given = 0
+	}
+	server := now.Unix()
+	if d := given - server; d > -clockGrace && d < clockGrace {
+		return nil
+	}
+	const iso = "2006-01-02T15:04:05Z"
+	hint := ". Set the caller's clock (NTP), and sign a request when it is sent, not when it is queued."
+	switch {
+	case !numeric:
+		hint = ". auth_timestamp must be whole seconds since 1970-01-01T00:00:00Z, not " + quote(stamp, 40) + "."
+	case given > server*100:
+		hint = ". auth_timestamp must be seconds since 1970-01-01T00:00:00Z; this looks like milliseconds."
+	}
+	return unauthorized("Timestamp expired: Given timestamp (", time.Unix(min(given, 253402300799), 0).UTC().Format(iso),
+		") not within ", strconv.Itoa(clockGrace), "s of server time (", now.UTC().Format(iso), ")", hint)
+}
+
+// matches tries every form of the string to sign that can differ, the one that
+// Pusher documents first.
+func (m *mac) matches(method string, rawPath []byte, q *Query, sent []byte) bool {
+	q.asSent, q.pathForm = false, pathAsSent
+	if len(sent) != len(m.hex) {
+		return false
+	}
+	if m.try(method, rawPath, q, false, sent) {
+		return true
+	}
+	if q.escaped && m.try(method, rawPath, q, true, sent) {
+		q.asSent = true
+		return true
+	}
+	path, differs := m.decodePath(rawPath)
+	if !differs {
+		return false
+	}
+	q.pathForm = pathDecoded
+	if m.try(method, path, q, false, sent) {
+		return true
+	}
+	if q.escaped && m.try(method, path, q, true, sent) {
+		q.asSent = true
+		return true
+	}
+	q.pathForm = pathAsSent
+	return false
+}
+
+func (m *mac) try(method string, path []byte, q *Query, asSent bool, sent []byte) bool {
+	m.text = appendText(m.text[:0], method, path, q, asSent)
+	m.sign(m.text)
+	return subtleEqual(m.hex[:], sent)
+}
+
+func subtleEqual(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
+
+// appendText appends the string to sign: method, path and the sorted pairs
+// without auth_signature. Values are unescaped, or as they were sent.
+func appendText(dst []byte, method string, path []byte, q *Query, asSent bool) []byte {
+	dst = append(dst, method...)
+	dst = append(dst, '\n')
+	dst = append(dst, path...)
+	sep := byte('\n')
+	for _, i := range q.order {
+		p := &q.pairs[i]
+		if string(p.key) == "auth_signature" {
+			continue
+		}
+		dst = append(dst, sep)
+		sep = '&'
+		dst = append(dst, p.key...)
+		dst = append(dst, '=')
+		if asSent {
+			dst = append(dst, p.rawValue...)
+		} else {
+			dst = append(dst, p.value...)
+		}
+	}
+	return dst
+}
+
+// decodePath undoes percent escapes in a path. differs is false when there is
+// none, or one is broken and the path stands for itself only.
+func (m *mac) decodePath(raw []byte) (path []byte, differs bool) {
+	if bytes.IndexByte(raw, '%') < 0 {
+		return nil, false
+	}
+	m.path = m.path[:0]
+	for i := 0; i < len(raw); i++ {
+		c := raw[i]
+		if c == '%' {
+			if i+2 >= len(raw) {
+				return nil, false
+			}
+			hi, lo := hexValue[raw[i+1]], hexValue[raw[i+2]]
+			if hi|lo > 15 {
+				return nil, false
+			}
+			c = hi<<4 | lo
+			i += 2
+		}
+		m.path = append(m.path, c)
+	}
+	return m.path, true
+}
+
+func (m *mac) checkBody(q *Query, body []byte) *Error {
+	sent, ok := q.Get("body_md5")
+	if !ok {
+		if len(body) == 0 {
+			return nil
+		}
+		return MissingParameter("body_md5")
+	}
+	if len(sent) == len(m.md5) {
+		sum := md5.Sum(body)
+		hex.Encode(m.md5[:], sum[:])
+		same := byte(0)
+		for i, c := range sent {
+			if c >= 'A' && c <= 'F' {
+				c += 'a' - 'A'
+			}
+			same |= c ^ m.md5[i]
+		}
+		if same == 0 {
+			return nil
+		}
+	}
+	return unauthorized("Invalid body_md5: the request says ", quote(sent, 40), ", but its body of ",
+		strconv.Itoa(len(body)), " bytes has another MD5. Sign exactly the bytes that are sent.")
+}
+
+// AppendSigned appends a freshly signed query string to dst: the pairs of q that
+// are not about signing, in the bytes in which they came (q nil: none), then
+// auth_key, auth_timestamp, auth_version, body_md5 if there is a body, and
+// auth_signature. rawPath is the path that will be sent, escapes and all.
+//
+// The signature is made over the same form of path and values as the one that q
+// was last verified with, so that Pusher judges the relayed request as it would
+// have judged the original; over the path as sent and unescaped values if q was
+// never verified.
+func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, body []byte, now time.Time) []byte {
+	m := k.macs.Get().(*mac)
+	defer k.macs.Put(m)
+
+	asSent, path := false, rawPath
+	m.pairs = m.pairs[:0]
+	if q != nil {
+		asSent = q.asSent
+		if q.pathForm == pathDecoded {
+			if decoded, differs := m.decodePath(rawPath); differs {
+				path = decoded
+			}
+		}
+	}
+	m.own(authKey, k.name)
+	m.own(authTimestamp, strconv.AppendInt(m.stamp[:0], now.Unix(), 10))
+	m.own(authVersion, versionOne)
+	if len(body) > 0 {
+		sum := md5.Sum(body)
+		hex.Encode(m.md5[:], sum[:])
+		m.own(bodyMD5, m.md5[:])
+	}
+	if q != nil {
+		for _, i := range q.order {
+			if p := &q.pairs[i]; !bytes.HasPrefix(p.key, authPrefix) && string(p.key) != "body_md5" {
+				m.insert(*p)
+			}
+		}
+	}
+
+	m.text = append(append(append(m.text[:0], method...), '\n'), path...)
+	sep := byte('\n')
+	for i := range m.pairs {
+		p := &m.pairs[i]
+		m.text = append(append(append(m.text, sep), p.key...), '=')
+		if sep = '&'; i > 0 {
+			dst = append(dst, '&')
+		}
+		dst = append(append(dst, p.rawKey...), '=')
+		if p.own { // not escaped yet
+			m.text = append(m.text, p.value...)
+			dst = appendEscaped(dst, p.value)
+			continue
+		}
+		dst = append(dst, p.rawValue...)
+		if asSent {
+			m.text = append(m.text, p.rawValue...)
+		} else {
+			m.text = append(m.text, p.value...)
+		}
+	}
+	m.sign(m.text)
+	clear(m.pairs)
+	dst = append(dst, "&auth_signature="...)
+	return append(dst, m.hex[:]...)
+}
+
+// own adds a pair of ours, which is not escaped yet.
+func (m *mac) own(key, value []byte) {
+	m.insert(pair{rawKey: key, key: key, value: value, own: true})
+}
+
+// insert keeps m.pairs sorted by key; pairs of equal keys stay in order.
+func (m *mac) insert(p pair) {
+	m.pairs = append(m.pairs, p)
+	for j := len(m.pairs) - 1; j > 0 && bytes.Compare(m.pairs[j].key, m.pairs[j-1].key) < 0; j-- {
+		m.pairs[j], m.pairs[j-1] = m.pairs[j-1], m.pairs[j]
+	}
+}
+
+// appendEscaped escapes everything that RFC 3986 does not call unreserved.
+func appendEscaped(dst, s []byte) []byte {
+	const digits = "0123456789ABCDEF"
+	for _, c := range s {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.' || c == '~' {
+			dst = append(dst, c)
+		} else {
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		}
+	}
+	return dst
+}
+
+var (
+	authPrefix    = []byte("auth_")
+	authKey       = []byte("auth_key")
+	authTimestamp = []byte("auth_timestamp")
+	authVersion   = []byte("auth_version")
+	bodyMD5       = []byte("body_md5")
+	versionOne    = []byte("1.0")
+)

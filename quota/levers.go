@@ -1,0 +1,197 @@
+package quota
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
+)
+
+// Brake is a stop that a person asked for. It is shared by all replicas, within a heartbeat.
+type Brake struct {
+	Allow  string    `json:"allow"` // what still passes: "critical" or "none"
+	Reason string    `json:"reason"`
+	By     string    `json:"by"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"` // zero: until it is lifted
+}
+
+// lever changes the account's state in the store, then beats, so that this replica obeys at once. It goes on when
+// ctx is cancelled, for a lever half pulled is worse than one pulled for nobody; it needs the store.
+func (l *Ledger) lever(ctx context.Context, now time.Time, what string, pull func(ctx context.Context, at store.At) error) error {
+	ctx = context.WithoutCancel(ctx)
+	// The beat first, so that the store knows the latest and this replica the epoch.
+	err := l.Beat(ctx, now)
+	for try := 0; err == nil; try++ {
+		err = l.exclusive(ctx, func(ctx context.Context) error {
+			b := l.cur.Load()
+			return pull(ctx, store.At{Account: l.cfg.Load().Account, Epoch: b.epoch, Day: int32(b.day)})
+		})
+		if !errors.Is(err, store.ErrLost) || try > 1 {
+			break
+		}
+		err = l.Beat(ctx, now)
+	}
+	if err == nil {
+		err = l.Beat(ctx, now)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// SetPlan changes the plan, live on every replica within a heartbeat, and kept over restarts until the config's own
+// figure changes. A plan below what is out already stops new sends and calls unspent leases back.
+func (l *Ledger) SetPlan(ctx context.Context, now time.Time, messagesPerDay int64, who, why string) error {
+	if messagesPerDay <= 0 || messagesPerDay > maxPlan {
+		return fmt.Errorf("a plan of %d messages a day: give a number from 1 to 2^50", messagesPerDay)
+	}
+	name := "custom"
+	for _, p := range plans {
+		if p.MessagesPerDay == messagesPerDay {
+			name = p.Name
+		}
+	}
+	audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "plan set", Why: why,
+		Before: strconv.FormatInt(l.plan.Load(), 10), After: strconv.FormatInt(messagesPerDay, 10)}
+	return l.lever(ctx, now, "plan set", func(ctx context.Context, at store.At) error {
+		return l.st.SetPlan(ctx, at, messagesPerDay, name, audit)
+	})
+}
+
+// SetUsage makes used the account's count of now's day, as when Pusher's dashboard knows of messages that did not
+// pass here. What goes out from then on is added to it.
+func (l *Ledger) SetUsage(ctx context.Context, now time.Time, used int64, who, why string) error {
+	if used < 0 || used > maxPlan {
+		return fmt.Errorf("a usage of %d: give a number from 0 to 2^50", used)
+	}
+	return l.lever(ctx, now, "usage set", func(ctx context.Context, at store.At) error {
+		before, _ := l.Used(now)
+		audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "usage set", Why: why,
+			Before: strconv.FormatInt(before, 10), After: strconv.FormatInt(used, 10)}
+		return l.st.SetUsage(ctx, at, used, audit)
+	})
+}
+
+// SetBrake pulls the brake; nil lifts it. A Since that is zero becomes now.
+func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
+	if b == nil {
+		return l.LiftBrake(ctx, now, "", "")
+	}
+	if b.Allow != "critical" && b.Allow != "none" {
+		return fmt.Errorf("brake: allow is %q; it can be critical or none", b.Allow)
+	}
+	set := *b
+	if set.Since.IsZero() {
+		set.Since = now.UTC()
+	}
+	text, err := json.Marshal(set)
+	if err != nil {
+		return fmt.Errorf("brake: %w", err)
+	}
+	after := "allow " + set.Allow
+	if !set.Until.IsZero() {
+		after += " until " + set.Until.UTC().Format(time.RFC3339)
+	}
+	audit := &store.AuditEntry{At: now.UTC(), Who: set.By, What: "brake on", Why: set.Reason, After: after}
+	return l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
+		return l.st.SetBrake(ctx, at, string(text), audit)
+	})
+}
+
+// LiftBrake ends the brake and says who did.
+func (l *Ledger) LiftBrake(ctx context.Context, now time.Time, who, why string) error {
+	audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "brake off", Why: why}
+	if b := l.brake.Load(); b != nil {
+		audit.Before = "allow " + b.Allow
+	}
+	return l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
+		return l.st.SetBrake(ctx, at, "", audit)
+	})
+}
+
+// Exhaust records Pusher's own word that the account is over its quota: every reserve of the day is refused, here
+// at once, on the other replicas within a heartbeat, until Reopen or the next day. When the store cannot be told the
+// error says so, this replica obeys all the same, and tells it later.
+func (l *Ledger) Exhaust(ctx context.Context, now time.Time, reason string) error {
+	day := DayOf(now)
+	if l.exhausted(day) {
+		return nil
+	}
+	l.pending.Store(&mark{day, now.UTC(), reason})
+	l.setGate(gateExhausted, true)
+	return l.Beat(context.WithoutCancel(ctx), now)
+}
+
+// Reopen ends what Exhaust began: Pusher accepted a publish again.
+func (l *Ledger) Reopen(ctx context.Context, now time.Time, reason string) error {
+	l.pending.Store(nil)
+	audit := &store.AuditEntry{At: now.UTC(), Who: "pusher", What: "account reopened", Why: reason}
+	return l.lever(ctx, now, "reopen", func(ctx context.Context, at store.At) error {
+		return l.st.ClearExhausted(ctx, at, audit)
+	})
+}
+
+// Audit returns the newest lines of the account's trail of levers, newest first.
+func (l *Ledger) Audit(ctx context.Context, limit int) ([]store.AuditEntry, error) {
+	return l.st.Audit(ctx, l.cfg.Load().Account, limit)
+}
+
+// AuditAppend adds a line for an act that the ledger does not know of.
+func (l *Ledger) AuditAppend(ctx context.Context, e store.AuditEntry) error {
+	return l.st.AuditAppend(ctx, l.cfg.Load().Account, e)
+}
+
+// Snapshot is the state of the account as this replica sees it.
+type Snapshot struct {
+	Day         Day
+	Plan        Plan
+	Used        int64     // spent on Day by all replicas; ours exactly, others' as of the last heartbeat
+	Leased      int64     // held by replicas and not spent
+	Remaining   int64     // Plan − Used, never negative; Leased is a part of it
+	ExhaustedBy string    // Pusher's words
+	Exhausted   time.Time // since when; zero: not exhausted
+	Brake       *Brake
+	StoreUp     bool
+	StoreErr    string    // why not
+	StoreSince  time.Time // since when up or not
+	OnStoreLoss LossPolicy
+	Healing     bool   // the store lost data, and gives no lease until every replica has told what it knows
+	Faults      int    // losses of data that this replica saw since its start
+	Replicas    int    // alive, as of the last heartbeat
+	Epoch       string // changes when the store loses data
+	Lease       int64  // this replica's unspent tokens
+	Borrowed    int64  // sent beyond the lease since the store is out of reach
+}
+
+// Snapshot is cheap, but not for the hot path.
+func (l *Ledger) Snapshot(now time.Time) Snapshot {
+	v := l.view.Load()
+	s := Snapshot{
+		Day: DayOf(now), Plan: Plan{v.state.PlanName, l.plan.Load()}, Brake: l.CurrentBrake(now),
+		StoreUp: v.up, StoreErr: v.err, StoreSince: v.since, OnStoreLoss: l.cfg.Load().OnStoreLoss,
+		Healing: v.withheld, Faults: v.faults, Replicas: v.replicas, Epoch: v.epoch,
+	}
+	s.Used, _ = l.Used(now)
+	s.Remaining = max(s.Plan.MessagesPerDay-s.Used, 0)
+	if b := l.find(now.Unix()); b != nil {
+		s.Lease = b.plan.holds(Critical)
+		s.Borrowed = b.plan.emergency.Load()
+		if b == l.cur.Load() {
+			s.Leased = max(v.taken-v.spent-(b.plan.spent.Load()-v.sentSpent), 0)
+		}
+	}
+	m := l.pending.Load()
+	if m == nil {
+		m = v.exhausted
+	}
+	if m != nil && m.day == s.Day {
+		s.Exhausted, s.ExhaustedBy = m.at, m.why
+	}
+	return s
+}

@@ -1,0 +1,33 @@
+package store
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Every key of the project is made here. The account is the hash tag, so that all keys of one account lie on
+// one node of a cluster and one script can touch them together.
+//
+//	pg:{account}:state            hash   plan, brake, exhausted, epoch (see lua/beat.lua)
+//	pg:{account}:audit            list   newest first, bounded
+//	pg:{account}:D:pot            hash   the day's totals of a pot: what closed replicas took, corrections
+//	pg:{account}:D:pot:live       hash   replica → its entry
+//	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
+//
+// D is the day's number, pot is "plan" or "share." and the caller's name.
+const keyPrefix = "pg:{"
+
+// tag escapes what would end the hash tag or make two accounts look alike.
+var tag = strings.NewReplacer("%", "%25", "{", "%7B", "}", "%7D")
+
+func stateKey(account string) string { return keyPrefix + tag.Replace(account) + "}:state" }
+func auditKey(account string) string { return keyPrefix + tag.Replace(account) + "}:audit" }
+
+func potKeys(account string, day int32, pot string) (totals, live, gone string) {
+	name := "plan"
+	if pot != "" {
+		name = "share." + pot
+	}
+	totals = keyPrefix + tag.Replace(account) + "}:" + strconv.Itoa(int(day)) + ":" + name
+	return totals, totals + ":live", totals + ":gone"
+}

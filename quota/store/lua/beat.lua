@@ -1,0 +1,161 @@
+-- One heartbeat: report, hand back, renew, reclaim.
+-- KEYS: account, then for each pot: day, live, gone.
+-- ARGV: 1 now ms, 2 id, 3 seq, 4 epoch known, 5 epoch proposed, 6 mode (''|join|leave), 7 ttl ms,
+--       8 plan by config, 9 its name, 10 floor normal ppm, 11 floor critical ppm, 12 reader version, 13 keep s,
+--       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3.
+local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
+local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
+local A = KEYS[1]
+local a = redis.call('HMGET', A, 'min', 'epoch', 'run', 'cg', 'plan', 'planname', 'cfg', 'sv')
+if a[1] and num(a[1]) > num(ARGV[12]) then return {'NEWER', a[1]} end
+local epoch, run, cg, sv = a[2], a[3] or '', num(a[4]), num(a[8])
+if not epoch then
+  if known ~= '' then return {'LOST', 'the store is empty'} end
+  epoch = proposed
+  redis.call('HSET', A, 'v', '1', 'min', '1', 'epoch', epoch, 'cg', '0', 'sv', '0', 'run', '')
+elseif known ~= '' and known ~= epoch then
+  return {'LOST', 'the store was filled anew'}
+end
+-- The config's plan counts when the account is new or the config changed; else what plan set said stays.
+local plan, planname = num(a[5]), a[6] or ''
+if mode == 'join' and (not a[5] or a[7] ~= ARGV[8]) then
+  plan, planname, sv = num(ARGV[8]), ARGV[9], sv + 1
+  redis.call('HSET', A, 'plan', str(plan), 'planname', planname, 'cfg', ARGV[8], 'sv', str(sv))
+end
+
+-- Before anything is written: does the store still know what this replica was told?
+local pots = (#KEYS - 1) / 3
+for p = 1, pots do
+  local live, gone = KEYS[3 * p], KEYS[3 * p + 1]
+  local s = redis.call('HGET', live, id) or redis.call('HGET', gone, id)
+  local acked = num(ARGV[13 + 12 * (p - 1) + 2])
+  if acked > 0 and (not s or unpackEntry(s).seq < acked) then
+    return {'LOST', 'the store forgot this replica\'s last reports'}
+  end
+end
+
+local r = runID()
+if r ~= run then
+  redis.call('HSET', A, 'run', r)
+  if run ~= '' then
+    cg = cg + 1
+    redis.call('HSET', A, 'cg', str(cg))
+  end
+end
+
+local out = {'OK', epoch, r, '0', '0'}
+local withheld, replicas = false, 0
+for p = 1, pots do
+  local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
+  local o = 13 + 12 * (p - 1)
+  local d = redis.call('HMGET', D, 'rt', 'rs', 'adj', 'av', 'hat', 'hid')
+  local rt, rs, adj, av = num(d[1]), num(d[2]), num(d[3]), num(d[4])
+  local hat, hid = num(d[5]), d[6]
+  local fresh = not d[1]
+
+  local mine = redis.call('HGET', R, id)
+  if not mine then
+    local back = redis.call('HGET', G, id)
+    if back then -- taken for dead, yet here: its tokens are its own again
+      local e = unpackEntry(back)
+      rt, rs = rt - taken(e), rs - taken(e)
+      redis.call('HDEL', G, id)
+      mine = back
+    end
+  end
+  local e = mine and unpackEntry(mine) or
+    {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
+  local late = seq <= e.seq -- an old request that was stuck on the way: it changes nothing
+  if not late then
+    e.seq, e.ret, e.spent, e.over, e.idle = seq, num(ARGV[o + 3]), num(ARGV[o + 4]), num(ARGV[o + 5]), num(ARGV[o + 6])
+    e.beat, e.cg = now, cg
+  end
+
+  -- Everybody else: sum up, and close those that are silent for too long. What they held counts as spent.
+  local T, S, others, vector = rt + adj, rs + adj, 0, {}
+  local n = 1
+  local all = redis.call('HGETALL', R)
+  for i = 1, #all, 2 do
+    if all[i] ~= id then
+      local x = unpackEntry(all[i + 1])
+      T = T + taken(x)
+      if x.beat < now - ttl then
+        rt, rs = rt + taken(x), rs + taken(x)
+        S = S + taken(x)
+        redis.call('HSET', G, all[i], all[i + 1])
+        redis.call('HDEL', R, all[i])
+      else
+        n = n + 1
+        S = S + x.spent
+        others = others + x.idle
+        if x.cg < cg then withheld = true end
+        vector[#vector + 1] = all[i]
+        vector[#vector + 1] = all[i + 1]
+      end
+    end
+  end
+  T, S = T + taken(e), S + e.spent
+  if p == 1 then replicas = n end
+
+  local hungry = '0'
+  if not late and mode ~= 'leave' then
+    local L, fn, fc = plan, math.floor(plan * num(ARGV[10]) / 1e6), math.floor(plan * num(ARGV[11]) / 1e6)
+    if num(ARGV[o + 1]) > 0 then
+      L, fn, fc = math.floor(plan * num(ARGV[o + 1]) / 1e6), 0, 0
+    end
+    local lim = {L - fn - fc, L - fc, L}
+    local unmet = false
+    for c = 3, 1, -1 do
+      local want, need = num(ARGV[o + 6 + c]), num(ARGV[o + 9 + c])
+      if want < need then want = need end
+      if want > 0 then
+        if withheld or lim[c] - T < need or lim[c] <= T then
+          if need > 0 then unmet = true end
+        else
+          -- As the lowest class there is room for, so that no token lies where it cannot be used.
+          -- Never more than a fair part of what is left, but always what one waiting publish needs.
+          local most = math.max(math.floor((lim[c] - T) / (2 * n)), need, 1)
+          if want > most then want = most end
+          for k = 1, c do
+            local x = math.min(want, lim[k] - T)
+            if x > 0 then
+              e.g[k], T, want = e.g[k] + x, T + x, want - x
+              e.idle = e.idle + x
+            end
+          end
+        end
+      end
+    end
+    if unmet then
+      hat, hid = now, id
+      redis.call('HSET', D, 'hat', str(now), 'hid', id)
+    elseif hid == id then
+      hat, hid = 0, ''
+      redis.call('HSET', D, 'hat', '0', 'hid', '')
+    end
+  end
+  if hat > 0 and hid ~= id and hat > now - 5000 then hungry = '1' end
+
+  if mode == 'leave' and not late then
+    rt, rs = rt + taken(e), rs + taken(e)
+    S = S - e.spent + taken(e)
+    redis.call('HSET', G, id, packEntry(e))
+    redis.call('HDEL', R, id)
+  elseif not late or not redis.call('HGET', R, id) then
+    redis.call('HSET', R, id, packEntry(e))
+  end
+  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs))
+  if not mine then
+    redis.call('EXPIRE', D, ARGV[13])
+    redis.call('EXPIRE', R, ARGV[13])
+    redis.call('EXPIRE', G, ARGV[13])
+  end
+
+  for _, x in ipairs({str(e.g[1]), str(e.g[2]), str(e.g[3]), str(T), str(S), str(others), hungry,
+    str(rt), str(rs), str(adj), str(av), str(#vector / 2)}) do out[#out + 1] = x end
+  for _, x in ipairs(vector) do out[#out + 1] = x end
+end
+out[4], out[5] = withheld and '1' or '0', str(replicas)
+local st = redis.call('HMGET', A, 'sv', 'plan', 'planname', 'cfg', 'exday', 'exat', 'exwhy', 'brake')
+for i = 1, 8 do out[#out + 1] = st[i] or '' end
+return out

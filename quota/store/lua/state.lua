@@ -1,0 +1,32 @@
+-- What people and Pusher say about the account: plan, usage, brake, exhausted; with its line in the audit trail.
+-- KEYS: account, audit, day, live. ARGV: 1 op, 2 epoch known, 3 reader version, 4 audit line ('' for none),
+--   5 audit length kept, 6.. the op's own.
+local A, D, R = KEYS[1], KEYS[3], KEYS[4]
+local a = redis.call('HMGET', A, 'min', 'epoch', 'sv')
+if a[1] and num(a[1]) > num(ARGV[3]) then return {'NEWER', a[1]} end
+if not a[2] then return {'LOST', 'the store is empty'} end
+if a[2] ~= ARGV[2] then return {'LOST', 'the store was filled anew'} end
+local op = ARGV[1]
+if op == 'plan' then
+  redis.call('HSET', A, 'plan', ARGV[6], 'planname', ARGV[7])
+elseif op == 'brake' then
+  redis.call('HSET', A, 'brake', ARGV[6])
+elseif op == 'exhaust' then
+  redis.call('HSET', A, 'exday', ARGV[6], 'exat', ARGV[7], 'exwhy', ARGV[8])
+elseif op == 'reopen' then
+  redis.call('HSET', A, 'exday', '', 'exat', '', 'exwhy', '')
+elseif op == 'usage' then
+  local d = redis.call('HMGET', D, 'rs', 'av')
+  local S = num(d[1])
+  local all = redis.call('HGETALL', R)
+  for i = 2, #all, 2 do S = S + unpackEntry(all[i]).spent end
+  redis.call('HSET', D, 'adj', str(num(ARGV[6]) - S), 'av', str(num(d[2]) + 1))
+else
+  return redis.error_reply('unknown op ' .. op)
+end
+redis.call('HSET', A, 'sv', str(num(a[3]) + 1))
+if ARGV[4] ~= '' then
+  redis.call('LPUSH', KEYS[2], ARGV[4])
+  redis.call('LTRIM', KEYS[2], 0, num(ARGV[5]) - 1)
+end
+return {'OK', a[2]}

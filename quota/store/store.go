@@ -1,0 +1,115 @@
+// Package store is the only room that knows Redis: connections, keys, scripts, and the embedded store that
+// speaks the same scripts without a server.
+//
+// Every operation is one script, so it happens whole or not at all, and takes the time from its caller; the
+// server's clock decides nothing. All keys of an account share a hash tag (keys.go). Stored data carries a
+// format version and the oldest reader that may touch it, so that releases can run side by side.
+//
+// The scripts live in lua/. The replicas' view, what they ask and report, is Beat and its kin in ledger.go.
+package store
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// readerVersion is the stored-data format that this release reads and writes. A store whose `min` is higher
+// was written by a newer release that says older ones would harm it.
+const readerVersion = 1
+
+// keepDays is for how long a day's counts are kept.
+const keepDays = 8
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrLost: the store does not know what it once confirmed; Heal tells it.
+	ErrLost = errors.New("the store lost data")
+	// ErrNewer: the stored data belongs to a newer release.
+	ErrNewer = errors.New("the store's data was written by a newer release of pushguard; upgrade this one")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the store is closed")
+)
+
+// Options are the store's settings beyond its URL.
+type Options struct {
+	Dir     string        // embedded: directory of the journal, made with mode 0700; empty: memory only, forgotten at exit
+	Log     *slog.Logger  // nil: slog.Default()
+	Timeout time.Duration // for one operation, connecting included; 0: 1 s
+}
+
+// Store is the shared state of all replicas. Safe for concurrent use.
+type Store struct {
+	kind    string
+	rdb     redis.UniversalClient
+	emb     *embedded // nil unless embedded
+	timeout time.Duration
+}
+
+// Kind is "embedded", "redis", "sentinel" or "cluster".
+func (s *Store) Kind() string { return s.kind }
+
+// Exclusive says that no other process can use this store.
+func (s *Store) Exclusive() bool { return s.emb != nil }
+
+// Ping proves that the store answers; the error says what to do.
+func (s *Store) Ping(ctx context.Context) error {
+	if s.emb != nil {
+		return s.emb.failed()
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	return explain(s.rdb.Ping(ctx).Err())
+}
+
+// Close ends the connections; the embedded store also seals its journal and unlocks its directory.
+func (s *Store) Close() error {
+	err := s.rdb.Close()
+	if s.emb != nil {
+		err = errors.Join(err, s.emb.close())
+	}
+	return err
+}
+
+//go:embed lua/common.lua
+var luaCommon string
+
+func script(body string) *redis.Script { return redis.NewScript(luaCommon + body) }
+
+// run executes one mutating script; with the embedded store it returns after the effect is on disk.
+// Results are arrays whose first element is a word: OK, LOST or NEWER.
+func (s *Store) run(ctx context.Context, sc *redis.Script, keys []string, args ...any) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if s.emb != nil {
+		if err := s.emb.begin(); err != nil {
+			return nil, err
+		}
+	}
+	res, err := sc.Run(ctx, s.rdb, keys, args...).StringSlice()
+	if s.emb != nil {
+		if derr := s.emb.commit(ctx); derr != nil {
+			return nil, derr
+		}
+	}
+	if err != nil {
+		return nil, explain(err)
+	}
+	switch {
+	case len(res) == 0:
+		return nil, errors.New("the store answered nothing")
+	case res[0] == "LOST":
+		return nil, fmt.Errorf("%w: %s", ErrLost, strings.Join(res[1:], " "))
+	case res[0] == "NEWER":
+		return nil, ErrNewer
+	case res[0] != "OK":
+		return nil, fmt.Errorf("the store answered %q", res[0])
+	}
+	return res[1:], nil
+}

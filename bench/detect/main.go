@@ -1,0 +1,70 @@
+// Command detect prints how well package limiter/detect does, on data with a
+// known answer:
+//
+//	go run ./bench/detect attribution [--data DIR] [--seeds 100000:100200]
+//	go run ./bench/detect incidents   [--seeds 500000:501000]
+//	go run ./bench/detect healthy     [--seeds 500000:500020] [--days 365]
+//
+// Seeds from 100000 on were never used for tuning.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run returns 0 when the table was printed, 1 when it could not be, 2 for
+// wrong usage.
+func run(args []string, out, errs io.Writer) int {
+	tables := map[string]func([]string, io.Writer, io.Writer) error{
+		"attribution": attribution,
+	}
+	if len(args) == 0 || tables[args[0]] == nil {
+		fmt.Fprintln(errs, "usage: detect attribution|incidents|healthy [flags]")
+		return 2
+	}
+	err := tables[args[0]](args[1:], out, errs)
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	fmt.Fprintln(errs, "detect:", err)
+	return 1
+}
+
+// errUsage says that the flag package has already told what is wrong.
+var errUsage = errors.New("usage")
+
+func parse(fs *flag.FlagSet, args []string, errs io.Writer) error {
+	fs.SetOutput(errs)
+	err := fs.Parse(args)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		return errUsage
+	}
+	return err
+}
+
+// seedRange is a half-open range of seeds, written FROM:TO.
+type seedRange struct{ from, to uint64 }
+
+func (r *seedRange) String() string { return fmt.Sprintf("%d:%d", r.from, r.to) }
+
+func (r *seedRange) Set(s string) error {
+	from, to, ok := strings.Cut(s, ":")
+	a, err := strconv.ParseUint(from, 10, 64)
+	b, err2 := strconv.ParseUint(to, 10, 64)
+	if !ok || err != nil || err2 != nil || b <= a {
+		return fmt.Errorf("want FROM:TO with FROM < TO, have %q", s)
+	}
+	r.from, r.to = a, b
+	return nil
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// App is one Pusher app as the proxy serves it. Its fields are set before
+// Apply and not changed after.
+type App struct {
+	// ID is the app's id in paths and at Pusher.
+	ID string
+	// Account is the name of the Pusher account that pays for the app.
+	Account string
+	// Keys are the pairs that callers sign with, the app's own among them.
+	Keys []CallerKey
+	// Upstream is where accepted publishes go.
+	Upstream *Upstream
+	// Limiter judges, Ledger pays; Breaker is the account's, told of Pusher's own
+	// word that the plan is used up. It may be nil.
+	Limiter *limiter.App
+	Ledger  *quota.Ledger
+	Breaker *limiter.Breaker
+	// Fanout estimates what a publish costs before it is sent.
+	Fanout *quota.Fanout
+	// Billing and Limits are Pusher's rules, as this account has them.
+	Billing pusher.Billing
+	Limits  pusher.Limits
+
+	seed    pusher.Seed
+	origins origins
+
+	exhausting atomic.Bool
+}
+
+// CallerKey says which caller signs with a key. Two entries may have the same
+// key name and caller while a secret is being rotated.
+type CallerKey struct {
+	Key    *pusher.Key
+	Caller string
+	// Own marks the app's own pair: who signs with it is told apart by SDK
+	// header and peer address.
+	Own bool
+}
+
+func (a *App) prepare(p *Proxy) error {
+	switch {
+	case a.ID == "":
+		return errors.New("proxy: an app has no id")
+	case a.Upstream == nil, a.Limiter == nil, a.Ledger == nil, a.Fanout == nil:
+		return fmt.Errorf("proxy: app %s is not complete", a.ID)
+	}
+	a.seed = p.stats.seed
+	return nil
+}
+
+// deliveries estimates how many subscribers a publish reaches. The one whose
+// socket is excluded gets none, if it is subscribed at all; an estimate that is
+// to be on the safe side must not count on it beyond that one.
+func (a *App) deliveries(channels []string, excluded bool) int64 {
+	var n int64
+	for _, c := range channels {
+		n += a.Fanout.Estimate(c)
+	}
+	if excluded && n > 0 {
+		n--
+	}
+	return n
+}
+
+// price is what one event adds to the bill: the first of a call bears the call,
+// the others what Pusher adds for one more.
+func (a *App) price(ev *pusher.Publish, channels []string, deliveries int64, first bool) int64 {
+	s := pusher.Shape{Events: 1, Channels: len(channels), Deliveries: deliveries}
+	if ev.HasInfo {
+		s.Info = 1
+	}
+	cost := a.Billing.Cost(s)
+	if first {
+		return cost
+	}
+	return cost - a.Billing.Cost(pusher.Shape{Events: 1, Channels: 1}) +
+		a.Billing.Cost(pusher.Shape{Events: 2, Channels: 2}) - a.Billing.Cost(pusher.Shape{Events: 1, Channels: 1})
+}
+
+// CallerOrigins lists who signs with the app's own pair, told apart by SDK and
+// address, with what each sent so far.
+func (a *App) CallerOrigins() []Origin { return a.origins.list() }
+
+// utcMidnight is when Pusher's day ends.
+func utcMidnight(now time.Time) time.Time { return quota.DayOf(now).End() }

@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// rounds bounds how often an event is judged anew because the publish that it
+// repeated turned out not to have been delivered.
+const rounds = 3
+
+// publish judges each event of one request by itself, sends those that pass in
+// one call, and answers in the shape that the SDK expects.
+//
+// An event that repeats one still under way waits for that one's fate after
+// this request's own call is done. So a batch that holds the same event twice
+// cannot wait for itself, and no two requests can wait for one another.
+func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time) {
+	a := pr.app
+	j.open(pr, events)
+	var last answer
+	for round := 0; ; round++ {
+		sending := p.judge(j, pr, now)
+		if sending > 0 {
+			last = p.send(ctx, j, pr, batch, sending, path, now)
+		}
+		if !p.awaitFlights(j, a) {
+			break
+		}
+		now = p.now()
+		if round+1 == rounds {
+			j.giveUp(a, now)
+			break
+		}
+	}
+	p.answerPublish(ctx, j, pr, batch, last, now)
+}
+
+// open lays out one item an event.
+func (j *job) open(pr *principal, events []pusher.Publish) {
+	a := pr.app
+	for i := range events {
+		ev := &events[i]
+		first := len(j.channels)
+		for _, ch := range ev.Channels {
+			j.channels = append(j.channels, borrow(ch))
+		}
+		channels := j.channels[first:len(j.channels):len(j.channels)]
+		name := borrow(ev.Name)
+		c := limiter.Claim{
+			Caller:   pr.caller,
+			Rule:     a.Limiter.Match(name, channels, pr.caller),
+			Event:    name,
+			Channels: channels,
+			Size:     len(ev.Data),
+			Cost:     a.price(ev, channels, a.deliveries(channels, len(ev.SocketID) > 0), i == 0),
+		}
+		if c.Rule.WantsDigest() {
+			c.Digest = a.seed.Digest(ev)
+		}
+		j.items = append(j.items, item{publish: ev, claim: c})
+	}
+}
+
+// judge takes every item that waits for a verdict through Admit and returns how
+// many are to be sent.
+func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
+	began := time.Now()
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state != toJudge {
+			continue
+		}
+		it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
+		switch {
+		case it.verdict.Outcome == limiter.Sent:
+			it.state = toSend
+			sending++
+		case it.verdict.Flight != nil:
+			it.state = inFlight
+		default:
+			it.state = settled
+			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
+		}
+	}
+	p.stats.decision.Observe(time.Since(began).Seconds())
+	return sending
+}
+
+// send makes one upstream call of all items that are to be sent, and settles
+// each by what became of it.
+func (p *Proxy) send(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, sending int, path []byte, now time.Time) answer {
+	body := ctx.Request.Body()
+	if batch && sending < len(j.items) {
+		body = j.buildBatch()
+	}
+	got := pr.app.Upstream.call(ctx, j, pr.app, path, body, now)
+	if got.quotaSpent {
+		p.exhausted(pr.app, got.text, now)
+	}
+	if got.fate == limiter.Delivered {
+		p.readInfo(j, pr.app, batch, sending, got.body, now)
+	}
+	first := true
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state != toSend {
+			continue
+		}
+		it.state = settled
+		actual := it.claim.Cost
+		switch {
+		case got.fate == limiter.Refused && first:
+			actual = pr.app.Billing.Cost(pusher.Shape{OwnCall: true, Failed: true})
+		case got.fate == limiter.Refused:
+			actual = 0
+		case it.counted || first:
+			n := it.deliveries
+			if !it.counted {
+				n = pr.app.deliveries(it.claim.Channels, len(it.publish.SocketID) > 0)
+			}
+			actual = pr.app.price(it.publish, it.claim.Channels, n, first)
+		}
+		first = false
+		if got.outcome != limiter.Sent {
+			it.verdict.Outcome = got.outcome
+			it.verdict.Reason = got.reason
+			it.verdict.RetryAfter = got.retryAfter
+		}
+		pr.app.Limiter.Done(now, &it.claim, &it.verdict, got.fate, actual)
+		if it.verdict.Probe && got.fate == limiter.Delivered {
+			p.reopened(pr.app)
+		}
+	}
+	return got
+}
+
+// buildBatch writes a batch of only the items to be sent; each event's bytes
+// stay as the caller wrote them.
+func (j *job) buildBatch() []byte {
+	b := append(j.body[:0], `{"batch":[`...)
+	sep := false
+	for i := range j.items {
+		if j.items[i].state != toSend {
+			continue
+		}
+		if sep {
+			b = append(b, ',')
+		}
+		sep = true
+		b = append(b, j.items[i].publish.Raw...)
+	}
+	j.body = append(b, `]}`...)
+	return j.body
+}
+
+// awaitFlights waits for the publishes that items of this request repeat. It
+// reports whether any item must be judged again, because its twin did not get
+// through.
+func (p *Proxy) awaitFlights(j *job, a *App) (again bool) {
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state != inFlight {
+			continue
+		}
+		wait, cancel := context.WithTimeout(context.Background(), a.Upstream.timeout+time.Second)
+		fate := it.verdict.Flight.Wait(wait)
+		cancel()
+		if fate == limiter.Delivered {
+			it.state = settled
+			a.Limiter.Done(p.now(), &it.claim, &it.verdict, limiter.NotSent, 0)
+			continue
+		}
+		it.state = toJudge
+		again = true
+	}
+	return again
+}
+
+// giveUp ends items whose twins failed again and again: Pusher does not take
+// them, and the caller must know.
+func (j *job) giveUp(a *App, now time.Time) {
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state == toJudge {
+			it.state = settled
+			it.verdict.Outcome = limiter.Unavailable
+			it.verdict.Reason = limiter.UpstreamFailing
+			a.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
+		}
+	}
+}

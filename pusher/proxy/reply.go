@@ -1,0 +1,324 @@
+package proxy
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// The headers of section "answers" in docs/api.md. SDKs do not show them; logs,
+// curl and the load generator do.
+const (
+	headerOutcome = "Pushguard-Outcome"
+	headerReason  = "Pushguard-Reason"
+	headerWould   = "Pushguard-Would"
+	headerRetry   = "Retry-After"
+)
+
+// outcomeRefused marks what never came to judgement, because Pusher itself
+// would have refused it: a bad signature, a malformed body.
+const outcomeRefused = "refused"
+
+// statusOf is the one table from outcome to status. An answer of 200 is always
+// accompanied by the JSON object that SDKs expect; 202 or an empty body makes
+// several of them fail.
+var statusOf = [limiter.Outcomes]int{
+	limiter.Sent:         fasthttp.StatusOK,
+	limiter.Deduplicated: fasthttp.StatusOK,
+	limiter.Conflated:    fasthttp.StatusOK,
+	limiter.Digested:     fasthttp.StatusOK,
+	limiter.Vacant:       fasthttp.StatusOK,
+	limiter.Throttled:    fasthttp.StatusTooManyRequests,
+	limiter.Contained:    fasthttp.StatusTooManyRequests,
+	limiter.OverBudget:   fasthttp.StatusForbidden,
+	limiter.Braked:       fasthttp.StatusForbidden,
+	limiter.Unavailable:  fasthttp.StatusServiceUnavailable,
+}
+
+// status is the table with a rule's own choice of answer applied.
+func status(v *limiter.Verdict) int {
+	s := statusOf[v.Outcome]
+	if s == fasthttp.StatusOK || v.Outcome == limiter.Unavailable {
+		return s
+	}
+	switch v.Answer {
+	case limiter.AnswerOK:
+		return fasthttp.StatusOK
+	case limiter.Answer403:
+		return fasthttp.StatusForbidden
+	case limiter.Answer429:
+		return fasthttp.StatusTooManyRequests
+	}
+	return s
+}
+
+// refuse answers with one plain sentence: .NET's SDK loses a JSON error
+// silently.
+func refuse(ctx *fasthttp.RequestCtx, status int, reason, text string) {
+	ctx.Response.SetStatusCode(status)
+	h := &ctx.Response.Header
+	h.SetContentTypeBytes(contentPlain)
+	h.Set(headerOutcome, outcomeRefused)
+	h.Set(headerReason, reason)
+	ctx.Response.SetBodyString(text)
+}
+
+// unavailable answers when this replica, not the caller, is the reason.
+func (p *Proxy) unavailable(ctx *fasthttp.RequestCtx, reason string, status int, after time.Duration, text string) {
+	refuse(ctx, status, reason, text)
+	ctx.Response.Header.Set(headerOutcome, limiter.Unavailable.String())
+	setRetryAfter(ctx, after)
+	p.stats.unavailable.Add(1)
+}
+
+func setRetryAfter(ctx *fasthttp.RequestCtx, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	secs := int64((d + time.Second - 1) / time.Second)
+	var b [20]byte
+	ctx.Response.Header.SetBytesV(headerRetry, strconv.AppendInt(b[:0], secs, 10))
+}
+
+// answerPublish answers an events or batch_events request once each of its
+// items has its final verdict. The request fails only if nothing of it was
+// accepted; the outcome header tells, in the order of the batch, what each
+// event met.
+func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, got answer, now time.Time) {
+	worst, accepted, uniform, untouched := &j.items[0], false, true, true
+	for i := range j.items {
+		it := &j.items[i]
+		if limiter.Stricter(worst.verdict.Outcome, it.verdict.Outcome) != worst.verdict.Outcome {
+			worst = it
+		}
+		if status(&it.verdict) == fasthttp.StatusOK {
+			accepted = true
+		}
+		uniform = uniform && it.verdict.Outcome == j.items[0].verdict.Outcome
+		untouched = untouched && it.verdict.Outcome == limiter.Sent
+	}
+	if untouched {
+		p.answerUpstream(ctx, j, got)
+		observed(ctx, j)
+		return
+	}
+	// A call that Pusher refused, with some items answered here: its words are
+	// what the caller must see.
+	if got.status >= 300 && got.outcome == limiter.Sent {
+		p.answerUpstream(ctx, j, got)
+		setOutcomes(ctx, j, uniform)
+		return
+	}
+	if !accepted {
+		p.answerHeldBack(ctx, j, pr, worst, now)
+		if got.outcome == worst.verdict.Outcome && got.text != "" {
+			ctx.Response.SetStatusCode(got.status)
+			ctx.Response.Header.Set(headerReason, got.word)
+			setRetryAfter(ctx, got.retryAfter)
+			ctx.Response.SetBodyString(sentence(got))
+		}
+		setOutcomes(ctx, j, uniform)
+		return
+	}
+	ctx.Response.SetStatusCode(fasthttp.StatusOK)
+	h := &ctx.Response.Header
+	h.SetContentTypeBytes(contentJSON)
+	j.body = appendAccepted(j.body[:0], j, batch)
+	ctx.Response.SetBody(j.body)
+	setOutcomes(ctx, j, uniform)
+	if worst.verdict.Outcome != limiter.Sent {
+		h.Set(headerReason, worst.verdict.Reason.String())
+		if status(&worst.verdict) != fasthttp.StatusOK {
+			setRetryAfter(ctx, worst.verdict.RetryAfter)
+		}
+	}
+}
+
+func sentence(got answer) string {
+	if got.quotaSpent {
+		return "over message quota, says Pusher itself: " + got.text
+	}
+	return got.text
+}
+
+// answerUpstream passes Pusher's own answer on, or says why there is none.
+func (p *Proxy) answerUpstream(ctx *fasthttp.RequestCtx, j *job, got answer) {
+	if got.outcome != limiter.Sent {
+		ctx.Response.SetStatusCode(got.status)
+		h := &ctx.Response.Header
+		h.SetContentTypeBytes(contentPlain)
+		h.Set(headerOutcome, got.outcome.String())
+		h.Set(headerReason, got.word)
+		setRetryAfter(ctx, got.retryAfter)
+		ctx.Response.SetBodyString(sentence(got))
+		return
+	}
+	ctx.Response.SetStatusCode(got.status)
+	h := &ctx.Response.Header
+	if ct := j.resp.Header.ContentType(); len(ct) > 0 {
+		h.SetContentTypeBytes(ct)
+	} else {
+		h.SetContentTypeBytes(contentJSON)
+	}
+	h.Set(headerOutcome, limiter.Sent.String())
+	if got.word != "" {
+		h.Set(headerReason, got.word)
+	}
+	ctx.Response.SetBody(got.body)
+}
+
+// observed tells what enforcement would have done, in observe mode.
+func observed(ctx *fasthttp.RequestCtx, j *job) {
+	for i := range j.items {
+		if w := j.items[i].verdict.Would; w != limiter.Sent {
+			ctx.Response.Header.Set(headerWould, w.String())
+			ctx.Response.Header.Set(headerReason, j.items[i].verdict.Reason.String())
+			return
+		}
+	}
+}
+
+// setOutcomes writes one word where all events met the same, and otherwise one
+// an event, in the order of the batch.
+func setOutcomes(ctx *fasthttp.RequestCtx, j *job, uniform bool) {
+	h := &ctx.Response.Header
+	if uniform {
+		h.Set(headerOutcome, j.items[0].verdict.Outcome.String())
+		return
+	}
+	b := j.outcome[:0]
+	for i := range j.items {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(b, j.items[i].verdict.Outcome.String()...)
+	}
+	j.outcome = b
+	h.SetBytesV(headerOutcome, b)
+}
+
+// answerHeldBack refuses, or accepts in silence where the rule says so.
+func (p *Proxy) answerHeldBack(ctx *fasthttp.RequestCtx, j *job, pr *principal, it *item, now time.Time) {
+	v := &it.verdict
+	s := status(v)
+	ctx.Response.SetStatusCode(s)
+	h := &ctx.Response.Header
+	h.Set(headerOutcome, v.Outcome.String())
+	h.Set(headerReason, v.Reason.String())
+	setRetryAfter(ctx, v.RetryAfter)
+	if s == fasthttp.StatusOK {
+		h.SetContentTypeBytes(contentJSON)
+		ctx.Response.SetBodyString("{}")
+		return
+	}
+	h.SetContentTypeBytes(contentPlain)
+	j.body = appendExplanation(j.body[:0], pr, it, now)
+	ctx.Response.SetBody(j.body)
+}
+
+// appendAccepted writes the object that Pusher would send. Where info was asked
+// for, an event that was not sent gets an object without counts: none are known
+// to be true.
+func appendAccepted(b []byte, j *job, batch bool) []byte {
+	asked := false
+	for i := range j.items {
+		asked = asked || j.items[i].publish.HasInfo
+	}
+	if !asked {
+		return append(b, '{', '}')
+	}
+	if batch {
+		b = append(b, `{"batch":[`...)
+		for i := range j.items {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if info := j.items[i].info; len(info) > 0 {
+				b = append(b, info...)
+			} else {
+				b = append(b, '{', '}')
+			}
+		}
+		return append(b, `]}`...)
+	}
+	b = append(b, `{"channels":{`...)
+	for i, ch := range j.items[0].claim.Channels {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = pusher.AppendString(b, []byte(ch))
+		b = append(b, `:{}`...)
+	}
+	return append(b, `}}`...)
+}
+
+// appendExplanation writes the sentence that a developer acts on.
+func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte {
+	v, a := &it.verdict, pr.app
+	who := it.claim.Caller.Name()
+	after := func(b []byte) []byte {
+		if v.RetryAfter > 0 {
+			b = fmt.Appendf(b, "; try again in %s", v.RetryAfter.Round(time.Millisecond))
+		}
+		return append(b, '.')
+	}
+	switch v.Outcome {
+	case limiter.Throttled:
+		switch v.Reason {
+		case limiter.ChannelRate:
+			ch := ""
+			if v.Channel >= 0 && v.Channel < len(it.claim.Channels) {
+				ch = it.claim.Channels[v.Channel]
+			}
+			b = fmt.Appendf(b, "rate limit: channel %q got more publishes than rule %q allows it", ch, it.claim.Rule.Name())
+		case limiter.EventRate:
+			b = fmt.Appendf(b, "rate limit: event %q comes more often than rule %q allows", it.claim.Event, it.claim.Rule.Name())
+		case limiter.CallerRate:
+			b = fmt.Appendf(b, "rate limit: caller %q sends faster than it may", who)
+		case limiter.AppRate:
+			b = fmt.Appendf(b, "rate limit: app %s sends faster than it may", a.ID)
+		default:
+			b = fmt.Appendf(b, "rate limit: more publishes match rule %q than it allows", it.claim.Rule.Name())
+		}
+		return after(b)
+	case limiter.Contained:
+		b = fmt.Appendf(b, "contained: caller %q with event %q is the culprit of an open incident and is held to its usual rate", who, it.claim.Event)
+		return after(b)
+	case limiter.Braked:
+		brake := a.Ledger.CurrentBrake(now)
+		if brake == nil {
+			return append(b, "stopped by the brake, which was lifted this moment; send it again."...)
+		}
+		b = fmt.Appendf(b, "stopped by hand: %s pulled the brake on account %s (%s); %s", or(brake.By, "an operator"), a.Account, or(brake.Reason, "no reason given"),
+			map[bool]string{true: "only critical publishes pass", false: "nothing passes"}[brake.Allow == "critical"])
+		if !brake.Until.IsZero() {
+			b = fmt.Appendf(b, " until %s", brake.Until.UTC().Format(time.RFC3339))
+		}
+		return append(b, '.')
+	case limiter.OverBudget:
+		used, plan := a.Ledger.Used(now)
+		reset := utcMidnight(now).Format(time.RFC3339)
+		b = fmt.Appendf(b, "over message quota: ")
+		switch v.Reason {
+		case limiter.ShareSpent:
+			b = fmt.Appendf(b, "caller %q has used its share of account %s's plan (%d messages a day)", who, a.Account, plan)
+		case limiter.Exhausted:
+			b = fmt.Appendf(b, "Pusher says that account %s has used up its plan", a.Account)
+		case limiter.StoreLost:
+			b = fmt.Appendf(b, "the shared store is out of reach and this replica has spent what it may without it")
+		case limiter.SheddingBulk, limiter.SheddingNormal, limiter.CriticalOnly, limiter.FloorReserved:
+			b = fmt.Appendf(b, "account %s has used %d of %d messages, and what is left is kept for publishes more important than %s ones", a.Account, used, plan, it.claim.Rule.Priority())
+		default:
+			b = fmt.Appendf(b, "account %s has used %d of %d messages and this publish costs %d", a.Account, used, plan, it.claim.Cost)
+		}
+		return fmt.Appendf(b, "; the day ends at %s.", reset)
+	case limiter.Unavailable:
+		return append(b, "Pusher failed on the same publish from another request, and on this one's tries; it was not delivered."...)
+	}
+	return append(b, v.Outcome.String()...)
+}

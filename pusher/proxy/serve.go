@@ -1,0 +1,245 @@
+package proxy
+
+import (
+	"bytes"
+	"net"
+	"runtime/debug"
+	"time"
+	"unsafe"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// job is the scratch of one request. Every slice and string in it borrows from
+// the request, so it lives exactly as long as the handler runs.
+type job struct {
+	query    pusher.Query
+	decoder  pusher.Decoder
+	items    []item
+	channels []string // backing store of the items' channel lists
+	target   []byte   // path and signed query sent upstream
+	body     []byte   // a body built anew because part of a batch was held back
+	outcome  []byte
+	origin   []byte
+	req      fasthttp.Request
+	resp     fasthttp.Response
+}
+
+// item is one event of a request on its way through judgement and sending.
+type item struct {
+	publish *pusher.Publish
+	claim   limiter.Claim
+	verdict limiter.Verdict
+	state   itemState
+	info    []byte // the object Pusher answered for it, when info was asked
+	// deliveries is how many subscribers Pusher counted, where it said so.
+	deliveries int64
+	counted    bool
+}
+
+type itemState uint8
+
+const (
+	toJudge  itemState = iota // not judged yet, or to be judged again
+	toSend                    // admitted: part of the next call
+	inFlight                  // the same as one that is being sent: waits for its fate
+	settled                   // its verdict is final
+)
+
+func newJob() *job {
+	return &job{items: make([]item, 0, 10), channels: make([]string, 0, 16)}
+}
+
+func (j *job) release() {
+	clear(j.items[:cap(j.items)])
+	clear(j.channels[:cap(j.channels)])
+	j.items, j.channels = j.items[:0], j.channels[:0]
+	j.req.Reset()
+	j.resp.Reset()
+	if cap(j.body) > 64<<10 { // one large batch must not stay pinned in the pool
+		j.body = nil
+	}
+}
+
+// borrow turns bytes of the request into a string without a copy; it must not
+// outlive the request.
+func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
+	p.inFlight.Add(1)
+	defer p.inFlight.Add(-1)
+	j := p.jobs.Get().(*job)
+	defer func() {
+		if r := recover(); r != nil {
+			// A defect must cost one request, not the process that carries
+			// everybody's. The job is not pooled again: its state is unknown.
+			p.stats.panics.Add(1)
+			p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
+			ctx.Response.Reset()
+			refuse(ctx, fasthttp.StatusInternalServerError, "internal_error",
+				"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
+			return
+		}
+		j.release()
+		p.jobs.Put(j)
+	}()
+
+	if p.draining.Load() {
+		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
+			"this pushguard replica is shutting down; send the request again, another replica will take it.")
+		ctx.SetConnectionClose()
+		return
+	}
+	path, query := splitTarget(ctx.Request.Header.RequestURI())
+	method := ctx.Method()
+	ep, id, channel := route(method, path)
+	switch ep {
+	case epNone:
+		refuse(ctx, fasthttp.StatusNotFound, "not_found",
+			"this is pushguard's data port: it serves Pusher Channels' HTTP API below /apps/{app_id}/. Dashboard, metrics and health are on the admin port.")
+		return
+	case epWebhook:
+		p.webhook(ctx, string(id))
+		return
+	}
+	now := p.now()
+	pr, e := p.authenticate(ctx, j, method, path, query, id, now)
+	if e != nil {
+		p.stats.refused(e.Status)
+		refuse(ctx, e.Status, "invalid_request", e.Text)
+		return
+	}
+	events, isPublish, e := p.decode(ctx, j, pr.app, ep, channel)
+	if e != nil {
+		p.stats.refused(e.Status)
+		refuse(ctx, e.Status, "invalid_request", e.Text)
+		return
+	}
+	if !isPublish {
+		p.relay(ctx, j, pr, path, now)
+		return
+	}
+	if pr.own {
+		o := p.originOf(ctx, j, pr.app)
+		o.publishes.Add(int64(len(events)))
+	}
+	p.publish(ctx, j, pr, ep == epBatch, path, events, now)
+}
+
+// decode reads what is published, or checks what is asked, as Pusher would.
+func (p *Proxy) decode(ctx *fasthttp.RequestCtx, j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, isPublish bool, e *pusher.Error) {
+	body := ctx.Request.Body()
+	switch ep {
+	case epEvents:
+		events, e = j.decoder.Events(body, &j.query, &a.Limits)
+		return events, true, e
+	case epBatch:
+		events, e = j.decoder.Batch(body, &a.Limits)
+		return events, true, e
+	case epChannelEvents:
+		events, e = j.decoder.ChannelEvent(unescaped(channel), body, &j.query, &a.Limits)
+		return events, true, e
+	case epChannels:
+		return nil, false, pusher.CheckChannels(&j.query)
+	case epChannel:
+		return nil, false, pusher.CheckChannel(unescaped(channel), &j.query, &a.Limits)
+	case epChannelUsers:
+		return nil, false, pusher.CheckUsers(unescaped(channel), &a.Limits)
+	}
+	return nil, false, nil
+}
+
+// authenticate finds out who signed the request, and whether they really did,
+// before anything is spent.
+func (p *Proxy) authenticate(ctx *fasthttp.RequestCtx, j *job, method, path, query, id []byte, now time.Time) (*principal, *pusher.Error) {
+	if err := j.query.Parse(query); err != nil {
+		return nil, &pusher.Error{Status: fasthttp.StatusBadRequest, Text: err.Error()}
+	}
+	name, ok := j.query.Get("auth_key")
+	if !ok {
+		return nil, pusher.MissingParameter("auth_key")
+	}
+	pr := p.table.Load().byKey[string(name)]
+	if pr == nil || (id != nil && string(id) != pr.app.ID) {
+		return nil, pusher.UnknownKey(name)
+	}
+	body := ctx.Request.Body()
+	var e *pusher.Error
+	for _, k := range pr.keys {
+		if e = k.Verify(borrow(method), path, &j.query, body, now); e == nil {
+			return pr, nil
+		}
+	}
+	return nil, e
+}
+
+// refuseUnread answers what fasthttp could not read as a request at all.
+func (p *Proxy) refuseUnread(ctx *fasthttp.RequestCtx, err error) {
+	status, text := fasthttp.StatusBadRequest, "this is not a request that HTTP/1.1 allows; check the client's host and port."
+	var small *fasthttp.ErrSmallBuffer
+	var netErr net.Error
+	switch {
+	case asError(err, &small):
+		status, text = fasthttp.StatusRequestHeaderFieldsTooLarge, "the request line and headers together are longer than 16 KiB; Pusher's SDKs send less than 2 KiB."
+	case isError(err, fasthttp.ErrBodyTooLarge):
+		status, text = fasthttp.StatusRequestEntityTooLarge, "the body is larger than any publish that Pusher accepts (10 events of 10 kB); it was cut off while reading."
+	case asError(err, &netErr) && netErr.Timeout():
+		status, text = fasthttp.StatusRequestTimeout, "the request did not arrive whole in time."
+	}
+	p.stats.refused(status)
+	refuse(ctx, status, "invalid_request", text)
+	ctx.SetConnectionClose()
+}
+
+var (
+	headerLibrary        = []byte("X-Pusher-Library")
+	headerLibraryName    = []byte("Pusher-Library-Name")
+	headerLibraryVersion = []byte("Pusher-Library-Version")
+	from                 = []byte(" from ")
+)
+
+// originOf tells apart those who share the app's own pair: by the SDK's name in
+// its header and by the peer's address.
+func (p *Proxy) originOf(ctx *fasthttp.RequestCtx, j *job, a *App) *origin {
+	h := &ctx.Request.Header
+	lib := h.PeekBytes(headerLibrary)
+	b := j.origin[:0]
+	if len(lib) == 0 {
+		if lib = h.PeekBytes(headerLibraryName); len(lib) == 0 {
+			b = append(b, "unnamed SDK"...)
+		} else {
+			b = appendLabel(b, lib)
+			b = append(b, ' ')
+			lib = h.PeekBytes(headerLibraryVersion)
+		}
+	}
+	b = appendLabel(b, lib)
+	b = append(b, from...)
+	if tcp, ok := ctx.RemoteAddr().(*net.TCPAddr); ok {
+		b, _ = tcp.AddrPort().Addr().Unmap().AppendText(b)
+	} else {
+		b = append(b, "elsewhere"...)
+	}
+	j.origin = b
+	return a.origins.of(b)
+}
+
+// appendLabel adds what a stranger sent as a header, bounded and printable, as
+// it will stand on dashboards and in terminals.
+func appendLabel(b, s []byte) []byte {
+	const longest = 48
+	s = bytes.TrimSpace(s)
+	if len(s) > longest {
+		s = s[:longest]
+	}
+	for _, c := range s {
+		if c < ' ' || c > '~' {
+			c = '?'
+		}
+		b = append(b, c)
+	}
+	return b
+}

@@ -1,0 +1,300 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// UpstreamConfig says where an app's publishes go and how much failure is too
+// much.
+type UpstreamConfig struct {
+	// URL is scheme and host: "https://api-eu.pusher.com" or
+	// "http://127.0.0.1:6001". A path is refused: Pusher's paths are signed.
+	URL string
+	// Key signs what goes out.
+	Key *pusher.Key
+	// Timeout bounds one call, from the wait for a connection to the last byte
+	// of the answer. 0 means 4 s, which is shorter than the SDKs' own 5 s, so
+	// that the caller hears the reason.
+	Timeout time.Duration
+	// MaxConns bounds connections to the upstream. 0 means 512.
+	MaxConns int
+	// FailureRate, MinCalls and Window: the breaker opens when at least
+	// MinCalls calls ended within Window and FailureRate (0–1) of them failed.
+	// 0 means 0.5, 20 calls, 10 s. A ratio and not a count, so that a busy app
+	// does not trip on a handful.
+	FailureRate float64
+	MinCalls    uint
+	Window      time.Duration
+	// Off sends whatever happens.
+	Off bool
+	// Cooldown is how long an open breaker waits before it lets probes through.
+	// 0 means 5 s.
+	Cooldown time.Duration
+	// OnBreaker, if set, is told of each change of the breaker's state. It runs
+	// inside the breaker and must not call the Upstream.
+	OnBreaker func(from, to string, failureRate float64)
+	// Seconds, if set, takes the duration of each call.
+	Seconds prometheus.Observer
+}
+
+// Upstream is Pusher as one app reaches it: kept-alive connections, a timeout
+// and a circuit breaker. It is safe for concurrent use.
+//
+// It never sends a request twice. A publish whose answer did not come may have
+// been delivered, and only its caller can know whether twice is better than
+// never.
+type Upstream struct {
+	key     *pusher.Key
+	url     *url.URL
+	client  *fasthttp.HostClient
+	breaker circuitbreaker.CircuitBreaker[any]
+	timeout time.Duration
+	off     bool
+
+	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
+	seconds prometheus.Observer
+}
+
+// NewUpstream checks cfg and connects to nothing yet.
+func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
+	u, err := url.Parse(cfg.URL)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("upstream: %w", err)
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("upstream %q: write http://host:port or https://host", cfg.URL)
+	case u.Host == "", strings.Trim(u.Path, "/") != "", u.RawQuery != "", u.User != nil:
+		return nil, fmt.Errorf("upstream %q: only scheme, host and port are possible, because Pusher's signature covers the path", u.Redacted())
+	case cfg.Key == nil:
+		return nil, errors.New("upstream: no key to sign with")
+	}
+	addr := u.Host
+	if u.Port() == "" {
+		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
+	}
+	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second)}
+	up.seconds = cfg.Seconds
+	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second}
+	up.client = &fasthttp.HostClient{
+		Addr:  addr,
+		IsTLS: u.Scheme == "https",
+		TLSConfig: &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			ServerName: u.Hostname(),
+		},
+		DialTimeout: func(addr string, timeout time.Duration) (net.Conn, error) {
+			if timeout <= 0 || timeout > up.timeout {
+				timeout = up.timeout
+			}
+			c, err := dialer.DialDualStackTimeout(addr, timeout)
+			if err != nil {
+				return nil, &notSentError{err}
+			}
+			return c, nil
+		},
+		MaxConns:           or(cfg.MaxConns, 512),
+		MaxConnWaitTimeout: up.timeout,
+		// A connection that Pusher's side has closed is only noticed by
+		// sending on it, and then the publish's fate is unknown. So idle ones
+		// go early, well before the 60 s of the usual load balancer.
+		MaxIdleConnDuration:       15 * time.Second,
+		MaxIdemponentCallAttempts: 1,
+		RetryIfErr:                func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
+		ReadTimeout:               up.timeout,
+		WriteTimeout:              up.timeout,
+		MaxResponseBodySize:       8 << 20,
+		NoDefaultUserAgentHeader:  true,
+		DisablePathNormalizing:    true,
+		SecureErrorLogMessage:     true,
+	}
+	up.off = cfg.Off
+	rate := or(cfg.FailureRate, 0.5)
+	up.breaker = circuitbreaker.NewBuilder[any]().
+		WithFailureRateThreshold(rate, or(cfg.MinCalls, 20), or(cfg.Window, 10*time.Second)).
+		WithDelay(or(cfg.Cooldown, 5*time.Second)).
+		WithSuccessThreshold(3).
+		OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
+			if cfg.OnBreaker != nil {
+				cfg.OnBreaker(e.OldState.String(), e.NewState.String(), e.Metrics().FailureRate())
+			}
+		}).
+		Build()
+	return up, nil
+}
+
+// State is "closed", "open" or "half-open", with the share of recent calls that
+// failed, 0–1.
+func (u *Upstream) State() (state string, errorRate float64) {
+	return u.breaker.State().String(), u.breaker.Metrics().FailureRate()
+}
+
+// Host is where this upstream is, without credentials.
+func (u *Upstream) Host() string { return u.url.Scheme + "://" + u.url.Host }
+
+// Codes calls f for each status that upstream answered, with its count; status
+// 0 stands for calls that got no answer.
+func (u *Upstream) Codes(f func(status int, n int64)) {
+	for i := range u.codes {
+		if n := u.codes[i].Load(); n > 0 {
+			f(i, n)
+		}
+	}
+}
+
+// Close drops idle connections.
+func (u *Upstream) Close() { u.client.CloseIdleConnections() }
+
+// notSentError is a failure before the first byte of a request left.
+type notSentError struct{ err error }
+
+func (e *notSentError) Error() string { return e.err.Error() }
+func (e *notSentError) Unwrap() error { return e.err }
+
+// answer is what became of one upstream call. Its body borrows from the job.
+type answer struct {
+	fate       limiter.Fate
+	outcome    limiter.Outcome // Sent where Pusher's own answer is passed on
+	reason     limiter.Reason
+	word       string // reason as the header has it, where it is this border's own
+	status     int
+	body       []byte
+	text       string // for people, where pushguard answers instead of Pusher
+	retryAfter time.Duration
+	quotaSpent bool // Pusher said that the account is over its message quota
+}
+
+var (
+	contentJSON  = []byte("application/json")
+	contentPlain = []byte("text/plain; charset=utf-8")
+)
+
+// call signs a request anew and sends it once.
+func (u *Upstream) call(ctx *fasthttp.RequestCtx, j *job, a *App, path, body []byte, now time.Time) answer {
+	if !u.off && !u.breaker.TryAcquirePermit() {
+		wait := max(u.breaker.RemainingDelay(), time.Second)
+		return answer{
+			fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_breaker_open",
+			status: fasthttp.StatusServiceUnavailable, retryAfter: wait,
+			text: "Pusher at " + u.url.Host + " is failing, so pushguard's circuit breaker does not send to it; the request was not sent and cost no message.",
+		}
+	}
+	method := borrow(ctx.Method())
+	j.target = append(append(j.target[:0], path...), '?')
+	j.target = u.key.AppendSigned(j.target, method, path, &j.query, body, now)
+
+	req, resp := &j.req, &j.resp
+	req.Reset()
+	resp.Reset()
+	req.Header.SetMethod(method)
+	req.Header.SetHost(u.url.Host)
+	req.SetRequestURIBytes(j.target)
+	req.URI().DisablePathNormalizing = true
+	req.URI().SetScheme(u.url.Scheme)
+	if lib := ctx.Request.Header.PeekBytes(headerLibrary); len(lib) > 0 {
+		req.Header.SetBytesKV(headerLibrary, lib)
+	}
+	if len(body) > 0 {
+		req.Header.SetContentTypeBytes(contentJSON)
+		req.SetBodyRaw(body)
+	}
+	began := time.Now()
+	err := u.client.DoTimeout(req, resp, u.timeout)
+	if u.seconds != nil {
+		u.seconds.Observe(time.Since(began).Seconds())
+	}
+	if err != nil {
+		u.breaker.RecordFailure()
+		u.codes[0].Add(1)
+		return u.failed(err)
+	}
+	status := resp.StatusCode()
+	if status >= 0 && status < len(u.codes) {
+		u.codes[status].Add(1)
+	}
+	if status >= 500 {
+		u.breaker.RecordFailure()
+		out := answer{fate: limiter.Unknown, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_error", status: fasthttp.StatusBadGateway, retryAfter: time.Second}
+		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusGatewayTimeout {
+			out.status = status
+		}
+		out.text = fmt.Sprintf("Pusher answered %d; pushguard does not repeat a request whose fate is unknown: it may or may not have been delivered.", status)
+		return out
+	}
+	u.breaker.RecordSuccess()
+	out := answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body()}
+	switch {
+	case pusher.IsQuotaExceeded(status, out.body):
+		out.fate, out.outcome, out.reason, out.word = limiter.Refused, limiter.OverBudget, limiter.Exhausted, limiter.Exhausted.String()
+		out.quotaSpent = true
+		out.text = string(firstLine(out.body))
+		out.retryAfter = utcMidnight(now).Sub(now)
+	case status >= 300:
+		out.fate, out.word = limiter.Refused, "upstream_refused"
+	}
+	return out
+}
+
+// failed tells a request that never left from one whose fate is unknown. The
+// error's own text is not passed on: it can hold the signed URL.
+func (u *Upstream) failed(err error) answer {
+	var early *notSentError
+	var netErr net.Error
+	out := answer{outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, retryAfter: time.Second}
+	switch {
+	case errors.As(err, &early):
+		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusBadGateway, "upstream_unreachable"
+		out.text = "Pusher at " + u.url.Host + " cannot be reached (" + connectFailure(early.err) + "); the request was not sent and cost no message."
+	case errors.Is(err, fasthttp.ErrNoFreeConns):
+		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusServiceUnavailable, "upstream_connections_busy"
+		out.text = "all connections to Pusher are busy; the request was not sent and cost no message."
+	case errors.Is(err, fasthttp.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		out.fate, out.status, out.word = limiter.Unknown, fasthttp.StatusGatewayTimeout, "upstream_timeout"
+		out.text = "Pusher did not answer within " + u.timeout.String() + "; the publish may or may not have been delivered, so pushguard does not repeat it."
+	default:
+		out.fate, out.status, out.word = limiter.Unknown, fasthttp.StatusBadGateway, "upstream_connection_lost"
+		out.text = "the connection to Pusher broke before it answered; the publish may or may not have been delivered, so pushguard does not repeat it."
+	}
+	return out
+}
+
+// connectFailure names a failed connect without addresses or URLs.
+func connectFailure(err error) string {
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.As(err, &dns):
+		return "its name cannot be resolved"
+	case errors.Is(err, fasthttp.ErrDialTimeout):
+		return "connecting took too long"
+	case errors.As(err, &op) && op.Err != nil:
+		return op.Err.Error()
+	}
+	return "connecting failed"
+}
+
+// firstLine bounds a text from upstream to what fits a log line.
+func firstLine(b []byte) []byte {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b = b[:i]
+	}
+	return b[:min(len(b), 200)]
+}
+
+func asError[T error](err error, target *T) bool { return errors.As(err, target) }
+func isError(err, target error) bool             { return errors.Is(err, target) }

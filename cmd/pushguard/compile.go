@@ -1,0 +1,108 @@
+package main
+
+import (
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// policyOf turns the file's words into the limiter's.
+func policyOf(cfg *config.Config, account *config.Account, app *config.App) (limiter.Policy, error) {
+	p := limiter.Policy{App: app.ID, Mode: mode(cfg.Mode)}
+	if app.Rate != nil {
+		r := rate(*app.Rate, app.Burst)
+		p.AppRate = &r
+	}
+	for _, c := range app.Callers {
+		cp := limiter.CallerPolicy{Name: c.Name, Share: float64(c.Share), Mode: mode(c.Mode)}
+		if c.Rate != nil {
+			r := rate(*c.Rate, c.Burst)
+			r.Per = limiter.PerCaller
+			cp.Rate = &r
+		}
+		p.Callers = append(p.Callers, cp)
+	}
+	for _, r := range account.Rules {
+		rule := limiter.Rule{
+			Name:     r.Name,
+			Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
+			Dedupe:   r.Dedupe.Window,
+			Conflate: r.Conflate,
+			Mode:     mode(r.Mode),
+		}
+		var err error
+		if rule.Priority, err = quota.ParsePriority(string(r.Priority)); err != nil {
+			return p, err
+		}
+		if r.Dedupe.Scope == "cluster" {
+			rule.DedupeScope = limiter.ScopeCluster
+		}
+		switch r.Answer {
+		case "403":
+			rule.Answer = limiter.Answer403
+		case "429":
+			rule.Answer = limiter.Answer429
+		case "ok":
+			rule.Answer = limiter.AnswerOK
+		}
+		for _, x := range r.Rate {
+			burst := 0
+			if len(r.Rate) == 1 {
+				burst = r.Burst
+			}
+			rule.Rates = append(rule.Rates, rate(x, burst))
+		}
+		p.Rules = append(p.Rules, rule)
+	}
+	return p, nil
+}
+
+func rate(r config.Rate, burst int) limiter.Rate {
+	out := limiter.Rate(r)
+	if burst > 0 {
+		out.Burst = burst
+	}
+	return out
+}
+
+func mode(m config.Mode) limiter.Mode {
+	if m == "observe" {
+		return limiter.Observe
+	}
+	return limiter.Enforce
+}
+
+func floors(c *config.Account) (f [quota.Priorities]float64) {
+	f[quota.Critical] = float64(c.Floors.Critical)
+	f[quota.Normal] = float64(c.Floors.Normal)
+	return f
+}
+
+func lossPolicy(p config.LossPolicy) quota.LossPolicy {
+	switch p {
+	case "open":
+		return quota.LossOpen
+	case "closed":
+		return quota.LossClosed
+	}
+	return quota.LossLease
+}
+
+func billing(b config.Billing) pusher.Billing {
+	return pusher.Billing{
+		BatchPerCall:           b.Batch == "per_call",
+		MultiChannelPerChannel: b.MultiChannel == "per_channel",
+		InfoFree:               b.Info == "free",
+		FailedFree:             b.Failed == "free",
+	}
+}
+
+// upstreamURL is where an app's publishes go: a cluster of Pusher's, or the
+// address that the file gives.
+func upstreamURL(c *config.App) string {
+	if c.Upstream != "" {
+		return c.Upstream
+	}
+	return "https://api-" + c.Cluster + ".pusher.com"
+}

@@ -1,0 +1,515 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+)
+
+// checker judges what the types alone cannot say. It works on the Config and
+// knows from where each setting came only through marks; FromEnv has none.
+type checker struct {
+	cfg    *Config
+	file   string
+	marks  map[string]mark
+	bad    map[string]bool
+	refs   map[string]string
+	origin map[string]string // path → what to call it, for FromEnv
+
+	problems, warnings []Problem
+}
+
+func (c *checker) problem(path, msg, hint string) Problem {
+	name := label(path)
+	if o, ok := c.origin[path]; ok {
+		name = o
+	}
+	p := Problem{File: c.file, Path: path, Message: name + " " + msg, Hint: hint}
+	at := path
+	for {
+		if m, ok := c.marks[at]; ok {
+			p.Line, p.Column = m.line, m.column
+			return p
+		}
+		i := strings.LastIndexAny(at, ".[")
+		if i < 0 {
+			break
+		}
+		at = at[:i]
+	}
+	if c.marks != nil {
+		p.Line, p.Column = 1, 1
+	}
+	return p
+}
+
+// fail notes a mistake, unless the value is known to be wrong already.
+func (c *checker) fail(path, msg, hint string) {
+	if !c.bad[path] && len(c.problems) <= 10*maxProblems {
+		c.problems = append(c.problems, c.problem(path, msg, hint))
+	}
+}
+
+func (c *checker) warn(path, msg, hint string) {
+	if len(c.warnings) > 10*maxProblems {
+		return
+	}
+	c.warnings = append(c.warnings, c.problem(path, msg, hint))
+}
+
+// show begins a message with the value, quoted: as written, if it came by
+// reference, and not at all, if it came from the environment or may hold a
+// password.
+func (c *checker) show(path, value string) string {
+	if raw, ok := c.refs[path]; ok {
+		value = raw
+	}
+	if _, env := c.origin[path]; env || !showable(value) {
+		return ""
+	}
+	return fmt.Sprintf("%q ", printable(value))
+}
+
+// given says whether the file sets path; without a file, everything is given.
+func (c *checker) given(path string) bool {
+	_, ok := c.marks[path]
+	return ok
+}
+
+func (c *checker) all() {
+	cfg := c.cfg
+	c.listener("listen", cfg.Listen)
+	c.listener("admin.listen", cfg.Admin.Listen)
+	if cfg.Listen == cfg.Admin.Listen && !strings.HasSuffix(cfg.Listen, ":0") {
+		c.fail("admin.listen", "is the data port's address", "give the admin port its own")
+	}
+	if !loopback(cfg.Admin.Listen) && cfg.Admin.Token.IsZero() && !c.bad["admin.token"] && !c.bad["admin.listen"] {
+		c.fail("admin.listen", "can be reached from other machines, but admin.token is not set", "set admin.token, or listen on 127.0.0.1:8081")
+	}
+	if t := cfg.Admin.Token; !t.IsZero() && len(t.Reveal()) < 16 {
+		c.warn("admin.token", "is shorter than 16 characters", "make one with: openssl rand -hex 24")
+	}
+	if cfg.Replica != "" && !isName(cfg.Replica) {
+		c.fail("replica", c.show("replica", cfg.Replica)+"is not a name", nameForm)
+	}
+	c.duration("drain_delay", cfg.DrainDelay, 0, 10*time.Minute)
+	if cfg.MaxBody < 1024 || cfg.MaxBody > 64<<20 {
+		c.fail("max_body", "is out of range", "give 1KiB to 64MiB; the default is 1MiB")
+	}
+	c.breaker()
+	if cfg.OnStoreLoss != LossLease && c.given("on_store_loss") && cfg.Store.Embedded() {
+		c.warn("on_store_loss", "has no effect with the embedded store", "it is for a Redis that several replicas share")
+	}
+	for i, a := range cfg.Alerts {
+		c.alert(fmt.Sprintf("alerts[%d]", i), a)
+	}
+	u := &unique{c: c, what: map[string]map[string]string{}}
+	for i := range cfg.Accounts {
+		c.account(fmt.Sprintf("accounts[%d]", i), &cfg.Accounts[i], u)
+	}
+	c.notBuilt()
+}
+
+// notBuilt warns of settings that the file may hold but this version does not
+// act on. An entry goes when its feature comes.
+func (c *checker) notBuilt() {
+	if c.cfg.TLS != nil {
+		c.warn("tls", "is not served by this version: the data port speaks plain HTTP", "put a TLS proxy in front, or keep the port on a private network")
+	}
+	for i, a := range c.cfg.Accounts {
+		for j, r := range a.Rules {
+			p := fmt.Sprintf("accounts[%d].rules[%d]", i, j)
+			if r.Conflate > 0 {
+				c.warn(p+".conflate", "is read but not acted on by this version: nothing is held back", "")
+			}
+			if r.Dedupe.Scope == ScopeCluster {
+				c.warn(p+".dedupe", "asks for scope cluster, but this version deduplicates in each replica", "")
+			}
+		}
+	}
+	if len(c.cfg.Alerts) > 0 {
+		c.warn("alerts", "are read but not sent by this version", "")
+	}
+}
+
+const nameForm = "use letters, digits, dot, - and _, at most 64, a letter or digit first"
+
+var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+func isName(s string) bool { return nameRE.MatchString(s) }
+
+func (c *checker) listener(path, addr string) {
+	if c.bad[path] {
+		return
+	}
+	host, port, err := net.SplitHostPort(addr)
+	switch {
+	case err != nil || strings.ContainsAny(host, " /"):
+		c.fail(path, c.show(path, addr)+"is not host:port", `write it like ":8080" or "127.0.0.1:8080"`)
+	case !validPort(port, false):
+		c.fail(path, c.show(path, addr)+"has no valid port", "a port is a number from 0 to 65535; 0 picks a free one")
+	}
+}
+
+// loopback says whether addr can only be reached from this machine. An address
+// that cannot be read counts as loopback: that is another mistake.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil || host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+func (c *checker) duration(path string, d, low, high time.Duration) {
+	if d < low || d > high {
+		c.fail(path, "is out of range", fmt.Sprintf("give %s to %s", low, high))
+	}
+}
+
+func (c *checker) breaker() {
+	b := c.cfg.Breaker
+	steps := []struct {
+		key string
+		at  Percent
+	}{{"shed_bulk_at", b.ShedBulkAt}, {"shed_normal_at", b.ShedNormalAt}, {"critical_only_at", b.CriticalOnlyAt}}
+	for i, s := range steps {
+		path := "breaker." + s.key
+		if s.at == 0 {
+			c.fail(path, "is 0%: everything of that priority would be refused from the first message on", "give more than 0%; 100% switches the threshold off")
+			continue
+		}
+		if i == 0 || c.bad[path] || c.bad["breaker."+steps[i-1].key] || s.at >= steps[i-1].at {
+			continue
+		}
+		place := path
+		if !c.given(path) {
+			place = "breaker." + steps[i-1].key
+		}
+		c.fail(place, fmt.Sprintf("makes %s come before %s", s.key, steps[i-1].key),
+			"order them shed_bulk_at <= shed_normal_at <= critical_only_at; what is left out is 80%, 95%, 98%")
+	}
+	c.duration("breaker.probe", b.Probe, time.Second, time.Hour)
+}
+
+func (c *checker) alert(path string, a Alert) {
+	n := 0
+	for _, one := range []struct {
+		key   string
+		value Secret
+		url   bool
+	}{{"slack", a.Slack, true}, {"pagerduty", a.PagerDuty, false}, {"webhook", a.Webhook, true}} {
+		p := path + "." + one.key
+		if !c.given(p) {
+			continue
+		}
+		n++
+		if !one.url || one.value.IsZero() {
+			continue
+		}
+		u, err := url.Parse(one.value.Reveal())
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
+			c.fail(p, "is not a URL that begins with https://", "copy it whole from the service's settings")
+		}
+	}
+	if n != 1 {
+		c.fail(path, "must have exactly one of slack, pagerduty, webhook", "make a list item of each")
+	}
+}
+
+// unique finds what is there twice.
+type unique struct {
+	c    *checker
+	what map[string]map[string]string // kind → value → path
+}
+
+func (u *unique) add(kind, value, path, msg, hint string) {
+	if value == "" || u.c.bad[path] {
+		return
+	}
+	if u.what[kind] == nil {
+		u.what[kind] = map[string]string{}
+	}
+	if first, ok := u.what[kind][value]; ok {
+		at := ""
+		if m, ok := u.c.marks[first]; ok {
+			at = fmt.Sprintf(" (line %d)", m.line)
+		}
+		u.c.fail(path, u.c.show(path, value)+msg+" "+first+at, hint)
+		return
+	}
+	u.what[kind][value] = path
+}
+
+func (c *checker) account(path string, a *Account, u *unique) {
+	if a.Name != "" && !isName(a.Name) {
+		c.fail(path+".name", c.show(path+".name", a.Name)+"is not a name", nameForm)
+	}
+	u.add("account", a.Name, path+".name", "is also the name of", "give each account its own name")
+	if a.Floors.Critical+a.Floors.Normal > 1 {
+		c.fail(path+".floors", "keep more than the whole plan", "critical and normal together are at most 100%")
+	}
+	shares, shared := Percent(0), map[string]bool{}
+	callers := []string{ownCaller}
+	for i := range a.Apps {
+		app := &a.Apps[i]
+		p := fmt.Sprintf("%s.apps[%d]", path, i)
+		c.app(p, app, u)
+		for j, caller := range app.Callers {
+			callers = append(callers, caller.Name)
+			if caller.Share == 0 {
+				continue
+			}
+			q := fmt.Sprintf("%s.callers[%d].share", p, j)
+			if shared[caller.Name] {
+				c.fail(q, "is the second share of this caller", "a share is a part of the whole plan: set it in one app only")
+			}
+			shared[caller.Name] = true
+			if before := shares; before <= 1 && before+caller.Share > 1+1e-9 {
+				c.fail(q, "brings the shares of this account above 100%", "shares add up to at most 100%")
+			}
+			shares += caller.Share
+		}
+	}
+	c.rules(path, a, callers)
+}
+
+// ownCaller is the name under which the app's own pair counts; other is what
+// metrics call those that do not fit.
+const (
+	ownCaller   = "app"
+	otherCaller = "other"
+)
+
+var (
+	idRE      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+	keyRE     = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
+	clusterRE = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9]){0,31}$`)
+	// clusters are Pusher's shared ones (https://pusher.com/docs/channels/miscellaneous/clusters/).
+	clusters = []string{"mt1", "us2", "us3", "eu", "ap1", "ap2", "ap3", "ap4", "sa1"}
+)
+
+func (c *checker) app(path string, a *App, u *unique) {
+	if a.ID != "" && !idRE.MatchString(a.ID) {
+		c.fail(path+".id", c.show(path+".id", a.ID)+"is not an app's id", "it is the number that Pusher's dashboard shows under App Keys")
+	}
+	u.add("app", a.ID, path+".id", "is also the id of", "an app belongs to one account, once")
+	c.key(path+".key", a.Key, u)
+	c.upstream(path, a)
+	c.duration(path+".timeout", a.Timeout, 100*time.Millisecond, time.Minute)
+	ub := a.UpstreamBreaker
+	if ub.ErrorRate == 0 {
+		c.fail(path+".upstream_breaker.error_rate", "is 0%", "give more than 0%; off: true switches the breaker off")
+	}
+	c.duration(path+".upstream_breaker.window", ub.Window, time.Second, 10*time.Minute)
+	c.duration(path+".upstream_breaker.open_for", ub.OpenFor, 100*time.Millisecond, 10*time.Minute)
+	for _, s := range a.Subscribers.Patterns {
+		c.glob(child(path+".subscribers", s.Pattern), s.Pattern, channelGlob)
+	}
+	if int64(a.Limits.DataBytes) > int64(c.cfg.MaxBody) {
+		c.fail(path+".limits.data_bytes", "is more than max_body lets in", "raise max_body to at least twice as much")
+	}
+	c.ownRate(path+".rate", a.Rate, limiter.PerApp, "an app's rate counts the whole app", "write 500/s; what is counted per caller, event or channel stands in rules")
+	c.burst(path, a.Burst, a.Rate != nil)
+
+	names := map[string]bool{}
+	for i := range a.Callers {
+		caller := &a.Callers[i]
+		p := fmt.Sprintf("%s.callers[%d]", path, i)
+		switch {
+		case caller.Name == "":
+		case !isName(caller.Name):
+			c.fail(p+".name", c.show(p+".name", caller.Name)+"is not a name", nameForm)
+		case caller.Name == ownCaller || caller.Name == otherCaller:
+			c.fail(p+".name", c.show(p+".name", caller.Name)+"is taken", `"app" is who signs with the app's own pair, "other" the rest in metrics: choose another name`)
+		case names[caller.Name]:
+			c.fail(p+".name", c.show(p+".name", caller.Name)+"is there twice in this app", "give each caller its own name; two secrets of one caller are a list under secret")
+		}
+		names[caller.Name] = true
+		c.key(p+".key", caller.Key, u)
+		c.ownRate(p+".rate", caller.Rate, limiter.PerCaller, "a caller's rate counts this caller", "write 200/s; what is counted per event or channel stands in rules")
+		c.burst(p, caller.Burst, caller.Rate != nil)
+		if caller.Share == 0 && c.given(p+".share") {
+			c.fail(p+".share", "is 0%: this caller could send nothing", "give more than 0%, or take share out for no limit of its own")
+		}
+	}
+}
+
+func (c *checker) key(path, key string, u *unique) {
+	if key != "" && !keyRE.MatchString(key) {
+		c.fail(path, "is not a key", "use letters, digits, dot, - and _, at most 128")
+	}
+	u.add("key", key, path, "is also", "every app and caller has a key of its own: requests are told apart by it")
+}
+
+func (c *checker) upstream(path string, a *App) {
+	cluster, upstream := path+".cluster", path+".upstream"
+	switch {
+	case c.bad[cluster] || c.bad[upstream]:
+	case a.Cluster == "" && a.Upstream == "":
+		c.fail(path, "has neither cluster nor upstream", "write cluster: eu (Pusher's dashboard shows which, under App Keys)")
+	case a.Cluster != "" && a.Upstream != "":
+		c.fail(upstream, "and cluster are both set", "keep one")
+	case a.Cluster != "":
+		name := c.show(cluster, a.Cluster)
+		if !clusterRE.MatchString(a.Cluster) {
+			c.fail(cluster, name+"is not a cluster's name", "write it as in api-CLUSTER.pusher.com: "+strings.Join(clusters, ", "))
+			return
+		}
+		for _, k := range clusters {
+			if a.Cluster == k {
+				return
+			}
+		}
+		c.warn(cluster, name+"is none of Pusher's shared clusters", "known are "+strings.Join(clusters, ", ")+"; a dedicated cluster is fine")
+	default:
+		u, err := url.Parse(a.Upstream)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			c.fail(upstream, c.show(upstream, a.Upstream)+"is not an http:// or https:// URL", "write http://host:port")
+		case u.User != nil:
+			c.fail(upstream, "has a user in it", "the key and secret have their own settings: write http://host:port")
+		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
+			c.fail(upstream, c.show(upstream, a.Upstream)+"has more than host and port", "the path is Pusher's and part of the signature: write http://host:port")
+		case !validPort(u.Port(), true) || u.Port() == "0":
+			c.fail(upstream, c.show(upstream, a.Upstream)+"has no valid port", "a port is a number from 1 to 65535")
+		}
+	}
+}
+
+// ownRate holds the rate of a caller or an app to what it counts, and says so
+// in it.
+func (c *checker) ownRate(path string, r *Rate, per limiter.Per, msg, hint string) {
+	if r == nil {
+		return
+	}
+	if r.Per != limiter.PerApp && r.Per != per {
+		c.fail(path, "is per "+r.Per.String()+", but "+msg, hint)
+		return
+	}
+	r.Per = per
+}
+
+func (c *checker) burst(path string, burst int, rate bool) {
+	if burst > 0 && !rate && !c.bad[path+".rate"] {
+		c.fail(path+".burst", "has no rate beside it", "add rate: 200/s, or take burst out")
+	}
+}
+
+func (c *checker) rules(path string, a *Account, callers []string) {
+	names := map[string]bool{}
+	last := -1
+	for i := range a.Rules {
+		r := &a.Rules[i]
+		p := fmt.Sprintf("%s.rules[%d]", path, i)
+		if last >= 0 {
+			c.warn(p, fmt.Sprintf("is never reached: rules[%d] before it matches everything", last), "move that one to the end")
+		}
+		if r.Name != "" && names[r.Name] {
+			c.fail(p+".name", c.show(p+".name", r.Name)+"is there twice", "give each rule its own name, or none")
+		}
+		names[r.Name] = true
+		if len(r.Name) > 128 {
+			c.fail(p+".name", "is longer than 128 characters", "shorten it")
+		}
+		c.globs(p+".match.event", r.Match.Event, eventGlob)
+		c.globs(p+".match.channel", r.Match.Channel, channelGlob)
+		c.globs(p+".match.caller", r.Match.Caller, callerGlob)
+		c.knownCallers(p+".match.caller", r.Match.Caller, callers)
+		if len(r.Match.Event)+len(r.Match.Channel)+len(r.Match.Caller) == 0 && last < 0 {
+			last = i
+		}
+		if c.given(p+".dedupe") && !c.bad[p+".dedupe.window"] {
+			c.duration(p+".dedupe", r.Dedupe.Window, time.Millisecond, limiter.MaxDedupe)
+		}
+		if c.given(p + ".conflate") {
+			c.duration(p+".conflate", r.Conflate, time.Millisecond, time.Hour)
+		}
+		if r.Burst > 0 && len(r.Rate) > 1 {
+			c.fail(p+".burst", "does not say which rate it is for", "write it beside its rate: { rate: 5/s per channel, burst: 10 }")
+		}
+		c.burst(p, r.Burst, len(r.Rate) > 0)
+		for j, rate := range r.Rate {
+			for k := range j {
+				if r.Rate[k].Per == rate.Per && !c.bad[p+".rate"] {
+					c.fail(fmt.Sprintf("%s.rate[%d]", p, j), fmt.Sprintf("is a second rate per %s (the first is rate[%d])", rate.Per, k), "keep the one you mean")
+					break
+				}
+			}
+		}
+	}
+}
+
+type globKind int
+
+const (
+	eventGlob globKind = iota
+	channelGlob
+	callerGlob
+)
+
+var (
+	channelGlobRE = regexp.MustCompile(`^#?[-a-zA-Z0-9_=@,.;*?]+$`)
+	callerGlobRE  = regexp.MustCompile(`^[A-Za-z0-9._*?-]+$`)
+)
+
+func (c *checker) globs(path string, gs Globs, kind globKind) {
+	for i, g := range gs {
+		p := path
+		if indexed := fmt.Sprintf("%s[%d]", path, i); c.given(indexed) {
+			p = indexed
+		}
+		c.glob(p, g, kind)
+	}
+}
+
+func (c *checker) glob(path, g string, kind globKind) {
+	const only = "a pattern knows only * (any run of characters) and ? (one)"
+	switch {
+	case g == "": // said already
+	case len(g) > 256:
+		c.fail(path, "is longer than 256 characters", only)
+	case kind == channelGlob && !channelGlobRE.MatchString(g):
+		c.fail(path, c.show(path, g)+"can match no channel", only+"; a channel's name has letters, digits and -_=@,.;")
+	case kind == callerGlob && !callerGlobRE.MatchString(g):
+		c.fail(path, c.show(path, g)+"can match no caller", only+"; "+nameForm)
+	}
+}
+
+// knownCallers warns of a caller that a rule names but no app has.
+func (c *checker) knownCallers(path string, gs Globs, callers []string) {
+	for i, g := range gs {
+		known := strings.ContainsAny(g, "*?")
+		for _, name := range callers {
+			known = known || name == g
+		}
+		if known || g == "" || c.bad[path] {
+			continue
+		}
+		p := path
+		if indexed := fmt.Sprintf("%s[%d]", path, i); c.given(indexed) {
+			p = indexed
+		}
+		hint := "the rule matches nobody until there is one"
+		if len(c.refs) == 0 { // else a name may have come by reference
+			hint = didYouMean(g, callers, hint)
+		}
+		c.warn(p, c.show(p, g)+"is the name of no caller of this account", hint)
+	}
+}
+
+// UpstreamURL is where the app's publishes go: its upstream, or Pusher's
+// cluster over TLS. It has no path and no slash at its end.
+func (a *App) UpstreamURL() string {
+	if a.Upstream != "" {
+		return strings.TrimSuffix(a.Upstream, "/")
+	}
+	return "https://api-" + a.Cluster + ".pusher.com"
+}

@@ -1,0 +1,168 @@
+package config
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// maxValue bounds one resolved value, in bytes.
+const maxValue = 64 << 10
+
+// resolver fills in references. It reads the environment and files when the
+// file is loaded, and never again.
+type resolver struct {
+	getenv func(string) string
+	read   func(path string) (string, error)
+	dir    string // of the config file; relative paths start there
+}
+
+func newResolver(getenv func(string) string, dir string) *resolver {
+	return &resolver{getenv: getenv, read: readSecretFile, dir: dir}
+}
+
+// expand replaces ${NAME} and ${file:/path} in s, and $$ by $; refs says
+// whether there was a reference. What was brought in is not expanded again.
+// The fault names the reference, never its value.
+func (r *resolver) expand(s string) (out string, refs bool, err error) {
+	if !strings.Contains(s, "$") {
+		return s, false, nil
+	}
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(s, '$')
+		if i < 0 || i == len(s)-1 {
+			b.WriteString(s)
+			break
+		}
+		b.WriteString(s[:i])
+		switch s[i+1] {
+		case '$':
+			b.WriteByte('$')
+			s = s[i+2:]
+		case '{':
+			name, rest, ok := strings.Cut(s[i+2:], "}")
+			if !ok {
+				return "", true, fault{"has a ${ without its }", "close it, or write $${ for the two characters themselves"}
+			}
+			value, err := r.lookup(name)
+			if err != nil {
+				return "", true, err
+			}
+			b.WriteString(value)
+			refs, s = true, rest
+		default:
+			b.WriteByte('$')
+			s = s[i+1:]
+		}
+		if b.Len() > maxValue {
+			return "", refs, fault{"is longer than 64 KiB once resolved", "no setting needs that much: check what the references bring in"}
+		}
+	}
+	return b.String(), refs, nil
+}
+
+func (r *resolver) lookup(name string) (string, error) {
+	if path, ok := strings.CutPrefix(name, "file:"); ok {
+		return r.file(path)
+	}
+	ref := "${" + clip(name) + "}"
+	if scheme, _, ok := strings.Cut(name, ":"); ok {
+		return "", fault{"refers to " + ref + ", whose source is unknown",
+			didYouMean(scheme, []string{"file"}, "write ${NAME} for an environment variable or ${file:/path} for a file")}
+	}
+	if !isVariable(name) {
+		return "", fault{"refers to " + ref + ", which is no name of a variable",
+			"write ${NAME} with letters, digits and _, ${file:/path}, or $${ for the two characters themselves"}
+	}
+	if r.getenv != nil {
+		if v := r.getenv(name); v != "" {
+			return v, nil
+		}
+	}
+	return "", fault{"refers to the environment variable " + name + ", which is not set or empty",
+		"set " + name + " before the start, or use ${file:/path}"}
+}
+
+func (r *resolver) file(path string) (string, error) {
+	if path == "" {
+		return "", fault{"refers to ${file:} without a path", "write ${file:/run/secrets/name}"}
+	}
+	full := path
+	if !filepath.IsAbs(full) {
+		full = filepath.Join(r.dir, full)
+	}
+	text, err := r.read(full)
+	refers := "refers to the file " + clip(path) + ", which "
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fault{refers + "does not exist", "mount or write it, or check the path"}
+	case errors.Is(err, fs.ErrPermission):
+		return "", fault{refers + "may not be read", "let pushguard's user read it"}
+	case err != nil:
+		return "", fault{refers + reason(err), "give a readable regular file of at most 64 KiB"}
+	}
+	text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
+	if text == "" {
+		return "", fault{refers + "is empty", "write the value into it"}
+	}
+	return text, nil
+}
+
+// reason is the system's own word, without the path that it repeats.
+func reason(err error) string {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	return "cannot be read: " + err.Error()
+}
+
+var errIrregular = errors.New("it is no regular file")
+var errTooLong = errors.New("it is longer than 64 KiB")
+
+// readSecretFile reads a regular file. Others (pipes, devices) could block the
+// start or never end.
+func readSecretFile(path string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", errIrregular
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxValue+1))
+	if err != nil {
+		return "", err
+	}
+	if len(data) > maxValue {
+		return "", errTooLong
+	}
+	return string(data), nil
+}
+
+func isVariable(s string) bool {
+	for i, c := range []byte(s) {
+		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		if !letter && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// clip shortens what a message repeats from the file.
+func clip(s string) string {
+	if r := []rune(s); len(r) > 80 {
+		s = string(r[:80]) + "…"
+	}
+	return printable(s)
+}

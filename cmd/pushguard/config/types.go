@@ -1,0 +1,237 @@
+package config
+
+import "time"
+
+// Config is the whole file. It is plain data: Load and FromEnv make it,
+// nothing changes it afterwards, so it may be read from any goroutine.
+type Config struct {
+	// Address of the data port, which speaks Pusher's HTTP API, as host:port. Port 0 picks a free one.
+	Listen string `yaml:"listen,omitempty"`
+	// Admin port: dashboard, JSON API, metrics, health.
+	Admin Admin `yaml:"admin,omitempty"`
+	// Directory of the embedded store and of what must survive a restart. Made with mode 0700.
+	DataDir string `yaml:"data_dir,omitempty"`
+	// Where usage is kept: "embedded" (one replica), or redis://…, rediss://…, redis+sentinel://h1,h2/master, redis+cluster://h1,h2 (shared by all replicas).
+	Store Store `yaml:"store,omitempty"`
+	// What a replica may still send while the store is out of reach: lease (what it holds and a bounded share), open (a bounded local share without a lease), closed (nothing).
+	OnStoreLoss LossPolicy `yaml:"on_store_loss,omitempty"`
+	// Name of this replica in the store, the logs and on the dashboard. Empty means the host's name.
+	Replica string `yaml:"replica,omitempty"`
+	// enforce acts on what it decides; observe decides, counts and reports, but changes nothing. A rule or a caller can say otherwise for itself.
+	Mode Mode `yaml:"mode,omitempty"`
+	// The accounts at Pusher, each with its plan and apps.
+	Accounts []Account `yaml:"accounts" jsonschema:"required,minItems=1"`
+	// Thresholds of the quota breaker, for every account.
+	Breaker Breaker `yaml:"breaker,omitempty"`
+	// What happens to the culprit of an incident: auto (held to its baseline), suggest (named only), off.
+	Contain Contain `yaml:"contain,omitempty"`
+	// Where incidents and breaker transitions are told.
+	Alerts []Alert `yaml:"alerts,omitempty"`
+	// How long the data port goes on serving after SIGTERM, while /readyz already says no, so that load balancers look away first.
+	DrainDelay time.Duration `yaml:"drain_delay,omitempty"`
+	// Largest request body that is read, in bytes or with a unit (512KiB). More is cut off and answered 413.
+	MaxBody Bytes `yaml:"max_body,omitempty"`
+	// Most open connections on the data port.
+	MaxConnections int `yaml:"max_connections,omitempty" jsonschema:"minimum=1,maximum=10000000"`
+	// Certificate of the data port. Reserved: this version serves plain HTTP and warns.
+	TLS *TLS `yaml:"tls,omitempty"`
+	// Format and level of the log on standard error.
+	Log Log `yaml:"log,omitempty"`
+	// Keep the last good resolved file (mode 0600) and start from it when a secret source is out of reach: true keeps it in data_dir, a path keeps it there.
+	LastGood LastGood `yaml:"last_good,omitempty"`
+
+	// Warnings are what is legal but probably not meant, in file order. Not part of Equal and Diff.
+	Warnings []Problem `yaml:"-"`
+
+	refs map[string]string // path → text as written, for values that came by reference
+}
+
+// Admin is the admin port.
+type Admin struct {
+	// Address of the admin port, as host:port. Off loopback it needs a token.
+	Listen string `yaml:"listen,omitempty"`
+	// Token for writes always, and for reads when the address is not loopback.
+	Token Secret `yaml:"token,omitempty"`
+}
+
+// Account is one account at Pusher: a plan that several apps share.
+type Account struct {
+	// Name of the account in metrics, the admin API and the store's keys.
+	Name string `yaml:"name" jsonschema:"required"`
+	// A plan of Pusher's by name, or { messages_per_day: N }.
+	Plan Plan `yaml:"plan" jsonschema:"required"`
+	// The account's apps.
+	Apps []App `yaml:"apps" jsonschema:"required,minItems=1"`
+	// Rules for the publishes of all apps of the account. The first that matches wins; what matches none is normal and unlimited by rule.
+	Rules []Rule `yaml:"rules,omitempty"`
+	// Parts of the plan that lower priorities cannot eat.
+	Floors Floors `yaml:"floors,omitempty"`
+	// How Pusher bills where its documentation leaves a doubt. Where it is silent, the default is the dearer reading.
+	Billing Billing `yaml:"billing,omitempty"`
+}
+
+// Floors keep a part of the plan for the upper priorities.
+type Floors struct {
+	// Part of the plan that only critical publishes may spend.
+	Critical Percent `yaml:"critical,omitempty"`
+	// Part of the plan that normal and critical publishes may spend, but bulk may not. It is counted on top of the floor of critical.
+	Normal Percent `yaml:"normal,omitempty"`
+}
+
+// Billing says how Pusher counts what.
+type Billing struct {
+	// A batch of events costs one message per_event or one per_call.
+	Batch BillingBatch `yaml:"batch,omitempty"`
+	// A publish to several channels costs one message per_call, as documented, or one per_channel; deliveries come on top.
+	MultiChannel BillingChannels `yaml:"multi_channel,omitempty"`
+	// Asking for info costs a further message (counted), as documented, or nothing (free).
+	Info BillingCount `yaml:"info,omitempty"`
+	// Calls that Pusher answers with 4xx cost a message (counted) or nothing (free).
+	Failed BillingCount `yaml:"failed,omitempty"`
+}
+
+// App is one Pusher app.
+type App struct {
+	// The app's id at Pusher.
+	ID string `yaml:"id" jsonschema:"required"`
+	// The app's key. Publishes signed with it count as caller "app".
+	Key string `yaml:"key" jsonschema:"required"`
+	// The app's secret. A list keeps an old one valid while it is being replaced; the first one signs towards Pusher.
+	Secret Secrets `yaml:"secret" jsonschema:"required"`
+	// Pusher's cluster, as in api-CLUSTER.pusher.com. This or upstream.
+	Cluster string `yaml:"cluster,omitempty"`
+	// Where publishes go instead of Pusher's cluster, as http://host:port or https://host:port.
+	Upstream string `yaml:"upstream,omitempty"`
+	// How long one request to Pusher may take. Keep it below the SDKs' own timeout (4 s for Java, 5 s for Go and Python).
+	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// When to stop sending to an upstream that fails.
+	UpstreamBreaker UpstreamBreaker `yaml:"upstream_breaker,omitempty"`
+	// What a channel's fan-out counts as until it is learned: default, and patterns. The first pattern that matches wins.
+	Subscribers Subscribers `yaml:"subscribers,omitempty"`
+	// Callers with a key and secret of their own.
+	Callers []Caller `yaml:"callers,omitempty"`
+	// Most publishes of the whole app, as 500/s or 30000/m.
+	Rate *Rate `yaml:"rate,omitempty"`
+	// Size of the app's token bucket. The default is one second's worth.
+	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
+	// Pusher's limits, where a dedicated cluster has others.
+	Limits Limits `yaml:"limits,omitempty"`
+}
+
+// UpstreamBreaker stops sending to an app's upstream while that fails.
+type UpstreamBreaker struct {
+	// Off sends whatever happens.
+	Off bool `yaml:"off,omitempty"`
+	// Part of the requests in the window that must fail (5xx, timeouts) to open it.
+	ErrorRate Percent `yaml:"error_rate,omitempty"`
+	// Fewest requests in the window that are evidence enough.
+	MinRequests int `yaml:"min_requests,omitempty" jsonschema:"minimum=1,maximum=1000000"`
+	// Length of the window.
+	Window time.Duration `yaml:"window,omitempty"`
+	// How long it stays open before one request may try.
+	OpenFor time.Duration `yaml:"open_for,omitempty"`
+}
+
+// Limits are what Pusher refuses above.
+type Limits struct {
+	// Bytes of an event's data string.
+	DataBytes int `yaml:"data_bytes,omitempty" jsonschema:"minimum=1,maximum=16777216"`
+	// Channels of one publish.
+	Channels int `yaml:"channels,omitempty" jsonschema:"minimum=1,maximum=10000"`
+	// Events of one batch.
+	Batch int `yaml:"batch,omitempty" jsonschema:"minimum=1,maximum=10000"`
+	// Characters of a channel's name.
+	ChannelName int `yaml:"channel_name,omitempty" jsonschema:"minimum=1,maximum=10000"`
+	// Characters of an event's name.
+	EventName int `yaml:"event_name,omitempty" jsonschema:"minimum=1,maximum=10000"`
+}
+
+// Caller is one app server or service that publishes with a key of its own.
+type Caller struct {
+	// Name of the caller in metrics, incidents and rules.
+	Name string `yaml:"name" jsonschema:"required"`
+	// The key that the caller's SDK is given instead of the app's.
+	Key string `yaml:"key" jsonschema:"required"`
+	// The secret to that key. A list keeps an old one valid while it is being replaced.
+	Secret Secrets `yaml:"secret" jsonschema:"required"`
+	// Most publishes of this caller, as 200/s or 6000/m.
+	Rate *Rate `yaml:"rate,omitempty"`
+	// Size of the caller's token bucket. The default is one second's worth.
+	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
+	// Part of the account's plan that this caller may spend, as 40%.
+	Share Percent `yaml:"share,omitempty"`
+	// enforce or observe for this caller's own rate and share.
+	Mode Mode `yaml:"mode,omitempty"`
+}
+
+// Rule says what happens to the publishes that it matches.
+type Rule struct {
+	// Name of the rule in metrics and on the dashboard. The default is made from what it matches.
+	Name string `yaml:"name,omitempty"`
+	// Which publishes. What is left out matches all.
+	Match Match `yaml:"match,omitempty"`
+	// bulk, normal or critical: who is shed first, and whose floor it may spend.
+	Priority Priority `yaml:"priority,omitempty"`
+	// The same publish within this time goes out once, as 2s or { window: 2s, scope: cluster }.
+	Dedupe Dedupe `yaml:"dedupe,omitempty"`
+	// Within this time only the newest value of a channel and event goes out; the first of a burst goes at once.
+	Conflate time.Duration `yaml:"conflate,omitempty"`
+	// Most publishes, as 5/s per channel (or per event, per caller, per app), or a list of them.
+	Rate Rates `yaml:"rate,omitempty"`
+	// Size of the token bucket of the rule's only rate. The default is one second's worth.
+	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
+	// What a refused publisher is told: 403, 429, or ok (200, dropped, counted). The default depends on why it was refused.
+	Answer Answer `yaml:"answer,omitempty"`
+	// enforce or observe for this rule.
+	Mode Mode `yaml:"mode,omitempty"`
+}
+
+// Match selects publishes. In a pattern * stands for any run of characters and ? for one.
+type Match struct {
+	// Patterns of event names.
+	Event Globs `yaml:"event,omitempty"`
+	// Patterns of channel names; one channel of the publish is enough.
+	Channel Globs `yaml:"channel,omitempty"`
+	// Patterns of caller names.
+	Caller Globs `yaml:"caller,omitempty"`
+}
+
+// Breaker are the thresholds of the quota breaker, in parts of the day's plan.
+type Breaker struct {
+	// From here on bulk is refused.
+	ShedBulkAt Percent `yaml:"shed_bulk_at,omitempty"`
+	// From here on bulk and normal are refused, except what keeps the red dot lit.
+	ShedNormalAt Percent `yaml:"shed_normal_at,omitempty"`
+	// From here on only critical passes.
+	CriticalOnlyAt Percent `yaml:"critical_only_at,omitempty"`
+	// How long it stays open before one publish may try whether Pusher accepts again.
+	Probe time.Duration `yaml:"probe,omitempty"`
+}
+
+// Alert is one place that is told. Exactly one of slack, pagerduty and webhook is given.
+type Alert struct {
+	// URL of a Slack-compatible incoming webhook.
+	Slack Secret `yaml:"slack,omitempty"`
+	// Routing key of PagerDuty's Events API v2.
+	PagerDuty Secret `yaml:"pagerduty,omitempty"`
+	// URL that gets plain JSON.
+	Webhook Secret `yaml:"webhook,omitempty"`
+}
+
+// TLS is the certificate of the data port.
+type TLS struct {
+	// File with the certificate chain in PEM.
+	Cert string `yaml:"cert" jsonschema:"required"`
+	// File with the private key in PEM.
+	Key string `yaml:"key" jsonschema:"required"`
+	// Lowest version that is spoken.
+	MinVersion TLSVersion `yaml:"min_version,omitempty"`
+}
+
+// Log is what standard error looks like.
+type Log struct {
+	// text or json.
+	Format LogFormat `yaml:"format,omitempty"`
+	// debug, info, warn or error.
+	Level LogLevel `yaml:"level,omitempty"`
+}

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/pusher/sim"
+)
+
+type demoCmd struct {
+	Duration time.Duration `help:"How long the compressed day takes." default:"60s" placeholder:"DURATION"`
+	guardFlags
+}
+
+func (demoCmd) Help() string {
+	return `Two simulated Pusher accounts with the same small plan get the same traffic: five healthy callers
+and one that runs away. One account is called directly, the other through the guard.
+Everything that is told was measured while it ran.
+
+Example:
+  pushguard demo`
+}
+
+// The demo's day. The healthy callers alone use under half of the plan.
+const (
+	demoPlan        = 20_000
+	demoSubscribers = 2
+	demoApp         = "1234"
+	demoKey         = "demo-key"
+	demoSecret      = "demo-secret"
+	demoToken       = "demo"
+)
+
+// demoConfig is what a team would write on its first day.
+const demoConfig = `
+listen: %q
+admin: { listen: %q, token: %q }
+data_dir: %q
+drain_delay: 0s
+accounts:
+  - name: demo
+    plan: { messages_per_day: %d }
+    apps:
+      - id: %q
+        key: %q
+        secret: %q
+        upstream: %q
+        subscribers: { default: %d }
+        callers:
+          - { name: orders,    key: k-orders,    secret: s-orders }
+          - { name: chat,      key: k-chat,      secret: s-chat }
+          - { name: presence,  key: k-presence,  secret: s-presence }
+          - { name: billing,   key: k-billing,   secret: s-billing }
+          - { name: alarms,    key: k-alarms,    secret: s-alarms }
+          - { name: refresher, key: k-refresher, secret: s-refresher, rate: 20/s, burst: 40 }
+    rules:
+      - { name: alarms, match: { event: "alarm.*" }, priority: critical }
+      - { name: refresh, match: { event: "notification.*", channel: "private-user-*" }, priority: bulk, dedupe: 2s, rate: 5/s per channel }
+`
+
+func (c *demoCmd) Run(p *process) error {
+	if c.Duration < 10*time.Second || c.Duration > 10*time.Minute {
+		return usageError{fmt.Errorf("--duration %s: between 10s and 10m", c.Duration)}
+	}
+	log := slog.New(slog.DiscardHandler)
+	if c.LogLevel != "" || c.LogFormat != "" {
+		var err error
+		if log, err = newLogger(p.stderr, c.LogFormat, c.LogLevel); err != nil {
+			return usageError{err}
+		}
+	}
+	dir, err := os.MkdirTemp("", "pushguard-demo-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+
+	direct, err := startDemoSim()
+	if err != nil {
+		return err
+	}
+	defer direct.close()
+	guarded, err := startDemoSim()
+	if err != nil {
+		return err
+	}
+	defer guarded.close()
+
+	text := fmt.Sprintf(demoConfig, firstOf(c.Listen, "127.0.0.1:0"), firstOf(c.Admin, "127.0.0.1:0"), demoToken, dir,
+		demoPlan, demoApp, demoKey, demoSecret, "http://"+guarded.addr, demoSubscribers)
+	cfg, err := config.Parse("demo.yaml", []byte(text), p.getenv)
+	if err != nil {
+		return err
+	}
+	g, err := startGuard(p.ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer g.stop(context.WithoutCancel(p.ctx))
+	if c.AddrFile != "" {
+		if err := writeAddrFile(c.AddrFile, g.addrs()); err != nil {
+			return fmt.Errorf("--addr-file: %w", err)
+		}
+	}
+
+	day := &demoDay{
+		out: p.stdout, length: c.Duration, guard: g,
+		sides: [2]*demoSide{
+			{name: "direct", sim: direct.sim, host: direct.addr},
+			{name: "guarded", sim: guarded.sim, host: g.data.Addr().String(), throughGuard: true},
+		},
+	}
+	return day.run(p.ctx)
+}
+
+type demoServer struct {
+	sim  *sim.Server
+	addr string
+	srv  *http.Server
+}
+
+func startDemoSim() (*demoServer, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	apps := []sim.App{{ID: demoApp, Key: demoKey, Secret: demoSecret}}
+	s := &demoServer{sim: sim.New(sim.Config{Apps: apps, MessagesPerDay: demoPlan, Subscribers: demoSubscribers, Latency: 5 * time.Millisecond}), addr: ln.Addr().String()}
+	s.srv = &http.Server{Handler: s.sim, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = s.srv.Serve(ln) }()
+	return s, nil
+}
+
+func (s *demoServer) close() { _ = s.srv.Close() }
+
+// demoDay tells the story while the traffic runs.
+type demoDay struct {
+	out    io.Writer
+	length time.Duration
+	guard  *guard
+	sides  [2]*demoSide
+	began  time.Time
+}
+
+func (d *demoDay) say(format string, args ...any) {
+	fmt.Fprintf(d.out, "%5.1fs  %s\n", time.Since(d.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+func (d *demoDay) run(ctx context.Context) error {
+	fmt.Fprintf(d.out, "Two Pusher accounts, each with a plan of %s messages a day. The day takes %s here.\n", grouped(demoPlan), d.length)
+	fmt.Fprintf(d.out, "Both get the same traffic. One is called directly, the other through pushguard:\n")
+	fmt.Fprintf(d.out, "  status   http://%s/api/v1/status\n  metrics  http://%s/metrics\n\n", d.guard.admin.Addr(), d.guard.admin.Addr())
+
+	ctx, cancel := context.WithTimeout(ctx, d.length)
+	defer cancel()
+	d.began = time.Now()
+	traffic := startDemoTraffic(ctx, d.began, d.length, d.sides[:])
+	d.say("five healthy callers publish, as on every day")
+
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	ranAway, lastTold := false, time.Duration(0)
+	var told [2]bool
+	var held map[string]bool = map[string]bool{}
+	for running := true; running; {
+		select {
+		case <-ctx.Done():
+			running = false
+			continue
+		case <-tick.C:
+		}
+		at := time.Since(d.began)
+		if !ranAway && at >= traffic.runawayFrom {
+			ranAway = true
+			d.say(`a deploy: "refresher" begins to retry its notification.refresh, doubling every %s`, traffic.doubling.Round(100*time.Millisecond))
+		}
+		for i, side := range d.sides {
+			if st := side.sim.Stats(); !told[i] && st.Refused > 0 {
+				told[i] = true
+				d.say("%s: Pusher refuses with 403, the plan of %s is used up, for every caller", side.name, grouped(demoPlan))
+			}
+		}
+		st := d.status()
+		for _, c := range st.Callers {
+			for _, o := range []string{"deduplicated", "throttled", "over_budget"} {
+				if n := c.Outcomes[o]; n > 0 && !held[c.Name+o] {
+					held[c.Name+o] = true
+					d.say("guarded: the first publishes of %q are %s; nobody else is touched", c.Name, o)
+				}
+			}
+		}
+		if at-lastTold >= d.length/6 {
+			lastTold = at
+			direct, guarded := d.sides[0].sim.Stats(), d.sides[1].sim.Stats()
+			d.say("plan used: direct %s, guarded %s  (refresher asks for %.0f publishes/s)", percentOf(direct.Messages), percentOf(guarded.Messages), traffic.runawayRate(at))
+		}
+	}
+	traffic.wait()
+	d.say("the day is over\n")
+	return d.report(traffic)
+}
+
+func (d *demoDay) status() ops.AccountStatus { return d.guard.ops.Status().Accounts[0] }
+
+func percentOf(messages int64) string {
+	return fmt.Sprintf("%.0f%%", 100*float64(messages)/demoPlan)
+}
+
+// report prints what was counted: by the callers, and by the two simulated
+// Pushers.
+func (d *demoDay) report(t *demoTraffic) error {
+	tw := tabwriter.NewWriter(d.out, 2, 8, 3, ' ', 0)
+	fmt.Fprintln(tw, "measured\tdirect\tguarded")
+	row := func(name string, value func(*demoSide) string) {
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", name, value(d.sides[0]), value(d.sides[1]))
+	}
+	row("messages that Pusher billed, of "+grouped(demoPlan), func(s *demoSide) string {
+		st := s.sim.Stats()
+		return fmt.Sprintf("%s (%s)", grouped(st.Messages), percentOf(st.Messages))
+	})
+	row("healthy callers: publishes accepted", func(s *demoSide) string {
+		return fmt.Sprintf("%s of %s (%.1f%%)", grouped(s.healthy.accepted.Load()), grouped(s.healthy.asked.Load()), s.healthy.share())
+	})
+	row("healthy callers: first refusal", func(s *demoSide) string {
+		if at := s.healthy.firstRefusal.Load(); at > 0 {
+			return time.Duration(at).Round(100*time.Millisecond).String() + " into the day"
+		}
+		return "none"
+	})
+	row("healthy callers: median time of a publish", func(s *demoSide) string { return s.healthy.median().Round(10 * time.Microsecond).String() })
+	row("refresher: publishes asked for", func(s *demoSide) string { return grouped(s.runaway.asked.Load()) })
+	row("refresher: reached Pusher", func(s *demoSide) string { return grouped(s.reached("notification.refresh")) })
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	st := d.status()
+	fmt.Fprintf(d.out, "\nguard's own count: %s messages used, breaker %s", grouped(st.Used), st.Breaker.State)
+	for _, c := range st.Callers {
+		if c.Name == "refresher" {
+			fmt.Fprintf(d.out, "; refresher: %s", outcomes(c.Outcomes))
+		}
+	}
+	fmt.Fprintln(d.out)
+	if d.sides[1].sim.Stats().Messages > demoPlan || d.sides[1].healthy.firstRefusal.Load() > 0 {
+		return fmt.Errorf("the guard did not keep what this demo promises; please report it with the lines above")
+	}
+	return nil
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pushguard/pushguard/"
+
+// The law of the house: imports run one way, and some rooms do not know some
+// things. Each entry says which import a room must not have, and why.
+var law = []struct{ room, forbidden, why string }{
+	{"pusher", module, "the protocol is a leaf: the simulator and tests speak it without the guard"},
+	{"pusher", "github.com/redis/go-redis", "only quota/store knows Redis"},
+	{"pusher/sim", module + "limiter", "the simulator judges as Pusher does, not as the guard does"},
+	{"pusher/sim", module + "quota", "the simulator bills by itself, so that it can contradict the ledger"},
+	{"pusher/sim", module + "pusher/proxy", "the simulator is the other side of the line"},
+	{"pusher/proxy", module + "cmd", "nothing imports upward"},
+	{"pusher/proxy", module + "quota/store", "only quota talks to the store"},
+	{"pusher/proxy", "github.com/redis/go-redis", "only quota/store knows Redis"},
+	{"pusher/proxy", "html/template", "only ops knows HTML"},
+	{"limiter", module + "pusher", "nothing imports upward"},
+	{"limiter", module + "cmd", "nothing imports upward"},
+	{"limiter", "net/http", "the judgement knows no HTTP"},
+	{"limiter", "github.com/valyala/fasthttp", "the judgement knows no HTTP"},
+	{"limiter", "encoding/json", "the judgement knows no JSON"},
+	{"limiter/detect", module + "pusher", "the detector is pure"},
+	{"limiter/detect", module + "quota", "the detector is pure"},
+	{"limiter/detect", "net/http", "the detector is pure"},
+	{"limiter/detect", "encoding/json", "the detector is pure"},
+	{"quota", module + "limiter", "nothing imports upward"},
+	{"quota", module + "pusher", "nothing imports upward"},
+	{"quota", module + "cmd", "nothing imports upward"},
+	{"quota", "net/http", "money knows no HTTP"},
+	{"quota", "encoding/json", "money knows no JSON"},
+	{"quota", "github.com/redis/go-redis", "only quota/store knows Redis"},
+	{"quota", "github.com/alicebob/miniredis", "only quota/store knows the embedded store"},
+	{"quota/store", module + "quota", "nothing imports upward"},
+	{"cmd/pushguard/config", module + "pusher/proxy", "the config is plain data"},
+	{"cmd/pushguard/config", module + "cmd/pushguard/ops", "the config is plain data"},
+}
+
+func TestImportsRunOneWay(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	imports := map[string][]string{}
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		imports[p.ImportPath] = p.Imports
+	}
+	for _, l := range law {
+		got, known := imports[module+l.room]
+		if !known {
+			t.Errorf("the law speaks of %s, which does not exist", l.room)
+		}
+		for _, i := range got {
+			if i == l.forbidden || strings.HasPrefix(i, strings.TrimSuffix(l.forbidden, "/")+"/") {
+				t.Errorf("%s imports %s, but %s", l.room, i, l.why)
+			}
+		}
+	}
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+)
+
+type leverFlags struct {
+	Account string `help:"Account to act on; not needed when the guard has only one." placeholder:"NAME"`
+	adminFlags
+}
+
+// path is the admin API's path for one lever of the account.
+func (f *leverFlags) path(p *process, lever string) (string, error) {
+	name := f.Account
+	if name == "" {
+		var st ops.Status
+		if err := f.call(p.ctx, "GET", "/api/v1/status", nil, &st); err != nil {
+			return "", err
+		}
+		if len(st.Accounts) != 1 {
+			return "", usageError{fmt.Errorf("this guard has %d accounts: say which with --account", len(st.Accounts))}
+		}
+		name = st.Accounts[0].Name
+	}
+	return "/api/v1/accounts/" + url.PathEscape(name) + "/" + lever, nil
+}
+
+func (f *leverFlags) move(p *process, method, lever string, order any) (ops.AccountStatus, error) {
+	var out ops.AccountStatus
+	path, err := f.path(p, lever)
+	if err != nil {
+		return out, err
+	}
+	return out, f.call(p.ctx, method, path, order, &out)
+}
+
+type brakeCmd struct {
+	On  brakeOnCmd  `cmd:"" help:"Pull the brake."`
+	Off brakeOffCmd `cmd:"" help:"Lift the brake."`
+}
+
+type brakeOnCmd struct {
+	Allow  string        `help:"What still passes: critical or none." enum:"critical,none" default:"critical"`
+	Reason string        `help:"Why; it is shown to callers and kept in the audit trail." required:"" placeholder:"TEXT"`
+	For    time.Duration `help:"Lift it by itself after this long; without it, it stays until it is lifted." placeholder:"DURATION"`
+	leverFlags
+}
+
+func (brakeOnCmd) Help() string {
+	return "Example:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h"
+}
+
+func (c *brakeOnCmd) Run(p *process) error {
+	order := ops.BrakeOrder{Allow: c.Allow, Reason: c.Reason, By: operator()}
+	if c.For > 0 {
+		order.For = c.For.String()
+	}
+	st, err := c.move(p, "POST", "brake", order)
+	if err != nil {
+		return err
+	}
+	until := "until it is lifted"
+	if st.Brake != nil && st.Brake.Until != nil {
+		until = "until " + st.Brake.Until.Format(time.RFC3339)
+	}
+	_, err = fmt.Fprintf(p.stdout, "brake on: account %s, passing %s, %s\n", st.Name, c.Allow, until)
+	return err
+}
+
+type brakeOffCmd struct{ leverFlags }
+
+func (brakeOffCmd) Help() string { return "Example:\n  pushguard brake off" }
+
+func (c *brakeOffCmd) Run(p *process) error {
+	st, err := c.move(p, "DELETE", "brake", nil)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "brake off: account %s\n", st.Name)
+	return err
+}
+
+type planCmd struct {
+	Set planSetCmd `cmd:"" help:"Give the account another number of messages a day, live on every replica."`
+}
+
+type planSetCmd struct {
+	Messages int64  `arg:"" help:"Messages a day, as Pusher counts them."`
+	Reason   string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (planSetCmd) Help() string {
+	return "Example:\n  pushguard plan set 10000000 --reason 'raised to Business'"
+}
+
+func (c *planSetCmd) Run(p *process) error {
+	st, err := c.move(p, "PUT", "plan", ops.PlanOrder{MessagesPerDay: c.Messages, Reason: c.Reason, By: operator()})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "plan set: account %s, %d messages a day, %d used, %d left\n", st.Name, st.Plan.MessagesPerDay, st.Used, st.Remaining)
+	return err
+}
+
+type usageCmd struct {
+	Set usageSetCmd `cmd:"" help:"Set what is used today, to match Pusher's own dashboard."`
+}
+
+type usageSetCmd struct {
+	Used   int64  `arg:"" help:"Messages used today, as Pusher's dashboard shows them."`
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (usageSetCmd) Help() string {
+	return "Example:\n  pushguard usage set 812345 --reason 'client events do not pass the guard'"
+}
+
+func (c *usageSetCmd) Run(p *process) error {
+	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Used: &c.Used, Reason: c.Reason, By: operator()})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(p.stdout, "usage set: account %s, %d of %d used\n", st.Name, st.Used, st.Plan.MessagesPerDay)
+	return err
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-ctx.Done()
+		stop() // from here on a second signal ends the process at once
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// The exit codes of every command.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// version is set by the linker in a release; otherwise the build's own record
+// is used.
+var version = ""
+
+// cli is the command line. Each command is in a file of its own.
+type cli struct {
+	Serve   serveCmd   `cmd:"" help:"Run the guard."`
+	Demo    demoCmd    `cmd:"" help:"Show the whole story in under 90 seconds, with no account and no Redis."`
+	Check   checkCmd   `cmd:"" help:"Preflight: prove the config, and with --online the store and Pusher, before anything is replaced."`
+	Status  statusCmd  `cmd:"" help:"What a running guard is doing: plan, breaker, callers."`
+	Brake   brakeCmd   `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
+	Plan    planCmd    `cmd:"" help:"Change an account's plan, live."`
+	Usage   usageCmd   `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
+	Sim     simCmd     `cmd:"" help:"Run the Pusher simulator alone."`
+	Version versionCmd `cmd:"" help:"Print the version."`
+}
+
+// process is what a command gets from its process, so that tests can be one.
+type process struct {
+	ctx            context.Context
+	getenv         func(string) string
+	stdout, stderr io.Writer
+}
+
+// usageError is a mistake on the command line that the parser cannot see.
+type usageError struct{ error }
+
+// silentError has been reported already.
+type silentError struct{ error }
+
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (code int) {
+	var c cli
+	ended := -1
+	parser, err := kong.New(&c,
+		kong.Name("pushguard"),
+		kong.Description("A guard in front of Pusher Channels: verifies, attributes, limits and budgets every publish.\n\nStart with: pushguard demo"),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { ended = code }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.UsageOnError(),
+	)
+	if err != nil {
+		fmt.Fprintln(stderr, "pushguard:", err)
+		return exitFailed
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	kctx, err := parser.Parse(args)
+	if ended >= 0 {
+		return ended // --help was answered
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "pushguard: %v\nSee: pushguard --help\n", err)
+		return exitUsage
+	}
+	err = kctx.Run(&process{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr})
+	var wrong usageError
+	var silent silentError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &silent):
+		return exitFailed
+	case errors.As(err, &wrong):
+		fmt.Fprintln(stderr, "pushguard:", err)
+		return exitUsage
+	}
+	fmt.Fprintln(stderr, "pushguard:", err)
+	return exitFailed
+}
+
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "devel-" + s.Value[:12]
+		}
+	}
+	return "devel"
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Help() string { return "Example:\n  pushguard version" }
+
+func (versionCmd) Run(p *process) error {
+	_, err := fmt.Fprintln(p.stdout, "pushguard", buildVersion())
+	return err
+}

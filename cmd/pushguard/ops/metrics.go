@@ -1,0 +1,106 @@
+package ops
+
+import (
+	"runtime"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/pushguard/pushguard/limiter"
+)
+
+// Labels are bounded: account, app and caller come from the config file alone,
+// outcome, state and code are closed lists. Nothing that a caller sends becomes
+// a label.
+var (
+	descPublishes   = desc("publishes_total", "Events that callers asked to publish, by what happened to them.", "app", "caller", "outcome")
+	descWould       = desc("observed_total", "Events that were sent because of observe mode, by what would have happened to them.", "app", "caller", "outcome")
+	descUsed        = desc("messages_used", "Messages of the account's plan used today (UTC), as Pusher bills them.", "account")
+	descLimit       = desc("messages_limit", "Messages a day of the account's plan.", "account")
+	descForecast    = desc("messages_forecast", "Messages that will be used by 00:00 UTC at the present rate.", "account")
+	descLeased      = desc("messages_leased", "Messages leased by replicas and not spent.", "account")
+	descBreaker     = desc("breaker_state", "1 for the quota breaker's present state, 0 for the others.", "account", "state")
+	descBrake       = desc("brake_on", "1 while the brake is pulled by hand.", "account")
+	descIncident    = desc("incident_open", "Open incidents of the account.", "account")
+	descUpstream    = desc("upstream_requests_total", "Calls to Pusher by status code; code 0 got no answer.", "app", "code")
+	descUpstreamUp  = desc("upstream_breaker_open", "1 while the app's upstream breaker is not closed.", "app")
+	descRefusals    = desc("refused_requests_total", "Requests refused before judgement (signature, shape, size), by status code.", "code")
+	descPanics      = desc("panics_total", "Requests that met a defect of pushguard and were answered 500.")
+	descStoreUp     = desc("store_up", "1 while the store answers.")
+	descReload      = desc("config_last_reload_successful", "1 if the config in force is the one that was last given.")
+	descBuild       = desc("build_info", "Always 1; the version is in the labels.", "version", "goversion")
+	descBucketsLost = desc("forgotten_keys_total", "Keys that bounded tables forgot to stay bounded.", "app", "table")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("pushguard_"+name, help, labels, nil)
+}
+
+func registerRuntime(reg *prometheus.Registry) {
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+}
+
+// collector reads the guard's own counters when it is scraped, so that the hot
+// path pays for each of them once.
+type collector struct{ s *Server }
+
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descPublishes, descWould, descUsed, descLimit, descForecast, descLeased, descBreaker, descBrake,
+		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descStoreUp, descReload, descBuild, descBucketsLost} {
+		ch <- d
+	}
+}
+
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+	now := c.s.cfg.Now()
+	for _, a := range c.s.cfg.Accounts() {
+		snap := a.Ledger.Snapshot(now)
+		gauge(descUsed, float64(snap.Used), a.Name)
+		gauge(descLimit, float64(snap.Plan.MessagesPerDay), a.Name)
+		gauge(descLeased, float64(snap.Leased), a.Name)
+		gauge(descForecast, float64(forecast(now, snap, c.s.pace.perSecond(a.Name)).UsedAtReset), a.Name)
+		gauge(descBrake, truth(snap.Brake != nil), a.Name)
+		gauge(descIncident, 0, a.Name)
+		state := a.Breaker.State(now).State
+		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {
+			gauge(descBreaker, truth(l == state), a.Name, l.String())
+		}
+		for _, app := range a.Apps {
+			for _, caller := range app.Limiter.Callers() {
+				st := caller.Stats(now)
+				for o := range limiter.Outcome(limiter.Outcomes) {
+					counter(descPublishes, st.Outcomes[o], app.ID, st.Name, o.String())
+					if st.Would[o] > 0 {
+						counter(descWould, st.Would[o], app.ID, st.Name, o.String())
+					}
+				}
+			}
+			app.Upstream.Codes(func(code int, n int64) { counter(descUpstream, n, app.ID, strconv.Itoa(code)) })
+			up, _ := app.Upstream.State()
+			gauge(descUpstreamUp, truth(up != "closed"), app.ID)
+			mem := app.Limiter.Memory()
+			counter(descBucketsLost, mem.BucketsLost, app.ID, "buckets")
+			counter(descBucketsLost, mem.DigestsLost, app.ID, "dedupe")
+		}
+	}
+	c.s.cfg.Stats.Refusals(func(code int, n int64) { counter(descRefusals, n, strconv.Itoa(code)) })
+	counter(descPanics, c.s.cfg.Stats.Panics())
+	_, state := c.s.cfg.Store()
+	gauge(descStoreUp, truth(state == "up"))
+	gauge(descReload, truth(c.s.cfg.ReloadOK == nil || c.s.cfg.ReloadOK()))
+	gauge(descBuild, 1, c.s.cfg.Version, runtime.Version())
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,32 @@
+# Everything runs from here. `make test` is what CI runs.
+SHELL := /bin/bash
+GO ?= go
+export CGO_ENABLED ?= 1
+
+.PHONY: help test deps check unit fuzz bench build clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+test: deps check unit ## everything: dependencies, static checks, all tests with the race detector
+
+deps: ## install what the tests need (as root on Debian), or list what is missing
+	@.ci/deps
+
+check: ## gofmt, vet, staticcheck, govulncheck
+	@.ci/check
+
+unit: ## all Go tests with the race detector
+	$(GO) test -race -timeout 15m ./...
+
+fuzz: ## each parser for 60 s
+	@.ci/fuzz 60s
+
+bench: ## pushguard beside nginx and HAProxy, in one run
+	@bench/run
+
+build: ## one static binary, ./pushguard
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o pushguard ./cmd/pushguard
+
+clean:
+	rm -f pushguard

@@ -1,9 +1,12 @@
 package pusher
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/valyala/fastjson"
 )
 
 // benchBody is a trigger of n bytes of data, plain or JSON (so that it is full
@@ -101,6 +104,40 @@ func BenchmarkDigest(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				seed.Digest(&events[0])
+			}
+		})
+	}
+}
+
+// The same bodies by other readers, for comparison in one run. Neither checks a
+// limit, keeps the raw object, or says where a fault is.
+func BenchmarkDecodePeers(b *testing.B) {
+	for _, c := range []struct {
+		name    string
+		n       int
+		escaped bool
+	}{{"500plain", 500, false}, {"500escaped", 400, true}, {"10kescaped", 8000, true}} {
+		body := benchBody(c.n, c.escaped)
+		b.Run("fastjson/"+c.name, func(b *testing.B) {
+			var p fastjson.Parser
+			b.ReportAllocs()
+			for b.Loop() {
+				v, err := p.ParseBytes(body)
+				if err != nil || len(v.GetStringBytes("name")) == 0 || len(v.GetArray("channels")) != 1 || len(v.GetStringBytes("data")) == 0 {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run("encodingjson/"+c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				var v struct {
+					Name, Data string
+					Channels   []string
+				}
+				if err := json.Unmarshal(body, &v); err != nil || v.Data == "" {
+					b.Fatal(err)
+				}
 			}
 		})
 	}

@@ -118,6 +118,13 @@ func special(w uint64) uint64 {
 
 // plain returns the index of the next quote, backslash or control character.
 func (s *scan) plain(i int) int {
+	for b := s.b[i:]; len(b) >= 32; b = b[32:] { // long strings, four words at a time
+		if special(binary.LittleEndian.Uint64(b))|special(binary.LittleEndian.Uint64(b[8:]))|
+			special(binary.LittleEndian.Uint64(b[16:]))|special(binary.LittleEndian.Uint64(b[24:])) != 0 {
+			break
+		}
+		i += 32
+	}
 	for i+8 <= len(s.b) {
 		if m := special(binary.LittleEndian.Uint64(s.b[i:])); m != 0 {
 			return i + bits.TrailingZeros64(m)>>3

@@ -110,19 +110,19 @@ var channelByte = func() (t [256]bool) {
 	return t
 }()
 
-// checkName reports why name is not a channel that a client can subscribe to.
-func checkName(where string, name []byte, limit int) *Error {
+// checkName, for the event at an index of a batch (-1: of none), reports why name is not a channel that a client can subscribe to.
+func checkName(index int, name []byte, limit int) *Error {
 	if len(name) == 0 {
-		return badRequest(where, "the channel name is empty.")
+		return badRequest(where(index), "the channel name is empty.")
 	}
 	for i, c := range name {
 		if !channelByte[c] {
-			return badRequest(where, "Invalid channel name ", quote(name, 220), ": byte ", strconv.Itoa(i),
+			return badRequest(where(index), "Invalid channel name ", quote(name, 220), ": byte ", strconv.Itoa(i),
 				" is not one of a-z A-Z 0-9 - _ = @ , . ;")
 		}
 	}
 	if len(name) > limit {
-		return badRequest(where, "the channel name ", quote(name, 60), " has ", strconv.Itoa(len(name)),
+		return badRequest(where(index), "the channel name ", quote(name, 60), " has ", strconv.Itoa(len(name)),
 			" bytes; at most ", strconv.Itoa(limit), " are allowed.")
 	}
 	return nil
@@ -130,21 +130,21 @@ func checkName(where string, name []byte, limit int) *Error {
 
 // checkTarget is checkName for the target of a publish, which may also be all
 // connections of one signed-in user.
-func checkTarget(where string, name []byte, limit int) (toUser bool, e *Error) {
+func checkTarget(index int, name []byte, limit int) (toUser bool, e *Error) {
 	if len(name) == 0 || name[0] != '#' {
-		return false, checkName(where, name, limit)
+		return false, checkName(index, name, limit)
 	}
 	if !hasPrefix(name, userPrefix) {
-		return false, badRequest(where, "Invalid channel name ", quote(name, 60), ": # is reserved, except in #server-to-user-ID.")
+		return false, badRequest(where(index), "Invalid channel name ", quote(name, 60), ": # is reserved, except in #server-to-user-ID.")
 	}
 	id := name[len(userPrefix):]
 	if len(id) == 0 || len(id) > limit {
-		return false, badRequest(where, "the user id after #server-to-user- has ", strconv.Itoa(len(id)),
+		return false, badRequest(where(index), "the user id after #server-to-user- has ", strconv.Itoa(len(id)),
 			" bytes; 1 to ", strconv.Itoa(limit), " are allowed.")
 	}
 	for _, c := range id {
 		if c < ' ' || c == 0x7f {
-			return false, badRequest(where, "the user id after #server-to-user- has a control character, ", quote(id, 60), ".")
+			return false, badRequest(where(index), "the user id after #server-to-user- has a control character, ", quote(id, 60), ".")
 		}
 	}
 	return true, nil
@@ -153,7 +153,7 @@ func checkTarget(where string, name []byte, limit int) (toUser bool, e *Error) {
 // maxSocketID is more than any socket id that Pusher hands out.
 const maxSocketID = 64
 
-func checkSocketID(where string, id []byte) *Error {
+func checkSocketID(index int, id []byte) *Error {
 	dot := bytes.IndexByte(id, '.')
 	ok := dot > 0 && dot < len(id)-1 && len(id) <= maxSocketID
 	for i, c := range id {
@@ -162,7 +162,7 @@ func checkSocketID(where string, id []byte) *Error {
 	if ok {
 		return nil
 	}
-	return badRequest(where, "Invalid socket_id ", quote(id, maxSocketID),
+	return badRequest(where(index), "Invalid socket_id ", quote(id, maxSocketID),
 		`: send the socket id of a connection, two numbers joined by a dot such as "1234.5678", or leave it out.`)
 }
 
@@ -170,7 +170,7 @@ func checkSocketID(where string, id []byte) *Error {
 // presence channels only; asked for together with others it is left out of the
 // answer where it does not apply, as in Pusher's own example, so it is refused
 // only when no channel of the publish could have it.
-func checkInfo(where string, info []byte, channels [][]byte) *Error {
+func checkInfo(index int, info []byte, channels [][]byte) *Error {
 	for rest, more := info, true; more; {
 		var attr []byte
 		attr, rest, more = bytes.Cut(rest, comma)
@@ -182,10 +182,10 @@ func checkInfo(where string, info []byte, channels [][]byte) *Error {
 				presence = presence || IsPresence(ch)
 			}
 			if !presence {
-				return badRequest(where, "info=user_count is only known for presence channels. Ask for subscription_count, or publish to a channel that begins with presence-.")
+				return badRequest(where(index), "info=user_count is only known for presence channels. Ask for subscription_count, or publish to a channel that begins with presence-.")
 			}
 		default:
-			return badRequest(where, "Unknown info attribute ", quote(attr, 60), ": ask for subscription_count, user_count, or both joined by a comma.")
+			return badRequest(where(index), "Unknown info attribute ", quote(attr, 60), ": ask for subscription_count, user_count, or both joined by a comma.")
 		}
 	}
 	return nil

@@ -28,7 +28,7 @@ func CheckChannels(q *Query) *Error {
 // CheckChannel reports why Pusher would refuse GET /apps/ID/channels/CHANNEL
 // with this query. channel is unescaped.
 func CheckChannel(channel []byte, q *Query, lim *Limits) *Error {
-	if e := checkName("", channel, lim.full().ChannelName); e != nil {
+	if e := checkName(-1, channel, lim.full().ChannelName); e != nil {
 		return e
 	}
 	info, ok := q.Get("info")
@@ -58,7 +58,7 @@ func CheckChannel(channel []byte, q *Query, lim *Limits) *Error {
 // CheckUsers reports why Pusher would refuse GET
 // /apps/ID/channels/CHANNEL/users. channel is unescaped.
 func CheckUsers(channel []byte, lim *Limits) *Error {
-	if e := checkName("", channel, lim.full().ChannelName); e != nil {
+	if e := checkName(-1, channel, lim.full().ChannelName); e != nil {
 		return e
 	}
 	if !IsPresence(channel) {

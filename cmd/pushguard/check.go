@@ -33,7 +33,7 @@ Examples:
 
 func (c *checkCmd) Run(p *process) error {
 	if c.Schema {
-		_, err := p.stdout.Write(append(config.Schema(), '\n'))
+		_, err := p.stdout.Write(config.Schema())
 		return err
 	}
 	name := firstOf(c.Config, "the environment")
@@ -67,7 +67,7 @@ func (c *checkCmd) Run(p *process) error {
 	for i := range cfg.Accounts {
 		for j := range cfg.Accounts[i].Apps {
 			app := &cfg.Accounts[i].Apps[j]
-			line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, upstreamURL(app)), reachPusher(app))
+			line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL()), reachPusher(app))
 		}
 	}
 	if failed > 0 {
@@ -94,7 +94,7 @@ func reachStore(ctx context.Context, cfg *config.Config) (time.Duration, error) 
 
 // reachPusher makes the cheapest signed call that proves id, key and secret.
 func reachPusher(app *config.App) error {
-	target := upstreamURL(app)
+	target := app.UpstreamURL()
 	host := strings.TrimPrefix(strings.TrimPrefix(target, "https://"), "http://")
 	client := pusherhttp.Client{
 		AppID: app.ID, Key: app.Key, Secret: app.Secret[0].Reveal(),

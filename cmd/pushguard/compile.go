@@ -97,12 +97,3 @@ func billing(b config.Billing) pusher.Billing {
 		FailedFree:             b.Failed == "free",
 	}
 }
-
-// upstreamURL is where an app's publishes go: a cluster of Pusher's, or the
-// address that the file gives.
-func upstreamURL(c *config.App) string {
-	if c.Upstream != "" {
-		return c.Upstream
-	}
-	return "https://api-" + c.Cluster + ".pusher.com"
-}

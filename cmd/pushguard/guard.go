@@ -139,13 +139,13 @@ func (g *guard) openAccount(ctx, runCtx context.Context, c *config.Account, repl
 	}
 	g.running.Go(func() { ledger.Run(runCtx) })
 
-	out := ops.Account{Name: c.Name, Ledger: ledger}
-	out.Breaker, err = limiter.NewBreaker(time.Now(), limiter.BreakerConfig{
+	out := ops.Account{Name: c.Name, Ledger: ledger, Floors: floors(c), Levels: limiter.BreakerConfig{
 		ShedBulkAt:     float64(g.cfg.Breaker.ShedBulkAt),
 		ShedNormalAt:   float64(g.cfg.Breaker.ShedNormalAt),
 		CriticalOnlyAt: float64(g.cfg.Breaker.CriticalOnlyAt),
 		Probe:          g.cfg.Breaker.Probe,
-	}, g.breakerMoved(c.Name))
+	}}
+	out.Breaker, err = limiter.NewBreaker(time.Now(), out.Levels, g.breakerMoved(c.Name))
 	if err != nil {
 		return out, err
 	}
@@ -179,7 +179,7 @@ func (g *guard) buildApp(account *config.Account, c *config.App, ledger *quota.L
 	}
 	app := c.ID
 	up, err := proxy.NewUpstream(proxy.UpstreamConfig{
-		URL:         upstreamURL(c),
+		URL:         c.UpstreamURL(),
 		Key:         keys[0].Key,
 		Timeout:     c.Timeout,
 		FailureRate: float64(c.UpstreamBreaker.ErrorRate),

@@ -36,6 +36,9 @@ func (c *serveCmd) Run(p *process) error {
 		return err
 	}
 	c.apply(cfg)
+	if err := cfg.CheckFlags(); err != nil {
+		return usageError{err}
+	}
 	log, err := newLogger(p.stderr, string(cfg.Log.Format), string(cfg.Log.Level))
 	if err != nil {
 		return usageError{err}

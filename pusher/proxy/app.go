@@ -33,8 +33,14 @@ type App struct {
 	Billing pusher.Billing
 	Limits  pusher.Limits
 
-	seed    pusher.Seed
-	origins origins
+	// Fold lets publishes that wait at the same moment share calls; nil sends
+	// each by itself.
+	Fold *FoldConfig
+
+	fold                  *folder
+	eventsPath, batchPath []byte
+	seed                  pusher.Seed
+	origins               origins
 
 	exhausting atomic.Bool
 }
@@ -57,6 +63,10 @@ func (a *App) prepare(p *Proxy) error {
 		return fmt.Errorf("proxy: app %s is not complete", a.ID)
 	}
 	a.seed = p.stats.seed
+	a.eventsPath, a.batchPath = []byte("/apps/"+a.ID+"/events"), []byte("/apps/"+a.ID+"/batch_events")
+	if a.Fold != nil && a.fold == nil {
+		a.fold = newFolder(a, *a.Fold)
+	}
 	return nil
 }
 
@@ -74,19 +84,32 @@ func (a *App) deliveries(channels []string, excluded bool) int64 {
 	return n
 }
 
-// price is what one event adds to the bill: the first of a call bears the call,
-// the others what Pusher adds for one more.
-func (a *App) price(ev *pusher.Publish, channels []string, deliveries int64, first bool) int64 {
+// sharing says how an event shares the price of the call that carries it.
+type sharing uint8
+
+const (
+	bearsCall     sharing = iota // it pays for the call
+	sharesBatch                  // one more event of a batch_events call
+	sharesTrigger                // one more channel of a publish to several
+)
+
+// price is what one event adds to the bill. For the one that bears the call it
+// is the call's price with nothing else in it; for the others, what Pusher adds
+// for one more.
+func (a *App) price(ev *pusher.Publish, channels []string, deliveries int64, share sharing) int64 {
 	s := pusher.Shape{Events: 1, Channels: len(channels), Deliveries: deliveries}
 	if ev.HasInfo {
 		s.Info = 1
 	}
-	cost := a.Billing.Cost(s)
-	if first {
-		return cost
+	one := a.Billing.Cost(pusher.Shape{Events: 1, Channels: 1})
+	switch share {
+	case sharesBatch:
+		return a.Billing.Cost(s) - one + a.Billing.Cost(pusher.Shape{Events: 2, Channels: 2}) - one
+	case sharesTrigger:
+		s.Info = 0 // asked for once, by the one that bears the call
+		return a.Billing.Cost(s) - one + a.Billing.Cost(pusher.Shape{Events: 1, Channels: 2}) - one
 	}
-	return cost - a.Billing.Cost(pusher.Shape{Events: 1, Channels: 1}) +
-		a.Billing.Cost(pusher.Shape{Events: 2, Channels: 2}) - a.Billing.Cost(pusher.Shape{Events: 1, Channels: 1})
+	return a.Billing.Cost(s)
 }
 
 // CallerOrigins lists who signs with the app's own pair, told apart by SDK and

@@ -58,13 +58,25 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 			Event:    name,
 			Channels: channels,
 			Size:     len(ev.Data),
-			Cost:     a.price(ev, channels, a.deliveries(channels, len(ev.SocketID) > 0), i == 0),
+			Cost:     a.price(ev, channels, a.deliveries(channels, len(ev.SocketID) > 0), shareOf(i)),
 		}
 		if c.Rule.WantsDigest() {
 			c.Digest = a.seed.Digest(ev)
 		}
 		j.items = append(j.items, item{publish: ev, claim: c})
 	}
+}
+
+// shareOf is how an event shares a call that holds its whole request.
+func shareOf(index int) sharing {
+	if index == 0 {
+		return bearsCall
+	}
+	return sharesBatch
+}
+
+func outgoingOf(ctx *fasthttp.RequestCtx, j *job, path, body []byte) outgoing {
+	return outgoing{method: borrow(ctx.Method()), path: path, query: &j.query, body: body, library: ctx.Request.Header.PeekBytes(headerLibrary)}
 }
 
 // judge takes every item that waits for a verdict through Admit and returns how
@@ -99,14 +111,20 @@ func (p *Proxy) send(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool
 	if batch && sending < len(j.items) {
 		body = j.buildBatch()
 	}
-	got := pr.app.Upstream.call(ctx, j, pr.app, path, body, now)
+	out := outgoingOf(ctx, j, path, body)
+	var got answer
+	if f := pr.app.fold; f != nil {
+		got = f.send(j, pr, batch, sending, out, now)
+	} else {
+		got = pr.app.Upstream.call(j, out, now)
+	}
 	if got.quotaSpent {
 		p.exhausted(pr.app, got.text, now)
 	}
 	if got.fate == limiter.Delivered {
 		p.readInfo(j, pr.app, batch, sending, got.body, now)
 	}
-	first := true
+	share := got.share
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != toSend {
@@ -115,18 +133,20 @@ func (p *Proxy) send(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool
 		it.state = settled
 		actual := it.claim.Cost
 		switch {
-		case got.fate == limiter.Refused && first:
+		case got.fate == limiter.Refused && share == bearsCall:
 			actual = pr.app.Billing.Cost(pusher.Shape{OwnCall: true, Failed: true})
 		case got.fate == limiter.Refused:
 			actual = 0
-		case it.counted || first:
+		default:
 			n := it.deliveries
 			if !it.counted {
 				n = pr.app.deliveries(it.claim.Channels, len(it.publish.SocketID) > 0)
 			}
-			actual = pr.app.price(it.publish, it.claim.Channels, n, first)
+			actual = pr.app.price(it.publish, it.claim.Channels, n, share)
 		}
-		first = false
+		if share == bearsCall {
+			share = sharesBatch // of this request's own events, only the first bears the call
+		}
 		if got.outcome != limiter.Sent {
 			it.verdict.Outcome = got.outcome
 			it.verdict.Reason = got.reason

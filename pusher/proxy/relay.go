@@ -31,7 +31,7 @@ func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []by
 	if len(path) > len(pathUsers) && string(path[:len(pathUsers)]) == string(pathUsers) {
 		target = append(append([]byte("/apps/"), a.ID...), path...)
 	}
-	got := a.Upstream.call(ctx, j, a, target, ctx.Request.Body(), now)
+	got := a.Upstream.call(j, outgoingOf(ctx, j, target, ctx.Request.Body()), now)
 	if got.quotaSpent {
 		p.exhausted(a, got.text, now)
 	}
@@ -40,5 +40,5 @@ func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []by
 		p.reopened(a)
 	}
 	p.stats.relayed.Add(1)
-	p.answerUpstream(ctx, j, got)
+	answerUpstream(ctx, got)
 }

@@ -103,14 +103,14 @@ func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, b
 		untouched = untouched && it.verdict.Outcome == limiter.Sent
 	}
 	if untouched {
-		p.answerUpstream(ctx, j, got)
+		answerUpstream(ctx, got)
 		observed(ctx, j)
 		return
 	}
 	// A call that Pusher refused, with some items answered here: its words are
 	// what the caller must see.
 	if got.status >= 300 && got.outcome == limiter.Sent {
-		p.answerUpstream(ctx, j, got)
+		answerUpstream(ctx, got)
 		setOutcomes(ctx, j, uniform)
 		return
 	}
@@ -147,7 +147,7 @@ func sentence(got answer) string {
 }
 
 // answerUpstream passes Pusher's own answer on, or says why there is none.
-func (p *Proxy) answerUpstream(ctx *fasthttp.RequestCtx, j *job, got answer) {
+func answerUpstream(ctx *fasthttp.RequestCtx, got answer) {
 	if got.outcome != limiter.Sent {
 		ctx.Response.SetStatusCode(got.status)
 		h := &ctx.Response.Header
@@ -160,8 +160,8 @@ func (p *Proxy) answerUpstream(ctx *fasthttp.RequestCtx, j *job, got answer) {
 	}
 	ctx.Response.SetStatusCode(got.status)
 	h := &ctx.Response.Header
-	if ct := j.resp.Header.ContentType(); len(ct) > 0 {
-		h.SetContentTypeBytes(ct)
+	if len(got.contentType) > 0 {
+		h.SetContentTypeBytes(got.contentType)
 	} else {
 		h.SetContentTypeBytes(contentJSON)
 	}

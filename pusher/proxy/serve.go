@@ -26,6 +26,7 @@ type job struct {
 	origin   []byte
 	req      fasthttp.Request
 	resp     fasthttp.Response
+	wait     waiter
 }
 
 // item is one event of a request on its way through judgement and sending.
@@ -50,7 +51,9 @@ const (
 )
 
 func newJob() *job {
-	return &job{items: make([]item, 0, 10), channels: make([]string, 0, 16)}
+	j := &job{items: make([]item, 0, 10), channels: make([]string, 0, 16)}
+	j.wait.wake = make(chan struct{}, 1)
+	return j
 }
 
 func (j *job) release() {
@@ -59,6 +62,7 @@ func (j *job) release() {
 	j.items, j.channels = j.items[:0], j.channels[:0]
 	j.req.Reset()
 	j.resp.Reset()
+	j.wait.release()
 	if cap(j.body) > 64<<10 { // one large batch must not stay pinned in the pool
 		j.body = nil
 	}

@@ -168,15 +168,18 @@ func (e *notSentError) Unwrap() error { return e.err }
 
 // answer is what became of one upstream call. Its body borrows from the job.
 type answer struct {
-	fate       limiter.Fate
-	outcome    limiter.Outcome // Sent where Pusher's own answer is passed on
-	reason     limiter.Reason
-	word       string // reason as the header has it, where it is this border's own
-	status     int
-	body       []byte
-	text       string // for people, where pushguard answers instead of Pusher
-	retryAfter time.Duration
-	quotaSpent bool // Pusher said that the account is over its message quota
+	fate    limiter.Fate
+	outcome limiter.Outcome // Sent where Pusher's own answer is passed on
+	reason  limiter.Reason
+	word    string // reason as the header has it, where it is this border's own
+	status  int
+	body    []byte
+	// contentType of body; empty where pushguard made it, which is JSON.
+	contentType []byte
+	share       sharing // how the call was shared with other publishes, for its price
+	text        string  // for people, where pushguard answers instead of Pusher
+	retryAfter  time.Duration
+	quotaSpent  bool // Pusher said that the account is over its message quota
 }
 
 var (
@@ -184,8 +187,17 @@ var (
 	contentPlain = []byte("text/plain; charset=utf-8")
 )
 
-// call signs a request anew and sends it once.
-func (u *Upstream) call(ctx *fasthttp.RequestCtx, j *job, a *App, path, body []byte, now time.Time) answer {
+// outgoing is one request to Pusher, before it is signed.
+type outgoing struct {
+	method  string
+	path    []byte
+	query   *pusher.Query // the caller's own parameters are kept; nil: none
+	body    []byte
+	library []byte // the caller's SDK, as it calls itself
+}
+
+// call signs a request anew and sends it once, with the job's scratch.
+func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 	if !u.off && !u.breaker.TryAcquirePermit() {
 		wait := max(u.breaker.RemainingDelay(), time.Second)
 		return answer{
@@ -194,24 +206,23 @@ func (u *Upstream) call(ctx *fasthttp.RequestCtx, j *job, a *App, path, body []b
 			text: "Pusher at " + u.url.Host + " is failing, so pushguard's circuit breaker does not send to it; the request was not sent and cost no message.",
 		}
 	}
-	method := borrow(ctx.Method())
-	j.target = append(append(j.target[:0], path...), '?')
-	j.target = u.key.AppendSigned(j.target, method, path, &j.query, body, now)
+	j.target = append(append(j.target[:0], out.path...), '?')
+	j.target = u.key.AppendSigned(j.target, out.method, out.path, out.query, out.body, now)
 
 	req, resp := &j.req, &j.resp
 	req.Reset()
 	resp.Reset()
-	req.Header.SetMethod(method)
+	req.Header.SetMethod(out.method)
 	req.Header.SetHost(u.url.Host)
 	req.SetRequestURIBytes(j.target)
 	req.URI().DisablePathNormalizing = true
 	req.URI().SetScheme(u.url.Scheme)
-	if lib := ctx.Request.Header.PeekBytes(headerLibrary); len(lib) > 0 {
-		req.Header.SetBytesKV(headerLibrary, lib)
+	if len(out.library) > 0 {
+		req.Header.SetBytesKV(headerLibrary, out.library)
 	}
-	if len(body) > 0 {
+	if len(out.body) > 0 {
 		req.Header.SetContentTypeBytes(contentJSON)
-		req.SetBodyRaw(body)
+		req.SetBodyRaw(out.body)
 	}
 	began := time.Now()
 	err := u.client.DoTimeout(req, resp, u.timeout)
@@ -237,17 +248,17 @@ func (u *Upstream) call(ctx *fasthttp.RequestCtx, j *job, a *App, path, body []b
 		return out
 	}
 	u.breaker.RecordSuccess()
-	out := answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body()}
+	got := answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body(), contentType: resp.Header.ContentType()}
 	switch {
-	case pusher.IsQuotaExceeded(status, out.body):
-		out.fate, out.outcome, out.reason, out.word = limiter.Refused, limiter.OverBudget, limiter.Exhausted, limiter.Exhausted.String()
-		out.quotaSpent = true
-		out.text = string(firstLine(out.body))
-		out.retryAfter = utcMidnight(now).Sub(now)
+	case pusher.IsQuotaExceeded(status, got.body):
+		got.fate, got.outcome, got.reason, got.word = limiter.Refused, limiter.OverBudget, limiter.Exhausted, limiter.Exhausted.String()
+		got.quotaSpent = true
+		got.text = string(firstLine(got.body))
+		got.retryAfter = utcMidnight(now).Sub(now)
 	case status >= 300:
-		out.fate, out.word = limiter.Refused, "upstream_refused"
+		got.fate, got.word = limiter.Refused, "upstream_refused"
 	}
-	return out
+	return got
 }
 
 // failed tells a request that never left from one whose fate is unknown. The

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -603,5 +604,42 @@ func BenchmarkPublish(b *testing.B) {
 		if s.ServeHTTP(w, r); w.Code != 200 {
 			b.Fatal(w.Body)
 		}
+	}
+}
+
+// Many publishers at once never get more out of the plan than it has, and all of
+// it.
+func TestPlanIsExactUnderConcurrency(t *testing.T) {
+	s := sim.New(sim.Config{Apps: []sim.App{{appID, key, secret}}, MessagesPerDay: 301, Subscribers: 2})
+	var wg sync.WaitGroup
+	var accepted atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for range 50 {
+				if post(s, "/apps/1234/events", `{"name":"e","data":"","channel":"a"}`).Code == 200 {
+					accepted.Add(1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if st := s.Stats(); accepted.Load() != 100 || st.Messages != 300 || st.Refused != 300 || st.Events != 100 || len(s.Events(-1)) != 100 {
+		t.Errorf("%d accepted, %+v", accepted.Load(), st)
+	}
+}
+
+// A body that is cut off at the limit, with and without a length said before.
+func TestBodyLimit(t *testing.T) {
+	s, c := start(t, sim.Config{Limits: pusher.Limits{Body: 100}})
+	for _, body := range []io.Reader{strings.NewReader(strings.Repeat("x", 101)), io.MultiReader(strings.NewReader(strings.Repeat("x", 200_000)))} {
+		resp, err := http.Post("http://"+c.Host+"/apps/1234/events", "application/json", body)
+		noErr(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != 413 {
+			t.Error(resp.Status)
+		}
+	}
+	if st := s.Stats(); st.Messages != 0 || st.ByStatus["413"] != 2 {
+		t.Errorf("%+v", st)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,14 +85,7 @@ func (c *checker) given(path string) bool {
 
 func (c *checker) all() {
 	cfg := c.cfg
-	c.listener("listen", cfg.Listen)
-	c.listener("admin.listen", cfg.Admin.Listen)
-	if cfg.Listen == cfg.Admin.Listen && !strings.HasSuffix(cfg.Listen, ":0") {
-		c.fail("admin.listen", "is the data port's address", "give the admin port its own")
-	}
-	if !loopback(cfg.Admin.Listen) && cfg.Admin.Token.IsZero() && !c.bad["admin.token"] && !c.bad["admin.listen"] {
-		c.fail("admin.listen", "can be reached from other machines, but admin.token is not set", "set admin.token, or listen on 127.0.0.1:8081")
-	}
+	c.addresses()
 	if t := cfg.Admin.Token; !t.IsZero() && len(t.Reveal()) < 16 {
 		c.warn("admin.token", "is shorter than 16 characters", "make one with: openssl rand -hex 24")
 	}
@@ -114,6 +108,38 @@ func (c *checker) all() {
 		c.account(fmt.Sprintf("accounts[%d]", i), &cfg.Accounts[i], u)
 	}
 	c.notBuilt()
+}
+
+func (c *checker) addresses() {
+	cfg := c.cfg
+	c.listener("listen", cfg.Listen)
+	c.listener("admin.listen", cfg.Admin.Listen)
+	if cfg.Listen == cfg.Admin.Listen && !strings.HasSuffix(cfg.Listen, ":0") {
+		c.fail("admin.listen", "is the data port's address", "give the admin port its own")
+	}
+	if !loopback(cfg.Admin.Listen) && cfg.Admin.Token.IsZero() && !c.bad["admin.token"] && !c.bad["admin.listen"] {
+		c.fail("admin.listen", "can be reached from other machines, but admin.token is not set", "set admin.token, or listen on 127.0.0.1:8081")
+	}
+}
+
+// CheckFlags checks what flags of the command line may have replaced since c
+// was loaded: --listen, --admin, --log-format and --log-level. Without it a
+// flag could open the admin port to the network with no token.
+func (c *Config) CheckFlags() error {
+	k := &checker{cfg: c, file: "flags", origin: map[string]string{"listen": "--listen", "admin.listen": "--admin"}}
+	k.addresses()
+	for _, w := range []struct {
+		flag, value string
+		known       []string
+	}{{"--log-format", string(c.Log.Format), c.Log.Format.words()}, {"--log-level", string(c.Log.Level), c.Log.Level.words()}} {
+		if !slices.Contains(w.known, w.value) {
+			k.fail(w.flag, "is not known", didYouMean(w.value, w.known, "write one of "+strings.Join(w.known, ", ")))
+		}
+	}
+	if len(k.problems) > 0 {
+		return Problems(k.problems)
+	}
+	return nil
 }
 
 // notBuilt warns of settings that the file may hold but this version does not
@@ -174,6 +200,10 @@ func (c *checker) duration(path string, d, low, high time.Duration) {
 	}
 }
 
+// leastThreshold lies above the breaker's hysteresis of 1%, below which a level
+// would never end.
+const leastThreshold Percent = 0.02
+
 func (c *checker) breaker() {
 	b := c.cfg.Breaker
 	steps := []struct {
@@ -182,8 +212,8 @@ func (c *checker) breaker() {
 	}{{"shed_bulk_at", b.ShedBulkAt}, {"shed_normal_at", b.ShedNormalAt}, {"critical_only_at", b.CriticalOnlyAt}}
 	for i, s := range steps {
 		path := "breaker." + s.key
-		if s.at == 0 {
-			c.fail(path, "is 0%: everything of that priority would be refused from the first message on", "give more than 0%; 100% switches the threshold off")
+		if s.at < leastThreshold {
+			c.fail(path, "is below 2%: it would refuse from the first messages of the day on", "give 2% to 100%")
 			continue
 		}
 		if i == 0 || c.bad[path] || c.bad["breaker."+steps[i-1].key] || s.at >= steps[i-1].at {
@@ -281,131 +311,9 @@ func (c *checker) account(path string, a *Account, u *unique) {
 	c.rules(path, a, callers)
 }
 
-// ownCaller is the name under which the app's own pair counts; other is what
-// metrics call those that do not fit.
-const (
-	ownCaller   = "app"
-	otherCaller = "other"
-)
-
-var (
-	idRE      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	keyRE     = regexp.MustCompile(`^[A-Za-z0-9._-]{1,128}$`)
-	clusterRE = regexp.MustCompile(`^[a-z0-9](-?[a-z0-9]){0,31}$`)
-	// clusters are Pusher's shared ones (https://pusher.com/docs/channels/miscellaneous/clusters/).
-	clusters = []string{"mt1", "us2", "us3", "eu", "ap1", "ap2", "ap3", "ap4", "sa1"}
-)
-
-func (c *checker) app(path string, a *App, u *unique) {
-	if a.ID != "" && !idRE.MatchString(a.ID) {
-		c.fail(path+".id", c.show(path+".id", a.ID)+"is not an app's id", "it is the number that Pusher's dashboard shows under App Keys")
-	}
-	u.add("app", a.ID, path+".id", "is also the id of", "an app belongs to one account, once")
-	c.key(path+".key", a.Key, u)
-	c.upstream(path, a)
-	c.duration(path+".timeout", a.Timeout, 100*time.Millisecond, time.Minute)
-	ub := a.UpstreamBreaker
-	if ub.ErrorRate == 0 {
-		c.fail(path+".upstream_breaker.error_rate", "is 0%", "give more than 0%; off: true switches the breaker off")
-	}
-	c.duration(path+".upstream_breaker.window", ub.Window, time.Second, 10*time.Minute)
-	c.duration(path+".upstream_breaker.open_for", ub.OpenFor, 100*time.Millisecond, 10*time.Minute)
-	for _, s := range a.Subscribers.Patterns {
-		c.glob(child(path+".subscribers", s.Pattern), s.Pattern, channelGlob)
-	}
-	if int64(a.Limits.DataBytes) > int64(c.cfg.MaxBody) {
-		c.fail(path+".limits.data_bytes", "is more than max_body lets in", "raise max_body to at least twice as much")
-	}
-	c.ownRate(path+".rate", a.Rate, limiter.PerApp, "an app's rate counts the whole app", "write 500/s; what is counted per caller, event or channel stands in rules")
-	c.burst(path, a.Burst, a.Rate != nil)
-
-	names := map[string]bool{}
-	for i := range a.Callers {
-		caller := &a.Callers[i]
-		p := fmt.Sprintf("%s.callers[%d]", path, i)
-		switch {
-		case caller.Name == "":
-		case !isName(caller.Name):
-			c.fail(p+".name", c.show(p+".name", caller.Name)+"is not a name", nameForm)
-		case caller.Name == ownCaller || caller.Name == otherCaller:
-			c.fail(p+".name", c.show(p+".name", caller.Name)+"is taken", `"app" is who signs with the app's own pair, "other" the rest in metrics: choose another name`)
-		case names[caller.Name]:
-			c.fail(p+".name", c.show(p+".name", caller.Name)+"is there twice in this app", "give each caller its own name; two secrets of one caller are a list under secret")
-		}
-		names[caller.Name] = true
-		c.key(p+".key", caller.Key, u)
-		c.ownRate(p+".rate", caller.Rate, limiter.PerCaller, "a caller's rate counts this caller", "write 200/s; what is counted per event or channel stands in rules")
-		c.burst(p, caller.Burst, caller.Rate != nil)
-		if caller.Share == 0 && c.given(p+".share") {
-			c.fail(p+".share", "is 0%: this caller could send nothing", "give more than 0%, or take share out for no limit of its own")
-		}
-	}
-}
-
-func (c *checker) key(path, key string, u *unique) {
-	if key != "" && !keyRE.MatchString(key) {
-		c.fail(path, "is not a key", "use letters, digits, dot, - and _, at most 128")
-	}
-	u.add("key", key, path, "is also", "every app and caller has a key of its own: requests are told apart by it")
-}
-
-func (c *checker) upstream(path string, a *App) {
-	cluster, upstream := path+".cluster", path+".upstream"
-	switch {
-	case c.bad[cluster] || c.bad[upstream]:
-	case a.Cluster == "" && a.Upstream == "":
-		c.fail(path, "has neither cluster nor upstream", "write cluster: eu (Pusher's dashboard shows which, under App Keys)")
-	case a.Cluster != "" && a.Upstream != "":
-		c.fail(upstream, "and cluster are both set", "keep one")
-	case a.Cluster != "":
-		name := c.show(cluster, a.Cluster)
-		if !clusterRE.MatchString(a.Cluster) {
-			c.fail(cluster, name+"is not a cluster's name", "write it as in api-CLUSTER.pusher.com: "+strings.Join(clusters, ", "))
-			return
-		}
-		for _, k := range clusters {
-			if a.Cluster == k {
-				return
-			}
-		}
-		c.warn(cluster, name+"is none of Pusher's shared clusters", "known are "+strings.Join(clusters, ", ")+"; a dedicated cluster is fine")
-	default:
-		u, err := url.Parse(a.Upstream)
-		switch {
-		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
-			c.fail(upstream, c.show(upstream, a.Upstream)+"is not an http:// or https:// URL", "write http://host:port")
-		case u.User != nil:
-			c.fail(upstream, "has a user in it", "the key and secret have their own settings: write http://host:port")
-		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
-			c.fail(upstream, c.show(upstream, a.Upstream)+"has more than host and port", "the path is Pusher's and part of the signature: write http://host:port")
-		case !validPort(u.Port(), true) || u.Port() == "0":
-			c.fail(upstream, c.show(upstream, a.Upstream)+"has no valid port", "a port is a number from 1 to 65535")
-		}
-	}
-}
-
-// ownRate holds the rate of a caller or an app to what it counts, and says so
-// in it.
-func (c *checker) ownRate(path string, r *Rate, per limiter.Per, msg, hint string) {
-	if r == nil {
-		return
-	}
-	if r.Per != limiter.PerApp && r.Per != per {
-		c.fail(path, "is per "+r.Per.String()+", but "+msg, hint)
-		return
-	}
-	r.Per = per
-}
-
-func (c *checker) burst(path string, burst int, rate bool) {
-	if burst > 0 && !rate && !c.bad[path+".rate"] {
-		c.fail(path+".burst", "has no rate beside it", "add rate: 200/s, or take burst out")
-	}
-}
-
 func (c *checker) rules(path string, a *Account, callers []string) {
 	names := map[string]bool{}
-	last := -1
+	last := -1 // the first rule that matches everything
 	for i := range a.Rules {
 		r := &a.Rules[i]
 		p := fmt.Sprintf("%s.rules[%d]", path, i)
@@ -428,10 +336,14 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 		}
 		if c.given(p+".dedupe") && !c.bad[p+".dedupe.window"] {
 			c.duration(p+".dedupe", r.Dedupe.Window, time.Millisecond, limiter.MaxDedupe)
+			if r.Dedupe.Window%time.Millisecond != 0 {
+				c.fail(p+".dedupe", "is finer than a millisecond", "write whole milliseconds, like 1500ms")
+			}
 		}
 		if c.given(p + ".conflate") {
 			c.duration(p+".conflate", r.Conflate, time.Millisecond, time.Hour)
 		}
+		c.mode(p+".mode", r.Mode)
 		if r.Burst > 0 && len(r.Rate) > 1 {
 			c.fail(p+".burst", "does not say which rate it is for", "write it beside its rate: { rate: 5/s per channel, burst: 10 }")
 		}
@@ -503,13 +415,4 @@ func (c *checker) knownCallers(path string, gs Globs, callers []string) {
 		}
 		c.warn(p, c.show(p, g)+"is the name of no caller of this account", hint)
 	}
-}
-
-// UpstreamURL is where the app's publishes go: its upstream, or Pusher's
-// cluster over TLS. It has no path and no slash at its end.
-func (a *App) UpstreamURL() string {
-	if a.Upstream != "" {
-		return strings.TrimSuffix(a.Upstream, "/")
-	}
-	return "https://api-" + a.Cluster + ".pusher.com"
 }

@@ -213,9 +213,9 @@ accounts:
 		{"upstream breaker", a.Apps[0].UpstreamBreaker, UpstreamBreaker{true, 0.1, 5, 30 * time.Second, time.Second}},
 		{"merged id", a.Apps[1].ID, "2"},
 		{"merged timeout", a.Apps[1].Timeout, 2 * time.Second},
-		{"caller's own mode", a.Apps[0].Callers[0].Mode, Enforce},
+		{"caller's own mode is overruled", a.Apps[0].Callers[0].Mode, Observe},
 		{"caller's inherited mode", a.Apps[1].Callers[0].Mode, Observe},
-		{"rule's own mode", a.Rules[0].Mode, Enforce},
+		{"rule's own mode is overruled", a.Rules[0].Mode, Observe},
 		{"rule's inherited mode", a.Rules[1].Mode, Observe},
 		{"callers matched", a.Rules[0].Match.Caller, Globs{"x", "app"}},
 		{"answers", a.Rules[0].Answer + a.Rules[1].Answer + a.Rules[2].Answer, Answer("403429ok")},
@@ -349,6 +349,17 @@ func TestSchemaAcceptsThePublishedExample(t *testing.T) {
 	}
 }
 
+func TestObservingIsNeverOverruled(t *testing.T) {
+	for _, k := range []struct{ top, own, want Mode }{
+		{Enforce, "", Enforce}, {Enforce, Enforce, Enforce}, {Enforce, Observe, Observe},
+		{Observe, "", Observe}, {Observe, Enforce, Observe}, {Observe, Observe, Observe},
+	} {
+		if got := (&Config{Mode: k.top}).effective(k.own); got != k.want {
+			t.Errorf("%q in a file of %q: %q, want %q", k.own, k.top, got, k.want)
+		}
+	}
+}
+
 func TestDefaultIsCheckedLikeAFile(t *testing.T) {
 	c := &checker{cfg: Default()}
 	c.all()
@@ -364,6 +375,7 @@ func TestWarnings(t *testing.T) {
 		{withRest("    rules:\n      - priority: bulk\n      - match: { event: x }\n"), "rules[1] is never reached: rules[0] before it matches everything"},
 		{withRest("    rules:\n      - match: { caller: ap }\n"), `"ap" is the name of no caller of this account; did you mean "app"?`},
 		{withRest("on_store_loss: open\n"), "on_store_loss has no effect with the embedded store"},
+		{withRest("    rules: [ { mode: enforce } ]\nmode: observe\n"), "rules[0].mode has no effect: the whole file is in mode observe"},
 		{withRest("tls: { cert: a, key: b }\n"), "tls is not served by this version"},
 		{withRest("    rules:\n      - conflate: 1s\n"), "rules[0].conflate is read but not acted on"},
 	} {

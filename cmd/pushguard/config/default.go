@@ -42,7 +42,7 @@ func DefaultApp() App {
 	}
 }
 
-// DefaultRule is a rule before the file speaks. Its mode is the file's.
+// DefaultRule is a rule before the file speaks. Its mode becomes the file's.
 func DefaultRule() Rule { return Rule{Priority: Normal} }
 
 // DefaultDedupe is a deduplication before the file speaks.

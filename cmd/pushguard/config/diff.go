@@ -72,6 +72,8 @@ func (d *differ) walk(p place2, a, b reflect.Value) {
 	switch {
 	case t == reflect.TypeFor[Secret]() || t == reflect.TypeFor[Secrets]():
 		d.line(p, "secret changed")
+	case t == reflect.TypeFor[Store]() && a.Interface().(Store).String() == b.Interface().(Store).String():
+		d.line(p, "password or options changed")
 	case t == reflect.TypeFor[Globs]() || t == reflect.TypeFor[Rates]() || t.Kind() == reflect.Pointer && t.Elem() == reflect.TypeFor[Rate]() || isLeaf(t):
 		d.line(p, "%s -> %s", d.show(d.old, p.old, a), d.show(d.new, p.new, b))
 	case t.Kind() == reflect.Struct:

@@ -22,7 +22,7 @@ func TestDiffTellsWhatAReloadChanges(t *testing.T) {
 		{"plan", "plan: startup", "plan: { messages_per_day: 5 }", []string{"accounts[care].plan: startup (1000000 a day) -> custom (5 a day)"}},
 		{"secret by another reference", "${PUSHER_SECRET}", "${CARE_API_SECRET}", []string{"accounts[care].apps[1234].secret: secret changed"}},
 		{"value by reference", `listen: ":8080"`, `listen: "${PUSHER_SECRET}:1"`, []string{`listen: ":8080" -> ${PUSHER_SECRET}:1`}},
-		{"store's password", "p%40ss@h", "lit3ral-s3cret@h", []string{"store: password changed"}},
+		{"store's password", "p%40ss@h", "lit3ral-s3cret@h", []string{"store: password or options changed"}},
 		{"store", "p%40ss@h/0", "p%40ss@h2/0", []string{"store: redis://h/0 -> redis://h2/0"}},
 		{"rate", "rate: 200/s, burst: 400", "rate: 100/s", []string{
 			"accounts[care].apps[1234].callers[care-api].burst: 400 -> 0", "accounts[care].apps[1234].callers[care-api].rate: 200/s per caller burst 400 -> 100/s per caller burst 100"}},

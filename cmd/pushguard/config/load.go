@@ -100,7 +100,11 @@ func (b *binder) tree(src string) (root ast.Node, err error) {
 		if errors.As(err, &se) {
 			m, msg = place(se.Token), "not valid YAML: "+printable(se.Message)
 		}
-		b.fail(m, "", msg, "check indentation, quotes and brackets here and in the line above")
+		hint := "check indentation, quotes and brackets here and in the line above"
+		if lines := strings.Split(src, "\n"); m.line <= len(lines) && strings.Contains(lines[m.line-1], "${") {
+			hint += `; inside { } and [ ] a reference needs quotes, as "${NAME}"`
+		}
+		b.fail(m, "", msg, hint)
 		return nil, errSyntax
 	}
 	for _, doc := range file.Docs {
@@ -155,7 +159,9 @@ func tooDeep(tokens token.Tokens) *token.Token {
 	return nil
 }
 
-// publicKeys are the file's keys, each with whether its value may be shown.
+// publicKeys are the file's keys, each with whether its value may be shown: it
+// is one value, or a list of them, and no secret. What stands where further
+// keys should may be anything.
 func publicKeys() map[string]bool {
 	keys := map[string]bool{}
 	seen := map[reflect.Type]bool{}
@@ -174,7 +180,7 @@ func publicKeys() map[string]bool {
 			if name == "" || name == "-" {
 				continue
 			}
-			public := f.Type != reflect.TypeFor[Secret]() && f.Type != reflect.TypeFor[Secrets]() && f.Type != reflect.TypeFor[Store]()
+			public := isPublic(f.Type)
 			if was, ok := keys[name]; ok {
 				public = public && was
 			}
@@ -188,6 +194,16 @@ func publicKeys() map[string]bool {
 	return keys
 }
 
+func isPublic(t reflect.Type) bool {
+	switch t {
+	case reflect.TypeFor[Secret](), reflect.TypeFor[Secrets](), reflect.TypeFor[Store]():
+		return false
+	case reflect.TypeFor[Globs](), reflect.TypeFor[Rates](), reflect.TypeFor[*Rate](), reflect.TypeFor[Rate](), reflect.TypeFor[Dedupe]():
+		return true
+	}
+	return isLeaf(t)
+}
+
 // inherit fills in what is decided further out, so that a reader of the Config
 // need not look there.
 func (c *Config) inherit() {
@@ -196,9 +212,7 @@ func (c *Config) inherit() {
 		names := map[string]int{}
 		for j := range a.Rules {
 			r := &a.Rules[j]
-			if r.Mode == "" {
-				r.Mode = c.Mode
-			}
+			r.Mode = c.effective(r.Mode)
 			if r.Name == "" {
 				r.Name = r.Match.String()
 			}
@@ -218,15 +232,22 @@ func (c *Config) inherit() {
 			}
 			for k := range app.Callers {
 				caller := &app.Callers[k]
-				if caller.Mode == "" {
-					caller.Mode = c.Mode
-				}
+				caller.Mode = c.effective(caller.Mode)
 				if caller.Rate != nil && caller.Burst > 0 {
 					caller.Rate.Burst = caller.Burst
 				}
 			}
 		}
 	}
+}
+
+// effective is the mode of a rule or caller that says m. Observing wins: who
+// sets it for the whole file wants nothing to change.
+func (c *Config) effective(m Mode) Mode {
+	if c.Mode == Observe || m == "" {
+		return c.Mode
+	}
+	return m
 }
 
 // String names what is matched, as in "event=alarm.* channel=a,b".

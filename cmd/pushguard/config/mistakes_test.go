@@ -126,12 +126,14 @@ var mistakes = []mistake{
 	{"caller's rate per channel", "rate: 200/s", "rate: 200/s per channel", "rate is per channel, but a caller's rate counts this caller", true},
 	{"burst without rate", "rate: 200/s, ", "", "callers[0].burst has no rate beside it", true},
 	{"burst of zero", "burst: 400", "burst: 0", "callers[0].burst is out of range", false},
+	{"burst too large", "burst: 400", "burst: 1000000001", "callers[0].burst is out of range; give 1 to 1000000000", false},
 	{"burst beside two rates", "rate: 5/s per channel", "rate: [5/s, 6/s per event]\n        burst: 4", "rules[0].burst does not say which rate it is for", true},
 	{"same kind twice", "rate: 5/s per channel", "rate: [5/s, 100/m]", "rate[1] is a second rate per app (the first is rate[0])", true},
 	{"mapping in a mapping", "rate: 5/s per channel", "rate: { rate: { rate: 5/s } }", "rate.rate is a mapping", false},
 	{"duration without unit", "dedupe: 2s", "dedupe: 2", `dedupe "2" is not a duration; write a number with its unit`, false},
 	{"duration below zero", "dedupe: 2s", "dedupe: -2s", `dedupe "-2s" is not a duration`, false},
 	{"dedupe of nothing", "dedupe: 2s", "dedupe: 0s", "dedupe is out of range; give 1ms to 24h0m0s", true},
+	{"dedupe too fine", "dedupe: 2s", "dedupe: 1500us", "dedupe is finer than a millisecond", true},
 	{"dedupe too long", "dedupe: 2s", "dedupe: 48h", "dedupe is out of range", true},
 	{"conflate too long", "conflate: 1s", "conflate: 2h", "conflate is out of range; give 1ms to 1h0m0s", true},
 	{"port too high", `listen: ":8080"`, `listen: ":80800"`, `1:9: listen ":80800" has no valid port`, true},
@@ -154,7 +156,7 @@ var mistakes = []mistake{
 	{"caller called other", "name: care-api", "name: other", `name "other" is taken`, true},
 	{"caller with the app's key", "key: care-api-1", `key: "${PUSHER_KEY}"`, `key "${PUSHER_KEY}" is also accounts[0].apps[0].key (line 10)`, true},
 	{"key with a space", "key: care-api-1", "key: care api", "key is not a key", true},
-	{"bulk never", "shed_bulk_at: 80%", "shed_bulk_at: 0%", "breaker.shed_bulk_at is 0%", true},
+	{"bulk never", "shed_bulk_at: 80%", "shed_bulk_at: 1.9%", "breaker.shed_bulk_at is below 2%", true},
 	{"breaker out of order", "shed_bulk_at: 80%", "shed_bulk_at: 96%", "breaker.shed_normal_at makes shed_normal_at come before shed_bulk_at", true},
 	{"breaker out of order beside a default", "shed_normal_at: 95%, critical_only_at: 98%", "shed_normal_at: 99%", "24:47: breaker.shed_normal_at makes critical_only_at come before shed_normal_at", true},
 	{"two alerts in one", "slack:", "webhook: \"https://x.example\", slack:", "alerts[0] must have exactly one of slack, pagerduty, webhook", true},
@@ -181,6 +183,7 @@ var mistakes = []mistake{
 	{"alias to nowhere", "contain: auto", "contain: *none", "contain is an alias without its anchor", true},
 	{"merge of a word", "contain: auto", "log: { <<: text }", "log merges (<<) what is no mapping", true},
 	{"second document", "contain: auto", "---\ncontain: auto", "a second YAML document begins here", true},
+	{"reference without quotes in brackets", `"${CARE_API_SECRET}"`, "${CARE_API_SECRET}", `inside { } and [ ] a reference needs quotes, as "${NAME}"`, true},
 	{"bad YAML", "contain: auto", "contain: [auto", "26:1: not valid YAML: ',' or ']' must be specified", true},
 }
 
@@ -240,6 +243,44 @@ func TestDuplicatesAcrossAccounts(t *testing.T) {
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want %s\ngot %v", want, err)
+		}
+	}
+}
+
+func TestAdminOffLoopbackNeedsAToken(t *testing.T) {
+	for listen, open := range map[string]bool{
+		"127.0.0.1:1": false, "127.8.8.8:1": false, "[::1]:1": false, "localhost:1": false,
+		":1": true, "0.0.0.0:1": true, "[::]:1": true, "10.0.0.1:1": true, "guard.internal:1": true, "localhost.example:1": true,
+	} {
+		_, err := parseFake(withRest("admin: { listen: \"" + listen + "\" }\n"))
+		if (err != nil) != open || open && !strings.Contains(err.Error(), "admin.token is not set") {
+			t.Errorf("%s: %v", listen, err)
+		}
+		if _, err := parseFake(withRest("admin: { listen: \"" + listen + "\", token: 0123456789abcdef }\n")); err != nil {
+			t.Errorf("%s with a token: %v", listen, err)
+		}
+	}
+}
+
+func TestFlagsAreCheckedLikeTheFile(t *testing.T) {
+	for _, k := range []struct {
+		name   string
+		change func(*Config)
+		want   string
+	}{
+		{"nothing", func(*Config) {}, ""},
+		{"free ports", func(c *Config) { c.Listen, c.Admin.Listen = "127.0.0.1:0", "127.0.0.1:0" }, ""},
+		{"admin off loopback", func(c *Config) { c.Admin.Listen = "0.0.0.0:1" }, "flags: --admin can be reached from other machines, but admin.token is not set"},
+		{"admin off loopback with a token", func(c *Config) { c.Admin = Admin{"0.0.0.0:1", NewSecret("0123456789abcdef")} }, ""},
+		{"no port", func(c *Config) { c.Listen = "8080" }, "flags: --listen is not host:port"},
+		{"level", func(c *Config) { c.Log.Level = "wran" }, `flags: --log-level is not known; did you mean "warn"?`},
+		{"format", func(c *Config) { c.Log.Format = "xml" }, "flags: --log-format is not known; write one of text, json"},
+	} {
+		c := mustParse(t, withRest(""))
+		k.change(c)
+		err := c.CheckFlags()
+		if (err == nil) != (k.want == "") || !strings.Contains(fmt.Sprint(err), k.want) {
+			t.Errorf("%s: %v, want %q", k.name, err, k.want)
 		}
 	}
 }

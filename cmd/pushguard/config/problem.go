@@ -70,6 +70,9 @@ const maxProblems = 100
 // inFileOrder sorts by position, keeps the first maxProblems and draws their
 // excerpts.
 func inFileOrder(ps []Problem, x *excerpter) []Problem {
+	for i := range ps {
+		ps[i].Line, ps[i].Column = x.within(ps[i].Line, ps[i].Column)
+	}
 	sort.SliceStable(ps, func(i, j int) bool {
 		if ps[i].Line != ps[j].Line {
 			return ps[i].Line < ps[j].Line
@@ -102,6 +105,7 @@ type excerpter struct {
 	src    string
 	public map[string]bool
 	lines  map[int][]*token.Token
+	width  []int // characters of each line
 }
 
 // masked stands for what may not be shown; a line longer than maxLine is not
@@ -110,6 +114,20 @@ const (
 	masked  = "***"
 	maxLine = 500
 )
+
+// within moves a place into the file: the tokens of what is not there, such as
+// a missing value, lie behind the end of their line.
+func (x *excerpter) within(line, column int) (int, int) {
+	if x.width == nil {
+		lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(x.src), "\n")
+		x.width = make([]int, len(lines))
+		for i, l := range lines {
+			x.width[i] = len([]rune(l))
+		}
+	}
+	line = min(max(line, 1), len(x.width))
+	return line, min(max(column, 1), x.width[line-1]+1)
+}
 
 func (x *excerpter) at(line, column int) string {
 	if x.lines == nil {
@@ -177,7 +195,13 @@ func (x *excerpter) text(t *token.Token) string {
 	}
 }
 
-func isKey(t *token.Token) bool { return t.Next != nil && t.Next.Type == token.MappingValueType }
+// isKey says whether t is a mapping's key. What follows a colon on its line is
+// a value even if a colon follows it too: so it is with a value that was
+// indented wrongly or not quoted.
+func isKey(t *token.Token) bool {
+	value := t.Prev != nil && t.Prev.Type == token.MappingValueType && t.Prev.Position.Line == t.Position.Line
+	return t.Next != nil && t.Next.Type == token.MappingValueType && !value
+}
 
 // keyOf is the nearest key before t.
 func keyOf(t *token.Token) (string, bool) {

@@ -37,7 +37,8 @@ func mustHide(t *testing.T, what, shown string) {
 
 // No way of printing gives a secret away, also not from inside other types.
 func TestSecretsNeverPrint(t *testing.T) {
-	text := strings.NewReplacer("store: embedded", "store: rediss://u:p%40ss@h/0?password=p%40ss", "cluster: eu", "cluster: us2",
+	// A key is no secret: it goes over the wire.
+	text := strings.NewReplacer("${PUSHER_KEY}", "k", "store: embedded", "store: rediss://u:p%40ss@h/0?password=p%40ss", "cluster: eu", "cluster: us2",
 		`"${CARE_API_SECRET}"`, `["${CARE_API_SECRET}", lit3ral-s3cret]`).Replace(published)
 	c := mustParse(t, text)
 	secret := NewSecret("lit3ral-s3cret")
@@ -65,8 +66,7 @@ func TestSecretsNeverPrint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shown := strings.ReplaceAll(string(j)+string(y), hidden["PUSHER_KEY"], "") // a key is no secret
-		mustHide(t, "encoding", shown)
+		mustHide(t, "encoding", string(j)+string(y))
 	}
 	mustHide(t, "Warnings", fmt.Sprint(c.Warnings))
 	if secret.String() != "[redacted]" || (Secret{}).String() != "" {
@@ -114,7 +114,7 @@ func TestMistakesNeverShowSecrets(t *testing.T) {
 		strings.Replace(withRest(""), "s3cr3t", "["+s+", {a: b}], x: y", 1),
 		strings.Replace(withRest(""), "s3cr3t", s+", callers: [{secret: ["+s+"]}], x: y", 1),
 		strings.Replace(withRest(""), "s3cr3t", "${"+"PUSHER_SECRET} "+s+"${", 1),
-		"- " + s, s, "%" + s, "{" + s + "}", "[" + s, "&" + "a " + s + ": " + s,
+		"- " + s, s, "%" + s, "[" + s, "{a: {" + s + "}}",
 	} {
 		_, err := parseFake(text)
 		if err == nil {
@@ -143,15 +143,15 @@ func TestMistakesNeverShowWhatReferencesBringIn(t *testing.T) {
 		{"plan: startup", "plan: ${V}", `accounts[0].plan "${V}" is no plan of Pusher's; check what the reference brings in`},
 		{"cluster: eu", "cluster: ${V}", `cluster "${V}" is not a cluster's name`},
 		{"cluster: eu", "upstream: ${V}", `upstream "${V}" is not an http:// or https:// URL`},
-		{"rate: 200/s", "rate: x${V}", `rate "x${V}" is not a rate`},
+		{"rate: 200/s", "rate: \"x${V}\"", `rate "x${V}" is not a rate`},
 		{"contain: auto", "contain: ${V}", `contain "${V}" is not known here`},
 		{"dedupe: 2s", "dedupe: ${V}", `dedupe "${V}" is not a duration`},
-		{"share: 40%", "share: ${V}", `share "${V}" is not a percentage`},
-		{"name: care-api", "name: ${V}", `name "${V}" is not a name`},
+		{"share: 40%", "share: \"${V}\"", `share "${V}" is not a percentage`},
+		{"name: care-api", "name: \"${V}\"", `name "${V}" is not a name`},
 		{`listen: ":8080"`, `listen: "${V}"`, `listen "${V}" is not host:port`},
-		{"default: 1", "default: ${V}", `subscribers.default "${V}" is not a whole number`},
+		{"default: 1", "default: \"${V}\"", `subscribers.default "${V}" is not a whole number`},
 		{`channel: "private-user-*"`, `channel: "${V}"`, `match.channel "${V}" can match no channel`},
-		{"key: care-api-1", "key: ${V}", "key is not a key"},
+		{"key: care-api-1", "key: \"${V}\"", "key is not a key"},
 	} {
 		text := strings.Replace(published, k.old, k.new, 1)
 		_, err := parse("pushguard.yaml", []byte(text), &resolver{getenv: get, read: readFake})

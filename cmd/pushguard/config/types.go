@@ -17,7 +17,7 @@ type Config struct {
 	OnStoreLoss LossPolicy `yaml:"on_store_loss,omitempty"`
 	// Name of this replica in the store, the logs and on the dashboard. Empty means the host's name.
 	Replica string `yaml:"replica,omitempty"`
-	// enforce acts on what it decides; observe decides, counts and reports, but changes nothing. A rule or a caller can say otherwise for itself.
+	// enforce acts on what it decides; observe decides, counts and reports, but changes nothing, whatever rules and callers say.
 	Mode Mode `yaml:"mode,omitempty"`
 	// The accounts at Pusher, each with its plan and apps.
 	Accounts []Account `yaml:"accounts" jsonschema:"required,minItems=1"`
@@ -160,7 +160,7 @@ type Caller struct {
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
 	// Part of the account's plan that this caller may spend, as 40%.
 	Share Percent `yaml:"share,omitempty"`
-	// enforce or observe for this caller's own rate and share.
+	// observe decides and counts this caller's own rate and share without acting on them.
 	Mode Mode `yaml:"mode,omitempty"`
 }
 
@@ -182,7 +182,7 @@ type Rule struct {
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
 	// What a refused publisher is told: 403, 429, or ok (200, dropped, counted). The default depends on why it was refused.
 	Answer Answer `yaml:"answer,omitempty"`
-	// enforce or observe for this rule.
+	// observe decides and counts what this rule says without acting on it.
 	Mode Mode `yaml:"mode,omitempty"`
 }
 
@@ -200,9 +200,9 @@ type Match struct {
 type Breaker struct {
 	// From here on bulk is refused.
 	ShedBulkAt Percent `yaml:"shed_bulk_at,omitempty"`
-	// From here on bulk and normal are refused, except what keeps the red dot lit.
+	// From here on normal is refused too.
 	ShedNormalAt Percent `yaml:"shed_normal_at,omitempty"`
-	// From here on only critical passes.
+	// From here on nothing but critical passes.
 	CriticalOnlyAt Percent `yaml:"critical_only_at,omitempty"`
 	// How long it stays open before one publish may try whether Pusher accepts again.
 	Probe time.Duration `yaml:"probe,omitempty"`

@@ -17,8 +17,8 @@ const (
 
 func (LossPolicy) words() []string { return []string{"lease", "open", "closed"} }
 
-// Mode is the word of mode. Where it is empty in a type's description, the
-// next outer one counts; in what Load returns it is never empty.
+// Mode is the word of mode. In what Load returns it is never empty, and if the
+// whole file observes, so does every rule and caller.
 type Mode string
 
 // Whether decisions are acted on.

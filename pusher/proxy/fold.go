@@ -1,0 +1,491 @@
+package proxy
+
+import (
+	"bytes"
+	"hash/maphash"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fastjson"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// FoldConfig says how publishes share calls. The zero value has the defaults.
+type FoldConfig struct {
+	// Window caps how long a publish waits for a call in flight to end, so that
+	// it can leave together with others. 0 means 5 ms.
+	Window time.Duration
+	// Batch is the most events in one batch_events call: 10 on Pusher's shared
+	// clusters. Channels is the most channels of one publish. 0 means the app's
+	// limit.
+	Batch, Channels int
+	// Calls is the most calls in flight at once. 0 means 64.
+	Calls int
+}
+
+// folder lets publishes of one app that wait at the same moment go upstream as
+// few calls, as a database commits a group: a publish that finds the line idle
+// leaves at once; one that finds calls in flight waits for one of them to end,
+// at most the window, and leaves with all that wait by then. The same name,
+// data, socket_id and info to different channels make one publish to several
+// channels; different events make one batch. So the busier the line, the fewer
+// calls a publish costs, and an idle line pays nothing.
+//
+// Order is kept within a lane, which is a caller and a channel: a publish does
+// not leave while an earlier one of its lane is waiting or in flight, unless
+// both are in the same batch, in order.
+//
+// There is no goroutine of its own: one of those that wait makes the call and
+// wakes the others, each with its own true answer.
+type folder struct {
+	app   *App
+	cfg   FoldConfig
+	seed  maphash.Seed
+	timer *time.Timer
+
+	mu      sync.Mutex
+	queue   []*waiter      // in order of arrival
+	calls   int            // in flight
+	flying  map[uint64]int // lanes of calls in flight
+	waiting map[uint64]int // lanes in the queue
+	blocked map[uint64]struct{}
+
+	publishes, sent, splits atomic.Int64
+}
+
+// waiter is one request's place in the line. It belongs to its job; while it is
+// in a group, only the group's leader touches it.
+type waiter struct {
+	j       *job
+	publish *pusher.Publish // nil: not to be folded
+	out     outgoing
+	since   time.Time // when it joined the line
+	lanes   []uint64
+	same    uint64 // hash of what must be equal to share a publish to several channels
+	got     answer
+	group   []*waiter // of a leader: who shares its call, itself first
+	kind    sharing   // how the group shares
+	wake    chan struct{}
+}
+
+func (w *waiter) release() {
+	w.j, w.publish, w.out, w.got = nil, nil, outgoing{}, answer{}
+	w.lanes = w.lanes[:0]
+	clear(w.group[:cap(w.group)])
+	w.group = w.group[:0]
+}
+
+func newFolder(a *App, cfg FoldConfig) *folder {
+	cfg.Window = or(cfg.Window, 5*time.Millisecond)
+	cfg.Batch = or(cfg.Batch, or(a.Limits.Batch, 10))
+	cfg.Channels = or(cfg.Channels, or(a.Limits.Channels, 100))
+	cfg.Calls = or(cfg.Calls, 64)
+	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(),
+		flying: map[uint64]int{}, waiting: map[uint64]int{}, blocked: map[uint64]struct{}{}}
+	f.timer = time.AfterFunc(time.Hour, f.windowEnds)
+	f.timer.Stop()
+	return f
+}
+
+// FoldStats says what folding saved: Publishes went out in Calls. Splits counts
+// folded calls that Pusher refused and that were sent again in parts.
+type FoldStats struct{ Publishes, Calls, Splits int64 }
+
+// FoldStats are zero when folding is off.
+func (a *App) FoldStats() FoldStats {
+	if a.fold == nil {
+		return FoldStats{}
+	}
+	return FoldStats{a.fold.publishes.Load(), a.fold.sent.Load(), a.fold.splits.Load()}
+}
+
+// send takes the request's events to Pusher, alone or with others, and returns
+// the answer to them.
+func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) answer {
+	w := &j.wait
+	w.j, w.out = j, out
+	f.publishes.Add(int64(sending))
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state != toSend {
+			continue
+		}
+		if !batch {
+			w.publish = foldable(it.publish)
+		}
+		for _, ch := range it.claim.Channels {
+			var h maphash.Hash
+			h.SetSeed(f.seed)
+			h.WriteString(pr.caller.Name())
+			h.WriteByte(0)
+			h.WriteString(ch)
+			w.lanes = append(w.lanes, h.Sum64())
+		}
+	}
+	if p := w.publish; p != nil {
+		var h maphash.Hash
+		h.SetSeed(f.seed)
+		for _, part := range [...][]byte{p.Name, p.Data, p.SocketID, p.Info} {
+			h.Write(part)
+			h.WriteByte(0)
+		}
+		w.same = h.Sum64()
+	}
+
+	f.mu.Lock()
+	if (f.calls == 0 && len(f.queue) == 0) || (w.publish == nil && f.calls < f.cfg.Calls && !f.held(w)) {
+		w.group, w.kind = append(w.group[:0], w), bearsCall
+		f.depart(w)
+		f.mu.Unlock()
+	} else {
+		w.since = time.Now()
+		f.queue = append(f.queue, w)
+		for _, l := range w.lanes {
+			f.waiting[l]++
+		}
+		if len(f.queue) == 1 {
+			f.timer.Reset(f.cfg.Window)
+		}
+		f.mu.Unlock()
+		<-w.wake
+		if len(w.group) == 0 {
+			return w.got // somebody else's call carried it
+		}
+	}
+	f.lead(w, now)
+	return w.got
+}
+
+// foldable is p if it may share a call. Encrypted events and those to a user
+// never do.
+func foldable(p *pusher.Publish) *pusher.Publish {
+	if p.Encrypted || p.ToUser || p.Raw == nil || len(p.Channels) != 1 {
+		return nil
+	}
+	return p
+}
+
+// held reports whether a lane of w has an earlier publish in the line or in
+// flight. f.mu is held.
+func (f *folder) held(w *waiter) bool {
+	for _, l := range w.lanes {
+		if f.flying[l] > 0 || f.waiting[l] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// depart marks a group as in flight. f.mu is held.
+func (f *folder) depart(leader *waiter) {
+	f.calls++
+	for _, w := range leader.group {
+		for _, l := range w.lanes {
+			f.flying[l]++
+		}
+	}
+}
+
+// lead makes the group's call, then lets the next groups go and the followers
+// have their answers.
+func (f *folder) lead(leader *waiter, now time.Time) {
+	landed := false
+	defer func() {
+		if !landed { // a defect: nobody may wait for ever, and what happened is unknown
+			for _, w := range leader.group {
+				w.got = answer{fate: limiter.Unknown, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "internal_error",
+					status: 500, text: "pushguard failed while this publish was under way; it may or may not have been delivered."}
+			}
+		}
+		f.arrive(leader)
+	}()
+	f.fly(leader.group, leader.kind, now)
+	landed = true
+}
+
+// arrive ends a call: the lanes are free, the next groups leave, the followers
+// are woken.
+func (f *folder) arrive(leader *waiter) {
+	f.mu.Lock()
+	f.calls--
+	for _, w := range leader.group {
+		for _, l := range w.lanes {
+			drop(f.flying, l)
+		}
+	}
+	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
+	f.mu.Unlock()
+	for _, w := range leaders {
+		w.wake <- struct{}{}
+	}
+	for _, w := range leader.group[1:] {
+		w.wake <- struct{}{}
+	}
+}
+
+func drop(m map[uint64]int, l uint64) {
+	if m[l] <= 1 {
+		delete(m, l)
+		return
+	}
+	m[l]--
+}
+
+// windowEnds lets everything go that has waited long enough.
+func (f *folder) windowEnds() {
+	f.mu.Lock()
+	leaders := f.form(true)
+	f.mu.Unlock()
+	for _, w := range leaders {
+		w.wake <- struct{}{}
+	}
+}
+
+// form makes groups of those that wait, in order, and returns their leaders,
+// to be woken. With all false only full groups leave: other calls are still in
+// flight, and whose end comes soon. f.mu is held.
+func (f *folder) form(all bool) (leaders []*waiter) {
+	clear(f.blocked)
+	for i := 0; i < len(f.queue) && f.calls < f.cfg.Calls; i++ {
+		head := f.queue[i]
+		if head == nil {
+			continue
+		}
+		if f.stuck(head, f.blocked) {
+			f.block(head, f.blocked)
+			continue
+		}
+		picks, kind, full := f.gather(i)
+		if !all && !full {
+			break
+		}
+		head.group, head.kind = append(head.group[:0], head), kind
+		f.queue[i] = nil
+		for _, at := range picks {
+			head.group = append(head.group, f.queue[at])
+			f.queue[at] = nil
+		}
+		for _, w := range head.group {
+			for _, l := range w.lanes {
+				drop(f.waiting, l)
+			}
+		}
+		f.depart(head)
+		leaders = append(leaders, head)
+	}
+	rest := f.queue[:0]
+	for _, w := range f.queue {
+		if w != nil {
+			rest = append(rest, w)
+		}
+	}
+	clear(f.queue[len(rest):])
+	f.queue = rest
+	// What is overdue and still here waits for a lane or for a free call, and is
+	// looked at when a call ends.
+	if len(rest) > 0 {
+		if left := f.overdue(); left > 0 {
+			f.timer.Reset(left)
+		}
+	}
+	return leaders
+}
+
+// overdue is how much of its window the longest waiting has left. f.mu is held.
+func (f *folder) overdue() time.Duration {
+	if len(f.queue) == 0 {
+		return f.cfg.Window
+	}
+	return f.cfg.Window - time.Since(f.queue[0].since)
+}
+
+// stuck reports whether w must wait for an earlier publish of a lane of its.
+func (f *folder) stuck(w *waiter, behind map[uint64]struct{}) bool {
+	for _, l := range w.lanes {
+		if f.flying[l] > 0 {
+			return true
+		}
+		if _, b := behind[l]; b {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *folder) block(w *waiter, behind map[uint64]struct{}) {
+	for _, l := range w.lanes {
+		behind[l] = struct{}{}
+	}
+}
+
+// gather chooses the companions of the i-th waiter, by their place in the
+// queue. Where both a publish to several channels and a batch are possible, the
+// one that saves messages goes first: that is the publish to several channels,
+// as Pusher counts it as one call.
+func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
+	head := f.queue[i]
+	if head.publish == nil {
+		return nil, bearsCall, true
+	}
+	picks = f.pick(i, f.cfg.Channels, func(w *waiter) bool { return sameButChannel(head, w) }, true)
+	kind, full = sharesTrigger, len(picks)+1 >= f.cfg.Channels
+	if len(picks) == 0 || f.app.Billing.MultiChannelPerChannel {
+		if batch := f.pick(i, f.cfg.Batch, func(*waiter) bool { return true }, false); len(batch) > len(picks) {
+			picks, kind = batch, sharesBatch
+			full = len(picks)+1 >= f.cfg.Batch
+		}
+	}
+	if len(picks) == 0 {
+		kind = bearsCall
+	}
+	return picks, kind, full
+}
+
+// pick finds up to most-1 companions for the i-th waiter, none of which would
+// overtake another of its lane.
+func (f *folder) pick(i, most int, fits func(*waiter) bool, distinctChannels bool) (picks []int) {
+	head := f.queue[i]
+	behind := make(map[uint64]struct{}, 8)
+	for l := range f.blocked {
+		behind[l] = struct{}{}
+	}
+	var channels map[string]struct{}
+	if distinctChannels {
+		channels = map[string]struct{}{string(head.publish.Channels[0]): {}}
+	}
+	for at := i + 1; at < len(f.queue) && len(picks)+1 < most; at++ {
+		w := f.queue[at]
+		if w == nil {
+			continue
+		}
+		ok := w.publish != nil && fits(w) && !f.stuck(w, behind)
+		if ok && distinctChannels {
+			_, twice := channels[string(w.publish.Channels[0])]
+			ok = !twice
+		}
+		if !ok {
+			f.block(w, behind)
+			continue
+		}
+		if distinctChannels {
+			channels[string(w.publish.Channels[0])] = struct{}{}
+		}
+		picks = append(picks, at)
+	}
+	return picks
+}
+
+func sameButChannel(a, b *waiter) bool {
+	p, q := a.publish, b.publish
+	return a.same == b.same && q != nil && p.HasInfo == q.HasInfo &&
+		bytes.Equal(p.Name, q.Name) && bytes.Equal(p.Data, q.Data) && bytes.Equal(p.SocketID, q.SocketID) && bytes.Equal(p.Info, q.Info)
+}
+
+// fly makes one call of a group and gives each of it its answer. A group that
+// Pusher refuses as malformed is sent again in halves, until the one at fault is
+// alone with its refusal: it must not fail its neighbours.
+func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
+	leader := group[0]
+	f.sent.Add(1)
+	if len(group) == 1 {
+		leader.got = f.app.Upstream.call(leader.j, leader.out, now)
+		return
+	}
+	j := leader.j
+	out := outgoing{method: "POST", library: leader.out.library}
+	b := j.body[:0]
+	if kind == sharesTrigger {
+		out.path = f.app.eventsPath
+		merged := *leader.publish
+		merged.Channels = make([][]byte, len(group))
+		for i, w := range group {
+			merged.Channels[i] = w.publish.Channels[0]
+		}
+		b = pusher.AppendEvent(b, &merged)
+	} else {
+		out.path = f.app.batchPath
+		b = append(b, `{"batch":[`...)
+		for i, w := range group {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = pusher.AppendBatchEvent(b, w.publish)
+		}
+		b = append(b, `]}`...)
+	}
+	j.body = b
+	out.body = b
+	got := f.app.Upstream.call(j, out, now)
+	if got.fate == limiter.Refused && divisible(got.status) {
+		f.splits.Add(1)
+		half := len(group) / 2
+		f.fly(group[:half], kind, now)
+		f.fly(group[half:], kind, now)
+		return
+	}
+	f.share(group, kind, got)
+}
+
+// divisible tells refusals that one event of several can cause from those that
+// would meet each of them.
+func divisible(status int) bool {
+	return status >= 400 && status < 500 && status != 401 && status != 403 && status != 429
+}
+
+var emptyObject = []byte("{}")
+
+// share gives every publish of a group its own answer out of the call's.
+func (f *folder) share(group []*waiter, kind sharing, got answer) {
+	own := got
+	own.body, own.contentType = bytes.Clone(got.body), bytes.Clone(got.contentType)
+	if got.fate == limiter.Delivered {
+		own.body, own.contentType = emptyObject, nil
+	}
+	for i, w := range group {
+		w.got = own
+		if i > 0 {
+			w.got.share = kind
+		}
+	}
+	if got.fate != limiter.Delivered {
+		return
+	}
+	asked := false
+	for _, w := range group {
+		asked = asked || w.publish.HasInfo
+	}
+	if !asked {
+		return
+	}
+	parser := infoParsers.Get()
+	defer infoParsers.Put(parser)
+	doc, err := parser.ParseBytes(got.body)
+	if err != nil {
+		doc = nil
+	}
+	list := doc.GetArray("batch")
+	for i, w := range group {
+		if !w.publish.HasInfo {
+			continue
+		}
+		var info *fastjson.Value
+		switch {
+		case doc == nil:
+		case kind == sharesTrigger:
+			info = doc.Get("channels", string(w.publish.Channels[0]))
+		case i < len(list):
+			info = list[i]
+		}
+		b := append([]byte(`{"channels":{`), pusher.AppendString(nil, w.publish.Channels[0])...)
+		b = append(b, ':')
+		if info != nil {
+			b = info.MarshalTo(b)
+		} else {
+			b = append(b, emptyObject...)
+		}
+		w.got.body = append(b, '}', '}')
+	}
+}

@@ -27,6 +27,11 @@ type Query struct {
 	escaped  bool // some value differs from its unescaped form
 	asSent   bool // the verified signature was made over values as sent
 	pathForm pathForm
+
+	// md5 is the hex MD5 of md5Of, a body that was verified under this query: a
+	// body passed on as it came need not be digested again.
+	md5   [32]byte
+	md5Of []byte
 }
 
 type pair struct {
@@ -71,7 +76,7 @@ var queryClass = func() (t [256]uint8) {
 // The error, if any, is always an *Error of status 400.
 func (q *Query) Parse(raw []byte) error {
 	q.pairs, q.order = q.pairs[:0], q.order[:0]
-	q.escaped, q.asSent, q.pathForm = false, false, pathAsSent
+	q.escaped, q.asSent, q.pathForm, q.md5Of = false, false, pathAsSent, nil
 	if len(raw) > maxQueryBytes {
 		return badRequest("The query string is longer than ", strconv.Itoa(maxQueryBytes),
 			" bytes. Send the parameters of a POST in its JSON body.")

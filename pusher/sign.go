@@ -239,11 +239,17 @@ func (m *mac) checkBody(q *Query, body []byte) *Error {
 			same |= c ^ m.md5[i]
 		}
 		if same == 0 {
+			q.md5, q.md5Of = m.md5, body
 			return nil
 		}
 	}
 	return unauthorized("Invalid body_md5: the request says ", quote(sent, 40), ", but its body of ",
 		strconv.Itoa(len(body)), " bytes has another MD5. Sign exactly the bytes that are sent.")
+}
+
+// sameBytes reports whether a and b are the very same memory.
+func sameBytes(a, b []byte) bool {
+	return len(a) == len(b) && len(a) > 0 && &a[0] == &b[0]
 }
 
 // AppendSigned appends a freshly signed query string to dst: the pairs of q that
@@ -273,8 +279,12 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 	m.own(authTimestamp, strconv.AppendInt(m.stamp[:0], now.Unix(), 10))
 	m.own(authVersion, versionOne)
 	if len(body) > 0 {
-		sum := md5.Sum(body)
-		hex.Encode(m.md5[:], sum[:])
+		if q != nil && sameBytes(q.md5Of, body) {
+			m.md5 = q.md5
+		} else {
+			sum := md5.Sum(body)
+			hex.Encode(m.md5[:], sum[:])
+		}
 		m.own(bodyMD5, m.md5[:])
 	}
 	if q != nil {

@@ -94,13 +94,16 @@ func New(cfg Config) *Proxy {
 	p.stats.init()
 	p.jobs.New = func() any { return newJob() }
 	p.table.Store(&table{})
+	maxBody := or(cfg.MaxBody, 1<<20)
 	p.server = &fasthttp.Server{
-		Handler:                      p.serve,
+		Handler: p.serve,
+		// A client that asks first is not told to send what will be refused.
+		ContinueHandler:              func(h *fasthttp.RequestHeader) bool { return h.ContentLength() <= maxBody },
 		ErrorHandler:                 p.refuseUnread,
 		Name:                         "pushguard",
 		Concurrency:                  or(cfg.MaxConns, 65536),
 		MaxConnsPerIP:                cfg.MaxConnsPerIP,
-		MaxRequestBodySize:           or(cfg.MaxBody, 1<<20),
+		MaxRequestBodySize:           maxBody,
 		ReadBufferSize:               16 << 10, // the longest request line and headers together
 		ReadTimeout:                  or(cfg.ReadTimeout, 10*time.Second),
 		WriteTimeout:                 30 * time.Second,

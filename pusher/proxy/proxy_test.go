@@ -176,8 +176,8 @@ func TestTheFateOfARequestDecidesItsPrice(t *testing.T) {
 		{"cut off", cut.URL, 502, "unavailable", "upstream_connection_lost", "may or may not", 3},
 		{"500", status(500, "boom"), 502, "unavailable", "upstream_error", "may or may not", 3},
 		{"503", status(503, "busy"), 503, "unavailable", "upstream_error", "may or may not", 3},
-		{"400 of Pusher's", status(400, "no such thing"), 400, "sent", "upstream_refused", "no such thing", 1},
-		{"app disabled", status(403, "app disabled"), 403, "sent", "upstream_refused", "app disabled", 1},
+		{"400 of Pusher's", status(400, "no such thing"), 400, "refused", "upstream_refused", "no such thing", 1},
+		{"app disabled", status(403, "app disabled"), 403, "refused", "upstream_refused", "app disabled", 1},
 		{"over quota", status(403, pusher.QuotaText), 403, "over_budget", "exhausted", "over message quota", 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -276,16 +276,17 @@ func TestReadsAndUnknownEndpointsArePassedOn(t *testing.T) {
 		method, path, body string
 		params             url.Values
 		status             int
+		outcome            string
 	}{
-		{"GET", "/apps/7/channels", "", url.Values{"filter_by_prefix": {"presence-"}, "info": {"user_count"}}, 200},
-		{"GET", "/apps/7/channels/presence-a;b,c", "", url.Values{"info": {"user_count"}}, 200},
-		{"GET", "/apps/7/channels/presence-a/users", "", nil, 200},
-		{"POST", "/apps/7/users/u1/terminate_connections", "{}", nil, 200},
-		{"POST", "/users/u1/terminate_connections", "{}", nil, 200},
-		{"GET", "/apps/7/something/new", "", nil, 404},
+		{"GET", "/apps/7/channels", "", url.Values{"filter_by_prefix": {"presence-"}, "info": {"user_count"}}, 200, "sent"},
+		{"GET", "/apps/7/channels/presence-a;b,c", "", url.Values{"info": {"user_count"}}, 200, "sent"},
+		{"GET", "/apps/7/channels/presence-a/users", "", nil, 200, "sent"},
+		{"POST", "/apps/7/users/u1/terminate_connections", "{}", nil, 200, "sent"},
+		{"POST", "/users/u1/terminate_connections", "{}", nil, 200, "sent"},
+		{"GET", "/apps/7/something/new", "", nil, 404, "refused"},
 	} {
 		got := r.do(c.method, c.path, c.params, c.body)
-		if got.status != c.status || got.outcome != "sent" {
+		if got.status != c.status || got.outcome != c.outcome {
 			t.Errorf("%s %s: %d %s %q", c.method, c.path, got.status, got.outcome, got.body)
 		}
 	}

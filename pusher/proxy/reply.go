@@ -20,8 +20,9 @@ const (
 	headerRetry   = "Retry-After"
 )
 
-// outcomeRefused marks what never came to judgement, because Pusher itself
-// would have refused it: a bad signature, a malformed body.
+// outcomeRefused marks what Pusher does not take whatever the guard thinks of
+// it: what it would refuse (a bad signature, a malformed body) and so never came
+// to judgement, and what it did refuse.
 const outcomeRefused = "refused"
 
 // statusOf is the one table from outcome to status. An answer of 200 is always
@@ -166,7 +167,8 @@ func answerUpstream(ctx *fasthttp.RequestCtx, got answer) {
 		h.SetContentTypeBytes(contentJSON)
 	}
 	h.Set(headerOutcome, limiter.Sent.String())
-	if got.word != "" {
+	if got.fate == limiter.Refused {
+		h.Set(headerOutcome, outcomeRefused)
 		h.Set(headerReason, got.word)
 	}
 	ctx.Response.SetBody(got.body)

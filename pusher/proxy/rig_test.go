@@ -23,7 +23,7 @@ import (
 
 // rig is the data port in front of a simulated Pusher, both on loopback.
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	sim    *sim.Server
 	proxy  *Proxy
 	app    *App
@@ -66,7 +66,7 @@ const (
 	rigCallerSecret = "caller-secret-never-logged"
 )
 
-func newRig(t *testing.T, c rigConfig) *rig {
+func newRig(t testing.TB, c rigConfig) *rig {
 	t.Helper()
 	r := &rig{t: t, logs: &lockedBuffer{}, caller: pusher.NewKey("ck", rigCallerSecret)}
 	log := slog.New(slog.NewTextHandler(r.logs, nil))

@@ -91,6 +91,12 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		p.jobs.Put(j)
 	}()
 
+	if why := smuggling(&ctx.Request.Header); why != "" {
+		p.stats.refused(fasthttp.StatusBadRequest)
+		refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", why)
+		ctx.SetConnectionClose()
+		return
+	}
 	if p.draining.Load() {
 		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")
@@ -131,6 +137,26 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		o.publishes.Add(int64(len(events)))
 	}
 	p.publish(ctx, j, pr, ep == epBatch, path, events, now)
+}
+
+var (
+	protocol10       = []byte("HTTP/1.0")
+	protocol11       = []byte("HTTP/1.1")
+	headerLengthHead = []byte("\ncontent-length")
+)
+
+// smuggling says why a request is one that two servers in a row may read
+// differently (RFC 9112, 6.3 and 11.2), or that no HTTP/1 client sends.
+func smuggling(h *fasthttp.RequestHeader) string {
+	if v := h.Protocol(); !bytes.Equal(v, protocol11) && !bytes.Equal(v, protocol10) {
+		return "this port speaks HTTP/1.1."
+	}
+	if h.ContentLength() == -1 { // chunked: fasthttp drops a Content-Length beside it
+		if raw := bytes.ToLower(h.RawHeaders()); bytes.HasPrefix(raw, headerLengthHead[1:]) || bytes.Contains(raw, headerLengthHead) {
+			return "the request has both Content-Length and Transfer-Encoding; send one of them."
+		}
+	}
+	return ""
 }
 
 // decode reads what is published, or checks what is asked, as Pusher would.

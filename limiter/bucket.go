@@ -20,8 +20,11 @@ import (
 // A goroutine that locks several does it in the order of tokens.gather, and never waits for one
 // while it has a shard of the table locked. So no two can wait for one another.
 type bucket struct {
+	key uint64 // never changes
+
 	mu   sync.Mutex
 	dead bool      // evicted: look the key up again
+	sure int32     // tokens that are there without asking lim: they only grow, but for those taken
 	last time.Time // the latest time seen; also says how long ago it was used
 	lim  rate.Limiter
 }
@@ -34,18 +37,32 @@ func newBucket(r Rate) *bucket {
 	return b
 }
 
-// clock is now, or the last time seen if that is later. b.mu is held.
-func (b *bucket) clock(now time.Time) time.Time {
-	if now.Before(b.last) {
-		return b.last
+// ask says whether there is a token at now, and if not, how long until there is. b.mu is held.
+func (b *bucket) ask(now time.Time) (wait time.Duration, ok bool) {
+	if now.After(b.last) {
+		b.last = now
 	}
-	b.last = now
-	return now
+	if b.sure > 0 {
+		return 0, true
+	}
+	left := b.lim.TokensAt(b.last)
+	if left < 1 {
+		return untilToken(left, float64(b.lim.Limit())), false
+	}
+	b.sure = int32(min(left, math.MaxInt32))
+	return 0, true
 }
 
-// full says whether forgetting the bucket would lose nothing. b.mu is held.
+// take takes the token that ask found. b.mu has been held since.
+func (b *bucket) take() {
+	b.lim.AllowN(b.last, 1)
+	b.sure--
+}
+
+// full says whether forgetting the bucket would lose nothing. It is no use of the bucket. b.mu is
+// held.
 func (b *bucket) full(now time.Time) bool {
-	return b.lim.TokensAt(b.clock(now)) >= float64(b.lim.Burst())
+	return b.lim.TokensAt(now) >= float64(b.lim.Burst())
 }
 
 // keyedRate is a rate with one bucket a key (an event, a channel, a caller), or one in all.
@@ -55,6 +72,9 @@ type keyedRate struct {
 	reason Reason
 	only   *bucket // PerApp; nil: look in the table
 }
+
+// key is where the bucket of something with this hash lies; never 0.
+func (k *keyedRate) key(hash uint64) uint64 { return max(k.id^hash, 1) }
 
 // bucketTable holds the buckets that callers can grow, by a seeded 64-bit hash of rate and key.
 // It is bounded: when a key is new and its place is full, a bucket that is full again goes, since
@@ -73,17 +93,19 @@ type bucketTable struct {
 
 const ways = 8
 
-type bucketSet struct {
-	key [ways]uint64 // 0: free
-	b   [ways]*bucket
+// bucketSet is two cache lines. A key that is there is found without a lock; what changes the set
+// holds the lock of its shard.
+type bucketSet [ways]struct {
+	key atomic.Uint64 // 0: free
+	b   atomic.Pointer[bucket]
 }
 
 type bucketShard struct {
+	sets atomic.Pointer[[]bucketSet] // a power of two
 	mu   sync.Mutex
-	sets []bucketSet // a power of two
-	max  int         // bound of len(sets)
+	max  int // bound of the number of sets
 	keys int
-	_    [8]byte // a cache line each
+	_    [32]byte // a cache line each
 }
 
 const (
@@ -103,26 +125,35 @@ func setsFor(n int) int {
 func newBucketTable(maxKeys int) *bucketTable {
 	t := &bucketTable{shards: make([]bucketShard, shardsNum)}
 	for i := range t.shards {
-		t.shards[i].sets = make([]bucketSet, 1)
+		sets := make([]bucketSet, 1)
+		t.shards[i].sets.Store(&sets)
 		t.shards[i].max = setsFor(maxKeys)
 	}
 	return t
 }
 
+func (t *bucketTable) shard(key uint64) *bucketShard { return &t.shards[key>>(64-shardBits)] }
+
+// find is the bucket of key, nil if it has none. It may be evicted the next moment.
+func (t *bucketTable) find(key uint64) *bucket {
+	set := t.shard(key).set(key)
+	for i := range set {
+		if set[i].key.Load() == key {
+			if b := set[i].b.Load(); b != nil && b.key == key {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
 // get returns the bucket of key, locked, and makes it if needed.
 func (t *bucketTable) get(now time.Time, key uint64, r *Rate) *bucket {
-	if key == 0 {
-		key = 1
-	}
-	s := &t.shards[key>>(64-shardBits)]
 	for {
-		s.mu.Lock()
-		b := s.find(key)
+		b := t.find(key)
 		if b == nil {
-			b = newBucket(*r)
-			t.insert(s, now, key, b)
+			b = t.findOrMake(now, key, r)
 		}
-		s.mu.Unlock()
 		b.mu.Lock()
 		if !b.dead {
 			return b
@@ -131,34 +162,55 @@ func (t *bucketTable) get(now time.Time, key uint64, r *Rate) *bucket {
 	}
 }
 
-func (s *bucketShard) set(key uint64) *bucketSet { return &s.sets[key&uint64(len(s.sets)-1)] }
+func (t *bucketTable) findOrMake(now time.Time, key uint64, r *Rate) *bucket {
+	s := t.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if b := t.find(key); b != nil {
+		return b
+	}
+	b := newBucket(*r)
+	b.key = key
+	t.insert(s, now, b)
+	return b
+}
 
-func (s *bucketShard) find(key uint64) *bucket {
-	set := s.set(key)
-	for i := range set.key {
-		if set.key[i] == key {
-			return set.b[i]
+func (s *bucketShard) set(key uint64) *bucketSet {
+	sets := *s.sets.Load()
+	return &sets[key&uint64(len(sets)-1)]
+}
+
+// put fills a way of the set. Who reads it meanwhile sees the old bucket or the new one, and
+// knows by its key which.
+func (set *bucketSet) put(way int, b *bucket) {
+	set[way].b.Store(b)
+	set[way].key.Store(b.key)
+}
+
+func (set *bucketSet) free() (way int, ok bool) {
+	for i := range set {
+		if set[i].key.Load() == 0 {
+			return i, true
 		}
 	}
-	return nil
+	return 0, false
 }
 
 // insert puts b in the table; s.mu is held.
-func (t *bucketTable) insert(s *bucketShard, now time.Time, key uint64, b *bucket) {
+func (t *bucketTable) insert(s *bucketShard, now time.Time, b *bucket) {
 	for {
-		set := s.set(key)
-		for i := range set.key {
-			if set.key[i] == 0 {
-				set.key[i], set.b[i] = key, b
-				s.keys++
-				return
-			}
-		}
-		if i, ok := t.evict(set, now, len(s.sets) == s.max); ok {
-			set.key[i], set.b[i] = key, b
+		set := s.set(b.key)
+		if i, ok := set.free(); ok {
+			set.put(i, b)
+			s.keys++
 			return
 		}
-		if len(s.sets) == s.max {
+		atBound := len(*s.sets.Load()) == s.max
+		if i, ok := t.evict(set, now, atBound); ok {
+			set.put(i, b)
+			return
+		}
+		if atBound {
 			// All eight are in use at this very moment: b serves this publish alone.
 			t.lost.Add(1)
 			return
@@ -167,29 +219,32 @@ func (t *bucketTable) insert(s *bucketShard, now time.Time, key uint64, b *bucke
 	}
 }
 
-// evict clears one way of a full set: one whose bucket is full again, else, if force, the one
-// used least recently. A bucket that somebody has locked is in use and stays.
-func (t *bucketTable) evict(set *bucketSet, now time.Time, force bool) (way int, ok bool) {
+// evict clears one way of a full set: one whose bucket is full again. Below the bound it must also
+// have been idle for a while, else it is cheaper to grow; at the bound, if none is full, the one
+// used least recently goes. A bucket that somebody has locked is in use and stays.
+func (t *bucketTable) evict(set *bucketSet, now time.Time, atBound bool) (way int, ok bool) {
 	oldest := -1
 	var used time.Time
-	for i, b := range set.b {
+	for i := range set {
+		b := set[i].b.Load()
 		if !b.mu.TryLock() {
 			continue
 		}
-		if b.full(now) {
+		last := b.last
+		if (atBound || now.Sub(last) >= idle) && b.full(now) {
 			b.dead = true
 			b.mu.Unlock()
 			return i, true
 		}
-		if oldest < 0 || b.last.Before(used) {
-			oldest, used = i, b.last
-		}
 		b.mu.Unlock()
+		if oldest < 0 || last.Before(used) {
+			oldest, used = i, last
+		}
 	}
-	if !force || oldest < 0 {
+	if !atBound || oldest < 0 {
 		return 0, false
 	}
-	b := set.b[oldest]
+	b := set[oldest].b.Load()
 	if !b.mu.TryLock() {
 		return 0, false
 	}
@@ -199,24 +254,25 @@ func (t *bucketTable) evict(set *bucketSet, now time.Time, force bool) (way int,
 	return oldest, true
 }
 
-// grow doubles the shard. Every set parts in two, so none can overflow.
+// idle is how long a key must have been silent before it makes room below the bound.
+const idle = 10 * time.Second
+
+// grow doubles the shard; s.mu is held. Every set parts in two, so none can overflow. Who still
+// reads the old sets finds the same buckets there.
 func (s *bucketShard) grow() {
-	old := s.sets
-	s.sets = make([]bucketSet, 2*len(old))
+	old := *s.sets.Load()
+	sets := make([]bucketSet, 2*len(old))
 	for i := range old {
-		for w, key := range old[i].key {
-			if key == 0 {
-				continue
-			}
-			set := s.set(key)
-			for n := range set.key {
-				if set.key[n] == 0 {
-					set.key[n], set.b[n] = key, old[i].b[w]
-					break
+		for w := range old[i] {
+			if b := old[i][w].b.Load(); b != nil {
+				set := &sets[b.key&uint64(len(sets)-1)]
+				if n, ok := set.free(); ok {
+					set.put(n, b)
 				}
 			}
 		}
 	}
+	s.sets.Store(&sets)
 }
 
 // len is how many keys are known.

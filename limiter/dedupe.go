@@ -51,26 +51,26 @@ type dkey struct{ lo, hi uint64 }
 // ticket is an entry's place, so that Done finds it, and only it.
 type ticket struct {
 	key    dkey
-	serial uint64 // 0: no entry
-	window time.Duration
+	serial uint32 // 0: no entry
+	window uint32 // ms
 }
 
-type windowSet struct {
-	lo    [ways]uint64
-	until [ways]int64 // unix ns; 0 free; above 0 delivered; below 0 pending, negated
-	rest  [ways]struct {
-		hi     uint64
-		serial uint64
-		at     int64 // delivered at, unix ns
-	}
+// entry is one publish remembered: half a cache line.
+type entry struct {
+	key    dkey
+	until  int64  // unix ns; 0 free; above 0 delivered, ends then; below 0 pending, given up then
+	serial uint32 // which claim made it
+	window uint32 // ms
 }
+
+type windowSet [ways]entry
 
 type windowShard struct {
 	mu      sync.Mutex
 	sets    []windowSet // a power of two
 	max     int
-	serial  uint64
-	flights map[uint64]*Flight // by serial; only of entries that somebody waits for
+	serial  uint32
+	flights map[uint32]*Flight // by serial; only of entries that somebody waits for
 }
 
 func newWindow(maxKeys int) *window {
@@ -86,15 +86,6 @@ func (w *window) shard(k dkey) *windowShard { return &w.shards[k.hi>>(64-shardBi
 
 func (s *windowShard) set(k dkey) *windowSet { return &s.sets[k.lo&uint64(len(s.sets)-1)] }
 
-func (set *windowSet) find(k dkey) int {
-	for i := range set.lo {
-		if set.lo[i] == k.lo && set.until[i] != 0 && set.rest[i].hi == k.hi {
-			return i
-		}
-	}
-	return -1
-}
-
 // begin says whether the publish is a duplicate: of one delivered (dup, no flight) or of one under
 // way (dup and its flight). Else it becomes pending, and end must be called with the ticket. With
 // join false nothing waits: flight stays nil.
@@ -105,31 +96,32 @@ func (w *window) begin(now time.Time, k dkey, length time.Duration, join bool) (
 	s := w.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	set := s.set(k)
-	i := set.find(k)
-	if i >= 0 {
-		switch until, r := set.until[i], &set.rest[i]; {
-		case until > 0 && ns < until && ns < r.at+int64(length):
-			return ticket{}, true, nil
-		case until < 0 && ns < -until:
-			if join {
-				f = s.flight(r.serial)
-			}
-			return ticket{}, true, f
-		case until < 0:
-			s.land(r.serial, Unknown)
-		}
-	} else if set, i = w.place(s, ns, k); i < 0 {
-		w.lost.Add(1)
+	e, found := w.place(s, ns, k)
+	if e == nil {
 		return ticket{}, false, nil
 	}
-	s.serial++
-	set.lo[i] = k.lo
-	set.until[i] = -(ns + int64(pendingFor))
-	set.rest[i].hi = k.hi
-	set.rest[i].serial = s.serial
-	return ticket{k, s.serial, length}, false, nil
+	if found {
+		switch {
+		case e.until > 0 && ns < e.until && ns < e.until-e.length()+int64(length):
+			return ticket{}, true, nil
+		case e.until < 0 && ns < -e.until:
+			if join {
+				f = s.flight(e.serial)
+			}
+			return ticket{}, true, f
+		}
+	}
+	if e.until < 0 {
+		s.land(e.serial, Unknown)
+	}
+	if s.serial++; s.serial == 0 {
+		s.serial = 1
+	}
+	*e = entry{k, -(ns + int64(pendingFor)), s.serial, uint32(length.Milliseconds())}
+	return ticket{k, e.serial, e.window}, false, nil
 }
+
+func (e *entry) length() int64 { return int64(e.window) * int64(time.Millisecond) }
 
 // end says what became of a pending publish. A ticket of no entry, or of one taken for lost
 // meanwhile, changes nothing.
@@ -141,27 +133,28 @@ func (w *window) end(now time.Time, t ticket, fate Fate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	set := s.set(t.key)
-	i := set.find(t.key)
-	if i < 0 || set.rest[i].serial != t.serial || set.until[i] > 0 {
+	for i := range set {
+		e := &set[i]
+		if e.until >= 0 || e.serial != t.serial || e.key != t.key {
+			continue
+		}
+		if fate == Delivered {
+			e.until = now.UnixNano() + e.length()
+		} else {
+			e.until = 0
+		}
+		s.land(t.serial, fate)
 		return
 	}
-	if fate == Delivered {
-		ns := now.UnixNano()
-		set.rest[i].at = ns
-		set.until[i] = ns + int64(t.window)
-	} else {
-		set.until[i] = 0
-	}
-	s.land(t.serial, fate)
 }
 
 // flight is what those wait on that repeat a pending entry.
-func (s *windowShard) flight(serial uint64) *Flight {
+func (s *windowShard) flight(serial uint32) *Flight {
 	f := s.flights[serial]
 	if f == nil {
 		f = &Flight{done: make(chan struct{})}
 		if s.flights == nil {
-			s.flights = map[uint64]*Flight{}
+			s.flights = map[uint32]*Flight{}
 		}
 		s.flights[serial] = f
 	}
@@ -169,7 +162,7 @@ func (s *windowShard) flight(serial uint64) *Flight {
 }
 
 // land wakes those who wait for the entry, if any.
-func (s *windowShard) land(serial uint64, fate Fate) {
+func (s *windowShard) land(serial uint32, fate Fate) {
 	if len(s.flights) == 0 {
 		return
 	}
@@ -180,32 +173,32 @@ func (s *windowShard) land(serial uint64, fate Fate) {
 	}
 }
 
-// place finds a way for a new key, or -1 when all that could go are pending.
-func (w *window) place(s *windowShard, ns int64, k dkey) (*windowSet, int) {
+// place finds the entry of k, or one that may be overwritten for it; nil when all that could go are
+// pending.
+func (w *window) place(s *windowShard, ns int64, k dkey) (e *entry, found bool) {
 	for {
 		set := s.set(k)
-		first := -1
-		for i, until := range set.until {
+		var free, first *entry
+		for i := range set {
+			e := &set[i]
 			switch {
-			case until == 0:
-				return set, i
-			case until < 0 && ns >= -until:
-				s.land(set.rest[i].serial, Unknown)
-				return set, i
-			case until > 0 && until <= ns:
-				return set, i
-			case until > 0 && (first < 0 || until < set.until[first]):
-				first = i
+			case e.key == k && e.until != 0:
+				return e, true
+			case e.until == 0, e.until > 0 && e.until <= ns, e.until < 0 && -e.until <= ns:
+				free = e
+			case e.until > 0 && (first == nil || e.until < first.until):
+				first = e
 			}
 		}
-		if len(s.sets) < s.max {
+		switch {
+		case free != nil:
+			return free, false
+		case len(s.sets) < s.max:
 			s.grow()
 			continue
 		}
-		if first >= 0 {
-			w.lost.Add(1)
-		}
-		return set, first
+		w.lost.Add(1)
+		return first, false
 	}
 }
 
@@ -214,15 +207,14 @@ func (s *windowShard) grow() {
 	old := s.sets
 	s.sets = make([]windowSet, 2*len(old))
 	for i := range old {
-		o := &old[i]
-		for w, until := range o.until {
-			if until == 0 {
+		for _, e := range old[i] {
+			if e.until == 0 {
 				continue
 			}
-			set := s.set(dkey{lo: o.lo[w]})
-			for n := range set.until {
-				if set.until[n] == 0 {
-					set.lo[n], set.until[n], set.rest[n] = o.lo[w], until, o.rest[w]
+			set := s.set(e.key)
+			for n := range set {
+				if set[n].until == 0 {
+					set[n] = e
 					break
 				}
 			}

@@ -45,10 +45,17 @@ func (j *judgement) judge() Outcome {
 	if o := j.brake(j.c.Rule.spec.Priority); o != Sent {
 		return o
 	}
+	if j.c.Late {
+		j.conflate(j.c.Rule)
+		return j.level(j.c.Rule.spec.Priority)
+	}
 	if f := j.a.contain.Load(); f != nil && !(*f)(j.now, j.c) {
 		return j.refuse(Contained, Culprit, time.Second)
 	}
 	if o := j.dedupe(j.c.Rule, 0, &j.v.ticket, j.p.spec.Mode == Enforce); o != Sent {
+		return o
+	}
+	if o := j.conflate(j.c.Rule); o != Sent {
 		return o
 	}
 	if o := j.buckets(j.c.Rule, true); o != Sent {
@@ -225,7 +232,7 @@ func (j *judgement) gather(r *CompiledRule, all bool) Outcome {
 // channelKeys hashes the channels of a publish to several, in ascending order, which is that of
 // locking, and each once. A publish to one channel needs no keys.
 func (j *judgement) channelKeys() []channelKey {
-	if j.wide == nil {
+	if len(j.c.Channels) < 2 {
 		return nil
 	}
 	keys := j.wide.keys
@@ -238,10 +245,7 @@ func (j *judgement) channelKeys() []channelKey {
 }
 
 func (j *judgement) eachChannel(k *keyedRate, keys []channelKey) Outcome {
-	if j.wide == nil {
-		if len(j.c.Channels) == 0 {
-			return Sent
-		}
+	if len(j.c.Channels) == 1 {
 		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]))
 		if o != Sent {
 			j.v.Channel = 0
@@ -263,7 +267,7 @@ func (j *judgement) only(k *keyedRate) Outcome {
 }
 
 func (j *judgement) keyed(k *keyedRate, key uint64) Outcome {
-	return j.ask(k, j.a.buckets.get(j.now, k.id^key, &k.rate))
+	return j.ask(k, j.a.buckets.get(j.now, k.key(key), &k.rate))
 }
 
 // ask notes b, which is locked, and asks it for a token.
@@ -278,11 +282,10 @@ func (j *judgement) ask(k *keyedRate, b *bucket) Outcome {
 	} else {
 		j.wide.held = append(j.wide.held, b)
 	}
-	left := b.lim.TokensAt(b.clock(j.now))
-	if left >= 1 {
-		return Sent
+	if wait, ok := b.ask(j.now); !ok {
+		return j.refuse(Throttled, k.reason, wait)
 	}
-	return j.refuse(Throttled, k.reason, untilToken(left, k.rate.PerSecond))
+	return Sent
 }
 
 // drop lets go of the first bucket, the only one so far.
@@ -304,7 +307,7 @@ func (j *judgement) release(take bool) {
 	}
 	for _, b := range held {
 		if take {
-			b.lim.AllowN(b.last, 1)
+			b.take()
 		}
 		b.mu.Unlock()
 	}
@@ -348,13 +351,26 @@ func (j *judgement) pay(ctx context.Context, before Outcome) Outcome {
 	case quota.Granted:
 		return j.granted()
 	case quota.Exhausted:
-		return j.exhausted()
+		return j.exhausted(ctx)
+	}
+	return j.denied(denial)
+}
+
+// denied puts the ledger's denial into a verdict.
+func (j *judgement) denied(d quota.Denial) Outcome {
+	switch d {
 	case quota.PlanSpent:
 		return j.refuse(OverBudget, PlanSpent, untilReset(j.now))
 	case quota.FloorReserved:
 		return j.refuse(OverBudget, FloorReserved, untilReset(j.now))
 	case quota.ShareSpent:
 		return j.refuse(OverBudget, ShareSpent, untilReset(j.now))
+	case quota.Exhausted:
+		retry := untilReset(j.now)
+		if j.a.breaker != nil {
+			retry = j.a.breaker.retryAfter(j.now)
+		}
+		return j.refuse(OverBudget, Exhausted, retry)
 	}
 	return j.refuse(Unavailable, StoreLost, storeRetry)
 }
@@ -384,19 +400,23 @@ func (j *judgement) granted() Outcome {
 	return j.refuse(OverBudget, BreakerOpen, b.retryAfter(j.now))
 }
 
-// exhausted has the ledger's word that Pusher refuses. A probe goes out without a hold; what it
-// costs is booked when it is done.
-func (j *judgement) exhausted() Outcome {
+// exhausted has the ledger's word that Pusher refuses, or a probe's turn.
+func (j *judgement) exhausted(ctx context.Context) Outcome {
 	b := j.a.breaker
 	if b == nil {
-		return j.refuse(OverBudget, Exhausted, untilReset(j.now))
+		return j.denied(quota.Exhausted)
 	}
 	b.confirm(j.now)
-	if b.tryProbe(j.now) {
-		j.v.Probe = true
-		return Sent
+	if !b.tryProbe(j.now) {
+		return j.denied(quota.Exhausted)
 	}
-	return j.refuse(OverBudget, Exhausted, b.retryAfter(j.now))
+	hold, denial := j.a.ledger.Probe(ctx, j.now, j.caller.share, j.c.Rule.spec.Priority, j.c.Cost)
+	if denial != quota.Granted {
+		b.probed(j.now, false)
+		return j.denied(denial)
+	}
+	j.v.Hold, j.v.Probe = hold, true
+	return Sent
 }
 
 // storeRetry is how soon a repeat makes sense while the store is lost: about as long as it takes

@@ -15,6 +15,8 @@
 //     left to it → Contained.
 //  4. dedupe: the same publish was delivered inside the rule's window, or is under way →
 //     Deduplicated.
+//     conflate: another publish of its event and channels went out inside the rule's window →
+//     Conflated; the border holds it, and brings the newest again, Late, at the window's end.
 //  5. buckets: of the caller, the event, the channels, the app; in each the app-wide default
 //     before the rule's own → Throttled. A token is taken of all of them or of none.
 //  6. quota breaker: what share of the plan is used, against the publish's priority → OverBudget.
@@ -62,6 +64,7 @@ type App struct {
 	callers  callers
 	buckets  *bucketTable
 	window   *window
+	bursts   *bursts
 	maxKeys  int
 	applying sync.Mutex
 }
@@ -87,6 +90,7 @@ func New(p Policy, ledger *quota.Ledger, breaker *Breaker) (*App, error) {
 	}
 	a.buckets = newBucketTable(a.maxKeys)
 	a.window = newWindow(a.maxKeys)
+	a.bursts = newBursts(a.maxKeys)
 	a.policy.Store(compiled)
 	return a, nil
 }
@@ -169,6 +173,7 @@ type Memory struct {
 	Buckets       int   // keys with a bucket
 	BucketsLost   int64 // buckets forgotten before they were full again: their keys got a fresh one
 	DigestsLost   int64 // publishes forgotten inside their window: a duplicate may have gone out
+	BurstsLost    int64 // publishes not conflated for want of room
 	UnnamedOthers bool  // more callers came than get counters of their own
 }
 
@@ -176,7 +181,7 @@ type Memory struct {
 func (a *App) Memory() Memory {
 	m := *a.callers.byName.Load()
 	_, others := m[OtherCallers]
-	return Memory{a.buckets.len(), a.buckets.lost.Load(), a.window.lost.Load(), others}
+	return Memory{a.buckets.len(), a.buckets.lost.Load(), a.window.lost.Load(), a.bursts.lost.Load(), others}
 }
 
 // Admit judges one event at now, in the order that the package comment gives. Every Admit is
@@ -208,6 +213,9 @@ func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
 	default:
 		j.forget(&j.v.ticket)
 		j.forget(&j.v.shadow)
+		if j.v.began {
+			a.bursts.end(j.v.burst)
+		}
 		j.v.Outcome, j.v.Would = outcome, outcome
 	}
 	return j.v
@@ -231,6 +239,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 		}
 		if outcome == Sent && (fate == NotSent || fate == Unknown) {
 			outcome = Unavailable
+		}
+		if v.began && fate == NotSent {
+			a.bursts.end(v.burst)
 		}
 	}
 	refused := v.admitted && fate == Refused && outcome == Sent

@@ -38,7 +38,7 @@ type Rule struct {
 	Priority    quota.Priority
 	Dedupe      time.Duration // 0: duplicates go out; else at most MaxDedupe
 	DedupeScope Scope
-	Conflate    time.Duration // carried, not judged yet
+	Conflate    time.Duration // 0: off. Inside this time only the newest of an event and its channels goes out
 	Rates       []Rate
 	Answer      Answer
 	Mode        Mode // Observe: see App
@@ -161,6 +161,9 @@ func (r Rule) check() (Rule, error) {
 	}
 	if r.Dedupe < 0 || r.Dedupe > MaxDedupe {
 		errs = append(errs, fmt.Errorf("dedupe of %v: must be between 0 and %v", r.Dedupe, MaxDedupe))
+	}
+	if r.Dedupe%time.Millisecond != 0 {
+		errs = append(errs, fmt.Errorf("dedupe of %v: must be whole milliseconds", r.Dedupe))
 	}
 	if r.Conflate < 0 {
 		errs = append(errs, fmt.Errorf("conflate of %v is below 0", r.Conflate))

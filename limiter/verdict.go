@@ -180,6 +180,8 @@ type Claim struct {
 	Digest   [2]uint64 // identity of (event, data, socket_id, info); zero: never a duplicate
 	Cost     int64     // estimate, in messages as Pusher bills
 	Size     int       // bytes of data
+	Group    [2]uint64 // a further part of what a publish is conflated by; zero: event and channels alone
+	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
 }
 
 // Verdict is a decision. It is a value; hand it to Done unchanged in its unexported part.
@@ -194,9 +196,13 @@ type Verdict struct {
 	Rule       *CompiledRule // the rule it was judged under, never nil
 	Flight     *Flight       // not nil: a twin is still under way; see Flight
 
+	Due time.Time // of Conflated: when the newest value goes out
+
 	Hold quota.Hold // what Done settles
 
-	admitted bool   // it goes out
+	admitted bool // it goes out
+	began    bool // it began the window burst
+	burst    dkey
 	ticket   ticket // its place in the dedupe window
 	shadow   ticket // its place there under the observing rule
 }

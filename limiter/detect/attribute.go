@@ -29,9 +29,11 @@ type Options struct {
 	Dispersion, Variation float64
 	// MinDeviation is the smallest relative deviation worth a name; 0 means 0.1.
 	MinDeviation float64
-	// MinShare is the smallest part of the deviation worth a name, 0 to 1.
-	// It is for Counts.
-	MinShare float64
+	// MinExcess is the smallest excess worth a name, in the table's unit. It
+	// is for Counts.
+	MinExcess float64
+	// NotEverybody leaves out the answer "it is everybody".
+	NotEverybody bool
 	// MaxCauses bounds the answer; 0 means 16.
 	MaxCauses int
 }
@@ -42,14 +44,14 @@ type Cause struct {
 	// All of them -1: it is everybody.
 	Values []int32
 	// Typical is Values with every attribute filled in of which one value
-	// carries nine tenths of the cause's deviation.
+	// carries nearly all (97 %) of the deviation.
 	Typical []int32
 	// Factor is what happened over what was expected, in all its leaves.
 	Factor float64
 	// Deviation is what happened less what was expected, in the table's unit.
 	Deviation float64
-	// Share is the cause's part of all that went in the direction explained,
-	// 0 to 1.
+	// Share is the cause's part, 0 to 1, of the table's whole deviation, or of
+	// all causes' if that is more.
 	Share float64
 	// Confidence is the posterior probability that naming this cause is
 	// right rather than explaining its leaves by noise, 0 to 1.
@@ -93,13 +95,9 @@ func Attribute(t Table, o Options) []Cause {
 	if total < 0 && !o.Counts {
 		sign = -1
 	}
-	var away float64
-	for i := range n {
-		away += max(0, sign*(t.Real[i]-t.Predicted[i]))
-	}
 	var m model
 	if o.Counts {
-		m = &counts{max(o.Dispersion, 1), o.Variation, o.MinDeviation, o.MinShare * away}
+		m = &counts{max(o.Dispersion, 1), o.Variation, o.MinDeviation, o.MinExcess}
 	} else {
 		m = newRelative(t.Real, t.Predicted, sign, o.MinDeviation)
 	}
@@ -109,6 +107,9 @@ func Attribute(t Table, o Options) []Cause {
 	}
 	l.sum()
 	s := search{lattice: l, model: m}
+	if o.NotEverybody {
+		s.all = s.all[:len(s.all)-1]
+	}
 	s.collect()
 
 	var causes []Cause
@@ -117,11 +118,20 @@ func Attribute(t Table, o Options) []Cause {
 		if !ok {
 			break
 		}
+		if o.Counts {
+			c = s.coarser(c)
+		}
 		c.c, c.j = l.shorten(c.c, c.j)
 		cause := Cause{Values: l.values(c.c, c.j), Confidence: 1 / (1 + math.Exp(-c.gain))}
 		cause.measure(t, l.take(c.c, c.j))
-		cause.Share = min(1, max(0, sign*cause.Deviation/away))
 		causes = append(causes, cause)
+	}
+	var named float64
+	for _, c := range causes {
+		named += c.Deviation
+	}
+	for i := range causes {
+		causes[i].Share = max(0, sign*causes[i].Deviation/max(sign*total, sign*named))
 	}
 	return causes
 }
@@ -145,7 +155,7 @@ func (c *Cause) measure(t Table, leaves []int32) {
 			by[t.Columns[a][i]] += t.Real[i] - t.Predicted[i]
 		}
 		for v, d := range by {
-			if d/c.Deviation >= 0.9 {
+			if d/c.Deviation >= 0.97 {
 				c.Typical[a] = v
 				break
 			}
@@ -228,6 +238,28 @@ func (s *search) next() (candidate, bool) {
 	return candidate{}, false
 }
 
+// nearly is the part of a combination's gain with which a shorter one that
+// contains it will do as well: where the noise of leaves is not independent,
+// a part can seem as telling as the whole.
+const nearly = 0.7
+
+// coarser replaces a combination by the shortest that contains it, has no
+// healthy part, and gains nearly as much.
+func (s *search) coarser(c candidate) candidate {
+	best := c
+	for _, up := range s.all {
+		if up.mask&c.c.mask != up.mask || len(up.attrs) >= len(best.c.attrs) {
+			continue
+		}
+		j := up.find(up.key(s.cols, c.c.leaf[c.j]))
+		g, _ := s.model.gain(&up.stat[j], 0)
+		if u := (candidate{up, j, 0, g - s.price(up)}); u.gain >= nearly*c.gain && s.pure(u) {
+			best = u
+		}
+	}
+	return best
+}
+
 func (s *search) Len() int           { return len(s.heap) }
 func (s *search) Less(i, j int) bool { return s.heap[i].gain > s.heap[j].gain }
 func (s *search) Swap(i, j int)      { s.heap[i], s.heap[j] = s.heap[j], s.heap[i] }
@@ -283,8 +315,9 @@ cells:
 			d := s.model.under(&f.stat[j], ef)
 			if d < -free {
 				// It may have a deviation of its own: two causes can overlap.
-				g, _ := s.model.gain(&f.stat[j], d)
-				against += min(0, max(d, g)+free)
+				if g, _ := s.model.gain(&f.stat[j], 0); g < 0 {
+					against += d + free
+				}
 			}
 		}
 	}

@@ -33,6 +33,9 @@ type App struct {
 	Billing pusher.Billing
 	Limits  pusher.Limits
 
+	// Shelf keeps what rules conflate until their windows end; nil conflates
+	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
+	Shelf *quota.Shelf
 	// Fold lets publishes that wait at the same moment share calls; nil sends
 	// each by itself.
 	Fold *FoldConfig

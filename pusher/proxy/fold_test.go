@@ -296,3 +296,104 @@ func BenchmarkFoldForm(b *testing.B) {
 		})
 	}
 }
+
+// No publish leaves while an earlier one of its lane is in the line or in
+// flight, except behind it in the same batch, whatever waits and whatever ends
+// first.
+func TestTheLineNeverOvertakesInALane(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := newFolder(&App{ID: "7"}, FoldConfig{Batch: 4, Channels: 6, Calls: rapid.IntRange(1, 5).Draw(t, "calls")})
+		defer f.timer.Stop()
+		number := map[*waiter]int{}
+		inFlight := map[*waiter]bool{} // leaders
+		gone := map[uint64]int{}       // the highest number that left, by lane
+		flying := map[uint64]*waiter{} // by lane, the leader that carries it
+		joined := 0
+		leave := func(leaders []*waiter) {
+			for _, l := range leaders {
+				inFlight[l] = true
+				channels := map[string]bool{}
+				for _, w := range l.group {
+					for _, lane := range w.lanes {
+						if number[w] < gone[lane] {
+							t.Fatalf("publish %d of lane %d left after %d", number[w], lane, gone[lane])
+						}
+						if by := flying[lane]; by != nil && by != l {
+							t.Fatalf("publish %d left while lane %d was in flight", number[w], lane)
+						}
+						if flying[lane] == l && l.kind != sharesBatch && len(w.lanes) == 1 {
+							t.Fatalf("one publish to several channels holds lane %d twice", lane)
+						}
+						gone[lane], flying[lane] = number[w], l
+					}
+					if l.kind == sharesTrigger && channels[string(w.publish.Channels[0])] {
+						t.Fatal("one publish names a channel twice")
+					}
+					if w.publish != nil {
+						channels[string(w.publish.Channels[0])] = true
+					}
+				}
+				if n := len(l.group); n > 6 || (l.kind == sharesBatch && n > 4) || (l.kind == bearsCall && n != 1) {
+					t.Fatalf("a group of %d as %d", n, l.kind)
+				}
+			}
+		}
+		step := map[string]func(*rapid.T){
+			"join": func(t *rapid.T) {
+				lane := rapid.Uint64Range(1, 4).Draw(t, "lane")
+				w := &waiter{lanes: []uint64{lane}, wake: make(chan struct{}, 1), since: time.Now()}
+				if rapid.IntRange(0, 4).Draw(t, "alone") > 0 {
+					same := rapid.Uint64Range(1, 2).Draw(t, "same")
+					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, lane)}}, same
+				} else {
+					w.lanes = append(w.lanes, rapid.Uint64Range(5, 6).Draw(t, "second"))
+				}
+				joined++
+				number[w] = joined
+				f.queue = append(f.queue, w)
+				for _, l := range w.lanes {
+					f.waiting[l]++
+				}
+			},
+			"window ends": func(t *rapid.T) { leave(f.form(true)) },
+			"call ends": func(t *rapid.T) {
+				for l := range inFlight {
+					delete(inFlight, l)
+					f.calls--
+					for _, w := range l.group {
+						for _, lane := range w.lanes {
+							drop(f.flying, lane)
+							if flying[lane] == l {
+								delete(flying, lane)
+							}
+						}
+					}
+					break
+				}
+				leave(f.form(f.calls == 0))
+			},
+		}
+		t.Repeat(step)
+		for range joined + 1 { // everything leaves in the end
+			step["call ends"](t)
+		}
+		if len(f.queue) != 0 || len(f.waiting) != 0 || f.calls != 0 {
+			t.Fatalf("%d still wait in %d lanes, %d calls", len(f.queue), len(f.waiting), f.calls)
+		}
+	})
+}
+
+// An equal hash is a hint, not a proof: what differs is never merged.
+func TestAHashIsNoProof(t *testing.T) {
+	one := &waiter{same: 7, publish: &pusher.Publish{Name: []byte("e"), Data: []byte("a"), Channels: [][]byte{[]byte("c")}}}
+	for what, other := range map[string]pusher.Publish{
+		"data":   {Name: []byte("e"), Data: []byte("b")},
+		"name":   {Name: []byte("f"), Data: []byte("a")},
+		"socket": {Name: []byte("e"), Data: []byte("a"), SocketID: []byte("1.1")},
+		"info":   {Name: []byte("e"), Data: []byte("a"), HasInfo: true},
+	} {
+		if sameButChannel(one, &waiter{same: 7, publish: &other}) {
+			t.Errorf("merged although %s differs", what)
+		}
+	}
+}

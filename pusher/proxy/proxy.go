@@ -63,8 +63,12 @@ type Proxy struct {
 	table    atomic.Pointer[table]
 	jobs     sync.Pool
 	draining atomic.Bool
+	retiring atomic.Bool
 	inFlight atomic.Int64
 	stats    Stats
+	// holdFails is set while the store takes no publish to be held, so that the
+	// log says so once.
+	holdFails atomic.Bool
 }
 
 // table is the routing state of one configuration, replaced whole by Apply.

@@ -27,7 +27,11 @@ func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch b
 	for round := 0; ; round++ {
 		sending := p.judge(j, pr, now)
 		if sending > 0 {
-			last = p.send(ctx, j, pr, batch, sending, path, now)
+			body := ctx.Request.Body()
+			if batch && sending < len(j.items) {
+				body = j.buildBatch()
+			}
+			last = p.send(j, pr, batch, sending, outgoingOf(ctx, j, path, body), now)
 		}
 		if !p.awaitFlights(j, a) {
 			break
@@ -95,6 +99,20 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			sending++
 		case it.verdict.Flight != nil:
 			it.state = inFlight
+		case it.verdict.Outcome == limiter.Conflated && !p.hold(j, pr, it, now):
+			// It cannot be kept safe, so it must not be answered as kept: it goes
+			// out now.
+			it.claim.Late = true
+			it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
+			if it.verdict.Outcome == limiter.Sent {
+				it.state = toSend
+				sending++
+				continue
+			}
+			it.state = settled
+			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
+		case it.claim.Late:
+			it.state = settled // it was counted when it was answered, and is tried again
 		default:
 			it.state = settled
 			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
@@ -106,12 +124,7 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 
 // send makes one upstream call of all items that are to be sent, and settles
 // each by what became of it.
-func (p *Proxy) send(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, sending int, path []byte, now time.Time) answer {
-	body := ctx.Request.Body()
-	if batch && sending < len(j.items) {
-		body = j.buildBatch()
-	}
-	out := outgoingOf(ctx, j, path, body)
+func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) answer {
 	var got answer
 	if f := pr.app.fold; f != nil {
 		got = f.send(j, pr, batch, sending, out, now)

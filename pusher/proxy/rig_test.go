@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -31,6 +32,8 @@ type rig struct {
 	addr   string
 	caller *pusher.Key
 	logs   *lockedBuffer
+	store  *store.Store
+	shelf  *quota.Shelf
 }
 
 type lockedBuffer struct {
@@ -51,14 +54,17 @@ func (l *lockedBuffer) String() string {
 }
 
 type rigConfig struct {
-	plan     int64
-	policy   limiter.Policy
-	upstream string // instead of the simulator
-	timeout  time.Duration
-	fold     *FoldConfig
-	sim      sim.Config
-	minCalls uint
-	billing  pusher.Billing
+	plan      int64
+	policy    limiter.Policy
+	upstream  string // instead of the simulator
+	timeout   time.Duration
+	fold      *FoldConfig
+	sim       sim.Config
+	minCalls  uint
+	billing   pusher.Billing
+	store     *store.Store // shared with another rig, whose it is
+	simulator *sim.Server  // likewise
+	release   bool         // what is held goes out
 }
 
 const (
@@ -79,7 +85,9 @@ func newRig(t testing.TB, c rigConfig) *rig {
 	if c.sim.Subscribers == 0 {
 		c.sim.Subscribers = 2
 	}
-	r.sim = sim.New(c.sim)
+	if r.sim = c.simulator; r.sim == nil {
+		r.sim = sim.New(c.sim)
+	}
 	if c.upstream == "" {
 		addr, err := r.sim.Listen("127.0.0.1:0")
 		if err != nil {
@@ -88,11 +96,15 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		c.upstream = "http://" + addr
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	st, err := store.Open(ctx, "embedded", store.Options{})
-	if err != nil {
-		t.Fatal(err)
+	st := c.store
+	var err error
+	if st == nil {
+		if st, err = store.Open(ctx, "embedded", store.Options{}); err != nil {
+			t.Fatal(err)
+		}
 	}
-	r.ledger, err = quota.Open(ctx, time.Now(), st, "r1", quota.Config{Account: "a", Plan: quota.Plan{Name: "custom", MessagesPerDay: c.plan}}, log)
+	r.store = st
+	r.ledger, err = quota.Open(ctx, time.Now(), st, t.Name()+rand.Text(), quota.Config{Account: "a", Plan: quota.Plan{Name: "custom", MessagesPerDay: c.plan}}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +130,13 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		Fanout: quota.NewFanout(2, nil),
 		Keys:   []CallerKey{{Key: key, Caller: "app", Own: true}, {Key: r.caller, Caller: "care-api"}},
 	}
+	r.shelf = r.ledger.Shelf()
+	r.app.Shelf = r.shelf
+	running.Go(func() { r.shelf.Run(ctx) })
 	r.proxy = New(Config{Log: log})
+	if c.release {
+		running.Go(func() { r.proxy.Release(ctx, r.shelf) })
+	}
 	if err := r.proxy.Apply([]*App{r.app}); err != nil {
 		t.Fatal(err)
 	}
@@ -144,10 +162,14 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		}
 		cancel()
 		running.Wait()
-		if err := st.Close(); err != nil {
-			t.Error(err)
+		if c.store == nil {
+			if err := st.Close(); err != nil {
+				t.Error(err)
+			}
 		}
-		_ = r.sim.Close()
+		if c.simulator == nil {
+			_ = r.sim.Close()
+		}
 		if strings.Contains(r.logs.String(), "never-logged") || strings.Contains(r.logs.String(), "auth_signature") {
 			t.Error("a secret or a signed URL reached the log:\n" + r.logs.String())
 		}

@@ -97,6 +97,9 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		ctx.SetConnectionClose()
 		return
 	}
+	if p.retiring.Load() {
+		ctx.SetConnectionClose()
+	}
 	if p.draining.Load() {
 		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")

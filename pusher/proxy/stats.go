@@ -20,6 +20,7 @@ type Stats struct {
 	unavailable atomic.Int64
 	webhooks    atomic.Int64
 	refusals    [600]atomic.Int64
+	heldCounts  heldCounts
 }
 
 func (s *Stats) init() {

@@ -13,6 +13,9 @@ import (
 //	pg:{account}:D:pot            hash   the day's totals of a pot: what closed replicas took, corrections
 //	pg:{account}:D:pot:live       hash   replica → its entry
 //	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
+//	pg:{account}:learned:topic    list   messages about learned subscriber counts, and …:count how many there ever were
+//	pg:{account}:blob:name        string one value, as the profile of the week
+//	pg:{account}:held:due …:body …:out …:outbody   publishes that were answered and wait to be sent (see lua/held.lua)
 //
 // D is the day's number, pot is "plan" or "share." and the caller's name.
 const keyPrefix = "pg:{"
@@ -30,4 +33,19 @@ func potKeys(account string, day int32, pot string) (totals, live, gone string) 
 	}
 	totals = keyPrefix + tag.Replace(account) + "}:" + strconv.Itoa(int(day)) + ":" + name
 	return totals, totals + ":live", totals + ":gone"
+}
+
+func learnedKeys(account, topic string) (list, count string) {
+	list = keyPrefix + tag.Replace(account) + "}:learned:" + topic
+	return list, list + ":count"
+}
+
+func blobKey(account, name string) string {
+	return keyPrefix + tag.Replace(account) + "}:blob:" + name
+}
+
+// heldKeys are in the order that lua/held.lua expects.
+func heldKeys(account string) []string {
+	base := keyPrefix + tag.Replace(account) + "}:held:"
+	return []string{base + "due", base + "body", base + "out", base + "outbody"}
 }

@@ -1,0 +1,412 @@
+package detect
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Config of a Detector. The zero value is usable.
+type Config struct {
+	// MaxSeries bounds the combinations of caller, event and channel pattern
+	// that are told apart, 0 means 32768 (about 16 MB); MaxPerCaller those
+	// of one caller, 0 means a quarter. What is beyond is counted with the
+	// channel, then the event, as Any.
+	MaxSeries, MaxPerCaller int
+	// MaxPayloads bounds the payloads told apart, 0 means 16384 (about 1 MB).
+	MaxPayloads int
+	// MinShare is the smallest excess, as a part of the account's usual
+	// rate, that is worth an incident; 0 means 0.01.
+	MinShare float64
+	// Slack is what a contained culprit is allowed: its usual rate times
+	// this; 0 means 1.5.
+	Slack float64
+}
+
+// Detector watches one account's publishes: who sends what where how often,
+// since when that is more than usual, and which combination makes the excess.
+//
+// Observe and Contained are safe for concurrent use, take no lock and
+// allocate nothing for a key that is known; Tick is to be called about once a
+// second, by one goroutine. All other methods may be called at any time.
+type Detector struct {
+	config   Config
+	rates    *rates
+	payloads *payloads
+
+	mu      sync.Mutex // of all that follows, and of the watch of every series
+	now     int64      // the second up to which is counted
+	total   watch
+	callers []*series
+	tide    float64
+	planned []Planned
+	open    *incident
+	next    int
+	swept   int64
+}
+
+// Planned is a rise that was announced: a load test, a campaign, a migration.
+type Planned struct {
+	From, To time.Time
+	// Caller is the caller it concerns; Any is everybody.
+	Caller string
+	// Factor is up to how much more than usual is expected.
+	Factor float64
+}
+
+// New makes a Detector that knows nothing yet.
+func New(c Config) *Detector {
+	if c.MaxSeries == 0 {
+		c.MaxSeries = 32768
+	}
+	if c.MaxPerCaller == 0 {
+		c.MaxPerCaller = c.MaxSeries / 4
+	}
+	if c.MaxPayloads == 0 {
+		c.MaxPayloads = 16384
+	}
+	if c.MinShare == 0 {
+		c.MinShare = 0.01
+	}
+	if c.Slack == 0 {
+		c.Slack = 1.5
+	}
+	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: 1}
+	d.total.init()
+	d.total.shape = &shape{clean: true}
+	return d
+}
+
+// Place is where a key is counted. It is good for one publish: a place kept
+// longer than that may be forgotten by the Detector.
+type Place struct{ s *series }
+
+// Locate finds where the key is counted, for a publish that is both to be
+// observed and judged.
+func (d *Detector) Locate(k *Key) Place { return Place{d.rates.find(k)} }
+
+// Observe counts n messages offered under the key, whatever becomes of them.
+func (d *Detector) Observe(k *Key, n uint32) { d.ObserveAt(d.Locate(k), k.Payload, n) }
+
+// ObserveAt is Observe for a key already located.
+func (d *Detector) ObserveAt(p Place, payload uint64, n uint32) {
+	p.s.pending.Add(int64(n))
+	if payload != 0 {
+		d.payloads.add(p.s.id, payload, n)
+	}
+}
+
+// Hold is what a contained culprit is allowed.
+type Hold struct {
+	// Series tells the held combination from others: a token bucket's name.
+	Series int32
+	// Rate is the messages a second it is allowed.
+	Rate float64
+}
+
+// Contained reports whether the key belongs to a culprit that should be held,
+// and to what rate.
+func (d *Detector) Contained(k *Key) (Hold, bool) { return d.Locate(k).Contained() }
+
+// Contained is Detector.Contained for a key already located.
+func (p Place) Contained() (Hold, bool) {
+	s := p.s
+	if bits := s.held.Load(); bits != 0 {
+		return Hold{s.id, math.Float64frombits(bits)}, true
+	}
+	if s.whole != nil {
+		if bits := s.whole.held.Load(); bits != 0 {
+			return Hold{s.whole.id, math.Float64frombits(bits)}, true
+		}
+	}
+	return Hold{}, false
+}
+
+// Plan announces rises; it replaces what was announced before.
+func (d *Detector) Plan(p []Planned) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.planned = slices.Clone(p)
+}
+
+func (d *Detector) plannedFactor(caller string) float64 {
+	f := 1.0
+	for _, p := range d.planned {
+		if (p.Caller == Any || p.Caller == caller) && d.now >= p.From.Unix() && d.now < p.To.Unix() {
+			f = max(f, p.Factor)
+		}
+	}
+	return f
+}
+
+// Tick takes what was observed since the last tick, learns, tests, and
+// returns what happened to incidents. now should move by whole seconds; a
+// longer pause than a second makes the shorter scales blind for as long as
+// they are.
+func (d *Detector) Tick(now time.Time) []Event {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	to := now.Unix()
+	if d.now == 0 {
+		d.now = to - 1
+	}
+	from := d.now
+	if to <= from {
+		return nil
+	}
+	d.now = to
+	list := d.rates.all()
+	var sum int64
+	for _, s := range list {
+		n := s.pending.Swap(0)
+		s.delta += n
+		n += s.remote.Swap(0)
+		if s.whole == nil && s.shape == nil {
+			s.init()
+			s.shape = &shape{clean: true}
+			d.callers = append(d.callers, s)
+		} else if s.shape == nil {
+			s.init()
+			s.shape = s.whole.shape
+		}
+		if n == 0 {
+			continue
+		}
+		if s.whole != nil {
+			s.watch.count(n, from, to)
+			s.whole.count(n, from, to)
+			s.whole.shape.sum += float64(n)
+		} else {
+			s.watch.count(n, from, to) // its events are no longer told apart
+			s.shape.sum += float64(n)
+		}
+		sum += n
+	}
+	d.total.count(sum, from, to)
+	d.total.shape.sum += float64(sum)
+	seconds := float64(to - from)
+	d.total.shape.seconds += seconds
+	for _, c := range d.callers {
+		c.shape.seconds += seconds
+	}
+	d.clearOld(list, from, to)
+	alarms := d.test(list, from, to)
+	events := d.follow(list, alarms)
+	d.turn(list, from, to)
+	return events
+}
+
+// unit is what a window of scale k that ends now holds at level 1.
+func (d *Detector) unit(s *shape, k int) float64 {
+	w := parts * partSeconds[k]
+	return s.at(d.now-w/2) * float64(w)
+}
+
+// test runs the tests of all windows whose part ends at this tick.
+func (d *Detector) test(list []*series, from, to int64) []verdictOn {
+	var alarms []verdictOn
+	for k := range scales {
+		p := partSeconds[k]
+		if to/p == from/p || to-from > p {
+			continue
+		}
+		if k == learnScale {
+			d.turnTide()
+		}
+		excess := d.config.MinShare * d.total.level * float64(parts*p)
+		units := map[*shape]float64{}
+		for _, s := range list {
+			if float64(s.window[k].sum) < excess {
+				continue
+			}
+			u, ok := units[s.shape]
+			if !ok {
+				u = d.unit(s.shape, k) * d.tide
+				if len(d.planned) > 0 {
+					u *= d.plannedFactor(s.caller)
+				}
+				units[s.shape] = u
+			}
+			if v, ok := d.testSeries(s, k, u, excess); ok {
+				alarms = append(alarms, v)
+			}
+		}
+		if k >= learnScale+1 && d.total.shape.known() {
+			v := d.total.excessTest(k, d.total.level*d.unit(d.total.shape, k)*d.plannedFactor(Any), 2.5)
+			if v.alarm {
+				alarms = append(alarms, v)
+			}
+		}
+	}
+	return alarms
+}
+
+// The ratio needed while a series, or the account, is not known well.
+const (
+	needFirstHour = 3.0
+	needFirstDay  = 2.5
+	newShare      = 0.5 // of the account's rate: what a new caller may take
+)
+
+func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn, bool) {
+	if d.total.learned < 5 {
+		return verdictOn{}, false // the first ten minutes of an account
+	}
+	e := s.level * unit
+	need := 0.0
+	switch {
+	case s.learned < 1:
+		// A new series has no usual rate. A new caller may take half of what
+		// the account sends; a new event of a known caller is judged with
+		// the caller.
+		if s.whole != nil || k > 1 {
+			return verdictOn{}, false
+		}
+		e = max(e, newShare*d.total.level*d.unit(d.total.shape, k))
+	case s.learned < 30 || d.total.learned < 30:
+		need = needFirstHour
+		if k > learnScale {
+			return verdictOn{}, false
+		}
+	case s.learned < 720 || !s.shape.known():
+		need = needFirstDay
+		if k > learnScale+1 {
+			return verdictOn{}, false
+		}
+	}
+	v := s.excessTest(k, e, need)
+	v.series = s
+	if !v.alarm || v.real-v.expected < least {
+		return v, false
+	}
+	if k < learnScale && s.learned > 0 {
+		// What a pause held back may come at once.
+		p := partSeconds[learnScale]
+		seconds := float64((parts-1)*p + (d.now-1)%p + 1)
+		e2 := s.level * s.shape.at(d.now-int64(seconds)/2) * seconds * d.tide
+		if float64(s.window[learnScale].sum)-e2 < 0.6*(v.real-v.expected) {
+			return v, false
+		}
+	}
+	return v, true
+}
+
+// turnTide measures how much more than usual everybody sends: the ratio that
+// two thirds of the callers pass. It stands in for a shape of the day not yet
+// known, and for days that no shape knows.
+func (d *Detector) turnTide() {
+	var ratios []float64
+	for _, c := range d.callers {
+		e := c.level * d.unit(c.shape, learnScale)
+		if c.learned > 0 && e >= 10 {
+			ratios = append(ratios, float64(c.window[learnScale].sum)/e)
+		}
+	}
+	d.tide = 1
+	if len(ratios) >= 3 {
+		slices.Sort(ratios)
+		d.tide = max(1, ratios[len(ratios)/3])
+	}
+}
+
+// turn ends parts, windows, hours and days, and learns from them.
+func (d *Detector) turn(list []*series, from, to int64) {
+	learn := to/partSeconds[learnScale]/parts != from/partSeconds[learnScale]/parts
+	for k := range scales {
+		p := partSeconds[k]
+		if to/p == from/p {
+			continue
+		}
+		whole := to-from <= p && to/(p*parts) != from/(p*parts)
+		d.turnWindow(&d.total, k, whole)
+		units := map[*shape]float64{}
+		for _, s := range list {
+			if whole && !s.frozen && s.learned > 30 && s.shape.known() && d.open == nil {
+				u, ok := units[s.shape]
+				if !ok {
+					u = d.unit(s.shape, k) * d.tide
+					units[s.shape] = u
+				}
+				s.window[k].learnScatter(s.level * u)
+			}
+			if k == learnScale && learn && !s.frozen {
+				s.learnLevel(d.unit(s.shape, k))
+				if s.learned == 1 && s.whole != nil && s.whole.learned > 1 && !s.whole.frozen {
+					s.whole.level += s.level // what is new is new for the whole, too
+				}
+			}
+			for range min((to/p - from/p), parts) {
+				s.window[k].turn()
+			}
+		}
+		if k == learnScale && learn && d.open == nil {
+			d.total.learnLevel(d.unit(d.total.shape, k))
+		}
+		for range min((to/p - from/p), parts) {
+			d.total.window[k].turn()
+		}
+	}
+	if d.open != nil {
+		d.total.shape.clean = false
+		for _, s := range list {
+			if s.frozen {
+				s.shape.clean = false
+			}
+		}
+	}
+	if to/secondsHour != from/secondsHour {
+		d.total.level *= d.total.shape.endHour(to, d.total.level)
+		scale := map[*shape]float64{}
+		for _, c := range d.callers {
+			scale[c.shape] = c.shape.endHour(to, c.level)
+		}
+		for _, s := range list {
+			s.level *= scale[s.shape]
+		}
+	}
+	if to/(24*secondsHour) != from/(24*secondsHour) {
+		d.total.turnDay()
+		for _, s := range list {
+			s.turnDay()
+		}
+	}
+}
+
+func (d *Detector) turnWindow(w *watch, k int, whole bool) {
+	if whole && d.open == nil && w.learned > 30 && w.shape.known() {
+		w.window[k].learnScatter(w.level * d.unit(w.shape, k))
+	}
+}
+
+// clearOld empties the slots of Top's rings that come next, turns the
+// payloads' generations, and forgets series idle for a week when room is
+// short.
+func (d *Detector) clearOld(list []*series, from, to int64) {
+	for i := from / 5; i < to/5 && i < from/5+14; i++ {
+		for _, s := range list {
+			s.recent[(i+2)%int64(len(s.recent))] = 0
+		}
+	}
+	if to/60 == from/60 {
+		return
+	}
+	for i := from / 60; i < to/60 && i < from/60+12; i++ {
+		for _, s := range list {
+			s.longer[(i+2)%int64(len(s.longer))] = 0
+		}
+	}
+	d.payloads.turn()
+	if len(list) > d.config.MaxSeries*9/10 && to-d.swept > secondsHour {
+		d.swept = to
+		d.rates.sweep(func(s *series) bool { return !s.frozen && to-s.active > secondsWeek })
+	}
+}
+
+// sortAlarms puts the greatest excess a second first.
+func sortAlarms(a []verdictOn) {
+	slices.SortFunc(a, func(a, b verdictOn) int {
+		return cmp.Compare((b.real-b.expected)/float64(partSeconds[b.scale]), (a.real-a.expected)/float64(partSeconds[a.scale]))
+	})
+}

@@ -1,0 +1,246 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// heldPublish is a publish on the shelf. Its fields are a stored format: other
+// releases read it, so they are only ever added to.
+type heldPublish struct {
+	App    string    `json:"app"`
+	Caller string    `json:"caller"`
+	At     time.Time `json:"at"`   // when it was answered
+	Body   []byte    `json:"body"` // as POST /apps/ID/events takes it, signed by nobody
+}
+
+// HeldStats count what happened to publishes that were held.
+type HeldStats struct {
+	Held     int64 // put on the shelf
+	Replaced int64 // of those, the ones that a newer one replaced, so that they were never sent
+	Sent     int64 // sent at their window's end
+	Again    int64 // of those, claimed before by a replica that died; they may have arrived twice
+	Expired  int64 // not sent: too old when they could have been
+	Dropped  int64 // not sent: Pusher refused them, or their app is gone
+	Unknown  int64 // sent, fate unknown: not repeated
+	NotHeld  int64 // sent at once, because the store did not take them
+}
+
+type heldCounts struct {
+	held, replaced, sent, again, expired, dropped, unknown, notHeld atomic.Int64
+}
+
+// Held reads the counters of held publishes.
+func (s *Stats) Held() HeldStats {
+	h := &s.heldCounts
+	return HeldStats{h.held.Load(), h.replaced.Load(), h.sent.Load(), h.again.Load(), h.expired.Load(), h.dropped.Load(), h.unknown.Load(), h.notHeld.Load()}
+}
+
+const (
+	// heldExpiry is how old a held publish may become: while the brake is on,
+	// Pusher is down or the budget spent, it waits; older news is no news.
+	heldExpiry = 10 * time.Minute
+	// claimFor is how long a replica may take to send what it claimed; it is
+	// longer than any upstream timeout. After it another replica sends.
+	claimFor = 30 * time.Second
+	// putTimeout bounds how long a caller waits for the store.
+	putTimeout = 2 * time.Second
+	// releaseEvery is how often the shelf is looked at. A window's end is late by
+	// that much at the most.
+	releaseEvery = 50 * time.Millisecond
+	releaseBatch = 256
+)
+
+// heldID is by what a newer publish replaces an older one: app, event, channels.
+func heldID(app string, p *pusher.Publish, group [2]uint64) string {
+	h := sha256.New()
+	for _, part := range [...][]byte{[]byte(app), p.Name} {
+		fmt.Fprintf(h, "%d:", len(part))
+		h.Write(part)
+	}
+	for _, ch := range p.Channels {
+		fmt.Fprintf(h, "%d:", len(ch))
+		h.Write(ch)
+	}
+	fmt.Fprintf(h, "%x", group)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:18])
+}
+
+// hold puts a conflated publish where it survives this process, before it is
+// answered. It reports false when that could not be had.
+func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
+	a, counts := pr.app, &p.stats.heldCounts
+	if a.Shelf == nil || it.publish == nil {
+		counts.notHeld.Add(1)
+		return false
+	}
+	rec, err := json.Marshal(heldPublish{App: a.ID, Caller: pr.caller.Name(), At: now, Body: pusher.AppendEvent(nil, it.publish)})
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+		defer cancel()
+		var replaced bool
+		if replaced, err = a.Shelf.Put(ctx, heldID(a.ID, it.publish, it.claim.Group), it.verdict.Due, rec); err == nil {
+			counts.held.Add(1)
+			if replaced {
+				counts.replaced.Add(1)
+			}
+			return true
+		}
+	}
+	counts.notHeld.Add(1)
+	if p.holdFails.CompareAndSwap(false, true) {
+		p.log.Warn("a publish could not be held for conflation and goes out at once, as do others until this is over", "app", a.ID, "err", err)
+	}
+	return false
+}
+
+// Release sends what an account's shelf holds when its windows end, its own and
+// what other replicas left, until ctx ends. One goroutine an account runs it.
+func (p *Proxy) Release(ctx context.Context, shelf *quota.Shelf) {
+	t := time.NewTicker(releaseEvery)
+	defer t.Stop()
+	var failing bool
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		for {
+			n, err := p.releaseDue(ctx, shelf)
+			if err != nil && !failing && ctx.Err() == nil {
+				p.log.Warn("held publishes cannot be read from the store; they stay there", "err", err)
+			}
+			failing = err != nil
+			if err == nil {
+				p.holdFails.Store(false)
+			}
+			if n < releaseBatch || ctx.Err() != nil {
+				break
+			}
+		}
+	}
+}
+
+// releaseDue sends one round of what is due.
+func (p *Proxy) releaseDue(ctx context.Context, shelf *quota.Shelf) (int, error) {
+	now := p.now()
+	call, cancel := context.WithTimeout(ctx, putTimeout)
+	claimed, err := shelf.Claim(call, now, now.Add(claimFor), releaseBatch)
+	cancel()
+	if err != nil || len(claimed) == 0 {
+		return 0, err
+	}
+	var mu sync.Mutex
+	var done, back []string
+	var all sync.WaitGroup
+	slots := make(chan struct{}, 32)
+	for _, c := range claimed {
+		slots <- struct{}{}
+		all.Go(func() {
+			defer func() { <-slots }()
+			over := p.releaseOne(c.Body, c.Again, now)
+			mu.Lock()
+			defer mu.Unlock()
+			if over {
+				done = append(done, c.Token)
+			} else {
+				back = append(back, c.Token)
+			}
+		})
+	}
+	all.Wait()
+	// Told to the store whether or not this process is ending: what was sent must
+	// not be sent again.
+	tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), putTimeout)
+	defer cancel()
+	if len(done) > 0 {
+		err = shelf.Settle(tell, done...)
+	}
+	if len(back) > 0 {
+		err = errors.Join(err, shelf.Return(tell, p.now().Add(time.Second), back...))
+	}
+	return len(claimed), err
+}
+
+// releaseOne sends one held publish. It reports false when it is to be tried
+// again: nothing went out, and it is not too old.
+func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
+	counts := &p.stats.heldCounts
+	var rec heldPublish
+	if err := json.Unmarshal(body, &rec); err != nil {
+		counts.dropped.Add(1)
+		p.log.Error("a held publish in the store cannot be read; it is dropped", "err", err)
+		return true
+	}
+	a := p.table.Load().apps[rec.App]
+	expired := now.Sub(rec.At) > heldExpiry
+	if a == nil {
+		if expired {
+			counts.dropped.Add(1)
+			p.log.Warn("a held publish is dropped: this guard has no such app any more", "app", rec.App, "held_at", rec.At)
+		}
+		return expired // another replica may have the app
+	}
+	j := p.jobs.Get().(*job)
+	defer func() {
+		if r := recover(); r != nil {
+			p.stats.panics.Add(1)
+			counts.unknown.Add(1)
+			p.log.Error("a held publish made pushguard panic; it is not tried again", "panic", r)
+			over = true
+			return
+		}
+		j.release()
+		p.jobs.Put(j)
+	}()
+	if err := j.query.Parse(nil); err != nil {
+		panic(err)
+	}
+	events, e := j.decoder.Events(rec.Body, &j.query, &a.Limits)
+	if e != nil {
+		counts.dropped.Add(1)
+		p.log.Warn("a held publish is dropped: the app's limits no longer allow it", "app", rec.App, "why", e.Text)
+		return true
+	}
+	pr := &principal{app: a, caller: a.Limiter.Caller(rec.Caller)}
+	j.open(pr, events)
+	it := &j.items[0]
+	it.claim.Late = true
+	if p.judge(j, pr, now) == 0 {
+		if expired {
+			counts.expired.Add(1)
+		}
+		return expired
+	}
+	got := p.send(j, pr, false, 1, outgoing{method: "POST", path: a.eventsPath, query: &j.query, body: rec.Body}, now)
+	switch {
+	case got.fate == limiter.Delivered:
+		counts.sent.Add(1)
+		if again {
+			counts.again.Add(1)
+		}
+	case got.fate == limiter.NotSent || got.quotaSpent:
+		if expired {
+			counts.expired.Add(1)
+		}
+		return expired
+	case got.fate == limiter.Unknown:
+		counts.unknown.Add(1)
+	default:
+		counts.dropped.Add(1)
+		p.log.Warn("Pusher refused a held publish; it is dropped", "app", rec.App, "status", got.status)
+	}
+	return true
+}

@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// eventually waits for a condition, at most ten seconds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("never came: " + what)
+		}
+		<-tick.C
+	}
+}
+
+func (r *rig) dataOf(event string) (all []string) {
+	for _, e := range r.sim.Events(100_000) {
+		if e.Name == event {
+			all = append(all, e.Data)
+		}
+	}
+	return all
+}
+
+func conflating(window time.Duration) limiter.Policy {
+	return policyOf(limiter.Rule{Match: limiter.Match{Event: []string{"news"}}, Conflate: window})
+}
+
+func TestOfABurstTheFirstAndTheNewestGoOut(t *testing.T) {
+	r := newRig(t, rigConfig{policy: conflating(300 * time.Millisecond), release: true})
+	want(t, r.publish("news", "c", "1"), 200, "sent")
+	for _, data := range []string{"2", "3", "4"} {
+		got := r.publish("news", "c", data)
+		want(t, got, 200, "conflated")
+		if got.body != "{}" {
+			t.Errorf("body %q", got.body)
+		}
+	}
+	want(t, r.publish("other", "c", "x"), 200, "sent")
+	eventually(t, "the newest value", func() bool { return len(r.dataOf("news")) == 2 })
+	if got := fmt.Sprint(r.dataOf("news")); got != "[1 4]" {
+		t.Errorf("arrived %s, want the first and the newest", got)
+	}
+	if st := r.proxy.Stats().Held(); st.Held != 3 || st.Replaced != 2 || st.Sent != 1 {
+		t.Errorf("counted %+v", st)
+	}
+	eventually(t, "an empty shelf", func() bool {
+		waiting, claimed, err := r.shelf.Count(t.Context())
+		return err == nil && waiting+claimed == 0
+	})
+	r.agree()
+}
+
+// A replica answers 200 and dies. Another one, on the same store, sends.
+func TestWhatWasHeldOutlivesItsReplica(t *testing.T) {
+	dying := newRig(t, rigConfig{policy: conflating(200 * time.Millisecond)}) // never releases
+	dying.publish("news", "c", "1")
+	want(t, dying.publish("news", "c", "2"), 200, "conflated")
+	heir := newRig(t, rigConfig{policy: conflating(200 * time.Millisecond), release: true, store: dying.store, simulator: dying.sim})
+	eventually(t, "the held publish from the other replica", func() bool { return len(heir.dataOf("news")) == 2 })
+}
+
+// Four replicas release at the same time; each held publish goes out once.
+func TestOneReplicaSendsWhatIsHeld(t *testing.T) {
+	first := newRig(t, rigConfig{policy: conflating(250 * time.Millisecond), release: true})
+	rigs := []*rig{first}
+	for range 3 {
+		rigs = append(rigs, newRig(t, rigConfig{policy: conflating(250 * time.Millisecond), release: true, store: first.store, simulator: first.sim}))
+	}
+	const channels = 40
+	var all sync.WaitGroup
+	for ch := range channels {
+		all.Go(func() {
+			for n := range 4 {
+				rigs[0].publish("news", fmt.Sprint("c", ch), fmt.Sprint(n))
+			}
+		})
+	}
+	all.Wait()
+	eventually(t, "all newest values", func() bool {
+		var sent int64
+		for _, r := range rigs {
+			sent += r.proxy.Stats().Held().Sent
+		}
+		waiting, claimed, err := first.shelf.Count(t.Context())
+		return sent >= channels && err == nil && waiting+claimed == 0
+	})
+	byChannel := map[string][]string{}
+	for _, e := range first.sim.Events(10_000) {
+		byChannel[e.Channels[0]] = append(byChannel[e.Channels[0]], e.Data)
+	}
+	for ch, data := range byChannel {
+		if last := data[len(data)-1]; last != "3" {
+			t.Errorf("%s: the newest value never went out: %v", ch, data)
+		}
+		seen := map[string]bool{}
+		for _, d := range data {
+			if seen[d] {
+				t.Errorf("%s: %s went out twice: %v", ch, d, data)
+			}
+			seen[d] = true
+		}
+	}
+}
+
+func TestABrakeKeepsWhatIsHeldUntilItIsLifted(t *testing.T) {
+	r := newRig(t, rigConfig{policy: conflating(100 * time.Millisecond), release: true})
+	r.publish("news", "c", "1")
+	want(t, r.publish("news", "c", "2"), 200, "conflated")
+	if err := r.ledger.SetBrake(t.Context(), time.Now(), &quota.Brake{Allow: "none", Reason: "x", By: "y", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a release that the brake held back", func() bool {
+		waiting, claimed, err := r.shelf.Count(t.Context())
+		return err == nil && waiting+claimed == 1 && len(r.dataOf("news")) == 1
+	})
+	if err := r.ledger.LiftBrake(t.Context(), time.Now(), "y", ""); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the held publish", func() bool { return len(r.dataOf("news")) == 2 })
+}
+
+func TestOldNewsIsNoNews(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	rec := func(at time.Time) []byte {
+		b, err := json.Marshal(heldPublish{App: "7", Caller: "care-api", At: at, Body: []byte(eventBody("news", "c", "d"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if err := r.ledger.SetBrake(t.Context(), time.Now(), &quota.Brake{Allow: "none", Reason: "x", By: "y", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	if r.proxy.releaseOne(rec(now), false, now) {
+		t.Error("a fresh publish was given up because of the brake")
+	}
+	if !r.proxy.releaseOne(rec(now.Add(-heldExpiry-time.Second)), false, now) || r.proxy.Stats().Held().Expired != 1 {
+		t.Error("an old publish waits on")
+	}
+	if !r.proxy.releaseOne([]byte("rubbish"), false, now) || r.proxy.Stats().Held().Dropped != 1 {
+		t.Error("what cannot be read waits for ever")
+	}
+	if n := r.sim.Stats().Events; n != 0 {
+		t.Errorf("%d events went out under the brake", n)
+	}
+}
+
+func TestWhatCannotBeHeldGoesOutAtOnce(t *testing.T) {
+	r := newRig(t, rigConfig{policy: conflating(time.Hour)})
+	r.app.Shelf = nil
+	r.publish("news", "c", "1")
+	want(t, r.publish("news", "c", "2"), 200, "sent")
+	if st := r.proxy.Stats().Held(); st.NotHeld != 1 || r.sim.Stats().Events != 2 {
+		t.Errorf("%+v, %d events", st, r.sim.Stats().Events)
+	}
+}
+
+func TestHeldIDsTellApart(t *testing.T) {
+	p := func(event string, channels ...string) *pusher.Publish {
+		p := &pusher.Publish{Name: []byte(event)}
+		for _, c := range channels {
+			p.Channels = append(p.Channels, []byte(c))
+		}
+		return p
+	}
+	seen := map[string]string{}
+	for _, c := range []struct {
+		what, app string
+		p         *pusher.Publish
+		group     [2]uint64
+	}{
+		{"plain", "1", p("e", "c"), [2]uint64{}}, {"app", "2", p("e", "c"), [2]uint64{}}, {"event", "1", p("f", "c"), [2]uint64{}},
+		{"channel", "1", p("e", "d"), [2]uint64{}}, {"two channels", "1", p("e", "c", "d"), [2]uint64{}},
+		{"glued", "1", p("ec"), [2]uint64{}}, {"glued 2", "1", p("e", "cd"), [2]uint64{}}, {"group", "1", p("e", "c"), [2]uint64{1}},
+	} {
+		id := heldID(c.app, c.p, c.group)
+		if other, twice := seen[id]; twice {
+			t.Errorf("%s and %s have the same id", c.what, other)
+		}
+		seen[id] = c.what
+	}
+}

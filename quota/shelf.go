@@ -1,0 +1,121 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
+)
+
+// Shelf keeps publishes that were answered and wait to be sent, in the store, for all replicas of one account: the
+// newest of an id replaces the one before, and one replica at a time may send it. Safe for concurrent use.
+//
+// Puts that come at the same moment share one round trip, and with the embedded store one fsync.
+type Shelf struct {
+	st      *store.Store
+	account string
+	most    int
+	puts    chan put
+}
+
+// ShelfMost is how many publishes an account can hold at once; beyond that they are not held.
+const ShelfMost = 100_000
+
+// ErrShelfFull says that an account holds as many publishes as it may.
+var ErrShelfFull = errors.New("the account holds as many publishes as it may")
+
+type put struct {
+	item store.Held
+	done chan putDone
+}
+
+type putDone struct {
+	replaced bool
+	err      error
+}
+
+// Shelf is the account's shelf. Run must run for Put to return.
+func (l *Ledger) Shelf() *Shelf {
+	return &Shelf{st: l.st, account: l.cfg.Load().Account, most: ShelfMost, puts: make(chan put, 1024)}
+}
+
+// maxPuts bounds one round trip.
+const maxPuts = 256
+
+// Run carries puts to the store until ctx ends.
+func (s *Shelf) Run(ctx context.Context) {
+	for {
+		var batch []put
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-s.puts:
+			batch = append(batch, p)
+		}
+		for more := true; more && len(batch) < maxPuts; {
+			select {
+			case p := <-s.puts:
+				batch = append(batch, p)
+			default:
+				more = false
+			}
+		}
+		s.carry(ctx, batch)
+	}
+}
+
+func (s *Shelf) carry(ctx context.Context, batch []put) {
+	items := make([]store.Held, len(batch))
+	for i, p := range batch {
+		items[i] = p.item
+	}
+	as, err := s.st.Hold(context.WithoutCancel(ctx), s.account, s.most, items)
+	for i, p := range batch {
+		d := putDone{err: err}
+		if err == nil {
+			d.replaced = as[i] == store.Replaced
+			if as[i] == store.NoRoom {
+				d.err = ErrShelfFull
+			}
+		}
+		p.done <- d
+	}
+}
+
+// Put holds body under id until due, and returns when it survives this process. It reports whether it replaced an
+// older one, which then is never sent. After an error nothing was promised; it may be held all the same.
+func (s *Shelf) Put(ctx context.Context, id string, due time.Time, body []byte) (replaced bool, err error) {
+	p := put{store.Held{ID: id, Due: due, Body: body}, make(chan putDone, 1)}
+	select {
+	case s.puts <- p:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	select {
+	case d := <-p.done:
+		return d.replaced, d.err
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}
+
+// Claim takes up to limit publishes that are due at now, for this caller alone until until.
+func (s *Shelf) Claim(ctx context.Context, now, until time.Time, limit int) ([]store.Claimed, error) {
+	return s.st.ClaimHeld(ctx, s.account, now, until, limit)
+}
+
+// Settle forgets what was claimed.
+func (s *Shelf) Settle(ctx context.Context, tokens ...string) error {
+	return s.st.SettleHeld(ctx, s.account, tokens)
+}
+
+// Return gives claimed publishes back, to be claimed again from due on.
+func (s *Shelf) Return(ctx context.Context, due time.Time, tokens ...string) error {
+	return s.st.ReturnHeld(ctx, s.account, due, tokens)
+}
+
+// Count counts what waits and what is claimed.
+func (s *Shelf) Count(ctx context.Context) (waiting, claimed int64, err error) {
+	return s.st.CountHeld(ctx, s.account)
+}

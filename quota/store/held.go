@@ -1,0 +1,115 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"fmt"
+	"time"
+)
+
+//go:embed lua/held.lua
+var luaHeld string
+
+var heldScript = script(luaHeld)
+
+// Held is a publish that was answered and is not sent yet.
+type Held struct {
+	ID   string // what a newer one replaces it by; without a line break
+	Due  time.Time
+	Body []byte
+}
+
+// HeldAs says what became of a Held.
+type HeldAs byte
+
+// What Hold answers for each item.
+const (
+	NoRoom   HeldAs = '0' // the account holds as many as it may; nothing is kept
+	Kept     HeldAs = '1'
+	Replaced HeldAs = '2' // an older one of the same id is forgotten; its due time stays
+)
+
+// Claimed is a held publish that this caller alone may send until the claim ends.
+type Claimed struct {
+	Token string
+	ID    string
+	Body  []byte
+	// Again: another replica claimed it before and never said what became of it.
+	Again bool
+}
+
+// Hold keeps items, at most most of an account, and returns when they survive a crash as well as anything in this
+// store does.
+func (s *Store) Hold(ctx context.Context, account string, most int, items []Held) ([]HeldAs, error) {
+	args := make([]any, 0, 2+3*len(items))
+	args = append(args, "hold", most)
+	for _, h := range items {
+		args = append(args, h.ID, h.Due.UnixMilli(), h.Body)
+	}
+	res, err := s.run(ctx, heldScript, heldKeys(account), args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(res) != len(items) {
+		return nil, fmt.Errorf("the store answered for %d held publishes of %d", len(res), len(items))
+	}
+	out := make([]HeldAs, len(res))
+	for i, r := range res {
+		out[i] = HeldAs(r[0])
+	}
+	return out, nil
+}
+
+// ClaimHeld takes up to limit publishes that are due at now. Whoever claims settles or returns each before until;
+// what is not settled by then can be claimed again.
+func (s *Store) ClaimHeld(ctx context.Context, account string, now, until time.Time, limit int) ([]Claimed, error) {
+	res, err := s.run(ctx, heldScript, heldKeys(account), "claim", now.UnixMilli(), until.UnixMilli(), limit, rand.Text()[:16]+".")
+	if err != nil {
+		return nil, err
+	}
+	if len(res)%3 != 0 {
+		return nil, fmt.Errorf("the store answered %d parts for claimed publishes", len(res))
+	}
+	out := make([]Claimed, 0, len(res)/3)
+	for i := 0; i < len(res); i += 3 {
+		id, body, _ := bytes.Cut([]byte(res[i+2]), []byte("\n"))
+		out = append(out, Claimed{Token: res[i], Again: res[i+1] == "1", ID: string(id), Body: body})
+	}
+	return out, nil
+}
+
+// SettleHeld forgets claimed publishes: they were sent, or never will be.
+func (s *Store) SettleHeld(ctx context.Context, account string, tokens []string) error {
+	args := []any{"settle"}
+	for _, t := range tokens {
+		args = append(args, t)
+	}
+	_, err := s.run(ctx, heldScript, heldKeys(account), args...)
+	return err
+}
+
+// ReturnHeld gives claimed publishes back, due at due, unless a newer one was held meanwhile.
+func (s *Store) ReturnHeld(ctx context.Context, account string, due time.Time, tokens []string) error {
+	args := []any{"return", due.UnixMilli()}
+	for _, t := range tokens {
+		args = append(args, t)
+	}
+	_, err := s.run(ctx, heldScript, heldKeys(account), args...)
+	return err
+}
+
+// CountHeld counts what waits and what is claimed.
+func (s *Store) CountHeld(ctx context.Context, account string) (waiting, claimed int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	keys := heldKeys(account)
+	if waiting, err = s.rdb.ZCard(ctx, keys[0]).Result(); err != nil {
+		return 0, 0, explain(err)
+	}
+	if claimed, err = s.rdb.ZCard(ctx, keys[2]).Result(); err != nil {
+		return 0, 0, explain(err)
+	}
+	return waiting, claimed, nil
+}

@@ -33,6 +33,9 @@ type App struct {
 	Billing pusher.Billing
 	Limits  pusher.Limits
 
+	// Observe, if set, is told of every publish as it was offered, whatever
+	// becomes of it. It runs on the hot path and keeps none of its arguments.
+	Observe func(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64)
 	// Shelf keeps what rules conflate until their windows end; nil conflates
 	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
 	Shelf *quota.Shelf

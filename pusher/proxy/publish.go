@@ -64,7 +64,7 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 			Size:     len(ev.Data),
 			Cost:     a.price(ev, channels, a.deliveries(channels, len(ev.SocketID) > 0), shareOf(i)),
 		}
-		if c.Rule.WantsDigest() {
+		if a.Observe != nil || c.Rule.WantsDigest() {
 			c.Digest = a.seed.Digest(ev)
 		}
 		j.items = append(j.items, item{publish: ev, claim: c})
@@ -91,6 +91,11 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 		it := &j.items[i]
 		if it.state != toJudge {
 			continue
+		}
+		if pr.app.Observe != nil && !it.claim.Late && !it.observed {
+			it.observed = true
+			c := &it.claim
+			pr.app.Observe(now, pr.app.ID, c.Caller.Name(), c.Event, c.Channels, c.Digest[0], c.Cost)
 		}
 		it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
 		switch {

@@ -31,11 +31,12 @@ type job struct {
 
 // item is one event of a request on its way through judgement and sending.
 type item struct {
-	publish *pusher.Publish
-	claim   limiter.Claim
-	verdict limiter.Verdict
-	state   itemState
-	info    []byte // the object Pusher answered for it, when info was asked
+	publish  *pusher.Publish
+	claim    limiter.Claim
+	verdict  limiter.Verdict
+	state    itemState
+	observed bool   // it was counted as offered
+	info     []byte // the object Pusher answered for it, when info was asked
 	// deliveries is how many subscribers Pusher counted, where it said so.
 	deliveries int64
 	counted    bool

@@ -52,6 +52,9 @@ type folder struct {
 	flying  map[uint64]int // lanes of calls in flight
 	waiting map[uint64]int // lanes in the queue
 	blocked map[uint64]struct{}
+	behind  map[uint64]struct{} // scratch of pick
+	named   map[uint64]struct{} // likewise
+	picks   [2][]int            // likewise
 
 	publishes, sent, splits atomic.Int64
 }
@@ -65,6 +68,7 @@ type waiter struct {
 	since   time.Time // when it joined the line
 	lanes   []uint64
 	same    uint64 // hash of what must be equal to share a publish to several channels
+	channel uint64 // hash of its one channel
 	got     answer
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
@@ -84,7 +88,8 @@ func newFolder(a *App, cfg FoldConfig) *folder {
 	cfg.Channels = or(cfg.Channels, or(a.Limits.Channels, 100))
 	cfg.Calls = or(cfg.Calls, 64)
 	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(),
-		flying: map[uint64]int{}, waiting: map[uint64]int{}, blocked: map[uint64]struct{}{}}
+		flying: map[uint64]int{}, waiting: map[uint64]int{},
+		blocked: map[uint64]struct{}{}, behind: map[uint64]struct{}{}, named: map[uint64]struct{}{}}
 	f.timer = time.AfterFunc(time.Hour, f.windowEnds)
 	f.timer.Stop()
 	return f
@@ -133,6 +138,7 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 			h.WriteByte(0)
 		}
 		w.same = h.Sum64()
+		w.channel = maphash.Bytes(f.seed, p.Channels[0])
 	}
 
 	f.mu.Lock()
@@ -330,10 +336,13 @@ func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
 	if head.publish == nil {
 		return nil, bearsCall, true
 	}
-	picks = f.pick(i, f.cfg.Channels, func(w *waiter) bool { return sameButChannel(head, w) }, true)
+	picks = f.pick(f.picks[0][:0], i, f.cfg.Channels, sharesTrigger)
+	f.picks[0] = picks
 	kind, full = sharesTrigger, len(picks)+1 >= f.cfg.Channels
 	if len(picks) == 0 || f.app.Billing.MultiChannelPerChannel {
-		if batch := f.pick(i, f.cfg.Batch, func(*waiter) bool { return true }, false); len(batch) > len(picks) {
+		batch := f.pick(f.picks[1][:0], i, f.cfg.Batch, sharesBatch)
+		f.picks[1] = batch
+		if len(batch) > len(picks) {
 			picks, kind = batch, sharesBatch
 			full = len(picks)+1 >= f.cfg.Batch
 		}
@@ -344,35 +353,31 @@ func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
 	return picks, kind, full
 }
 
-// pick finds up to most-1 companions for the i-th waiter, none of which would
-// overtake another of its lane.
-func (f *folder) pick(i, most int, fits func(*waiter) bool, distinctChannels bool) (picks []int) {
+// pick finds up to most-1 companions for the i-th waiter in a call of a kind,
+// none of which would overtake another of its lane.
+func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
 	head := f.queue[i]
-	behind := make(map[uint64]struct{}, 8)
+	clear(f.behind)
 	for l := range f.blocked {
-		behind[l] = struct{}{}
+		f.behind[l] = struct{}{}
 	}
-	var channels map[string]struct{}
-	if distinctChannels {
-		channels = map[string]struct{}{string(head.publish.Channels[0]): {}}
-	}
+	clear(f.named)
+	f.named[head.channel] = struct{}{}
 	for at := i + 1; at < len(f.queue) && len(picks)+1 < most; at++ {
 		w := f.queue[at]
 		if w == nil {
 			continue
 		}
-		ok := w.publish != nil && fits(w) && !f.stuck(w, behind)
-		if ok && distinctChannels {
-			_, twice := channels[string(w.publish.Channels[0])]
-			ok = !twice
+		ok := w.publish != nil && !f.stuck(w, f.behind)
+		if ok && kind == sharesTrigger {
+			_, twice := f.named[w.channel] // a channel is named once; a hash that says so wrongly costs a call, no more
+			ok = !twice && sameButChannel(head, w)
 		}
 		if !ok {
-			f.block(w, behind)
+			f.block(w, f.behind)
 			continue
 		}
-		if distinctChannels {
-			channels[string(w.publish.Channels[0])] = struct{}{}
-		}
+		f.named[w.channel] = struct{}{}
 		picks = append(picks, at)
 	}
 	return picks
@@ -400,10 +405,11 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	if kind == sharesTrigger {
 		out.path = f.app.eventsPath
 		merged := *leader.publish
-		merged.Channels = make([][]byte, len(group))
-		for i, w := range group {
-			merged.Channels[i] = w.publish.Channels[0]
+		j.merged = j.merged[:0]
+		for _, w := range group {
+			j.merged = append(j.merged, w.publish.Channels[0])
 		}
+		merged.Channels = j.merged
 		b = pusher.AppendEvent(b, &merged)
 	} else {
 		out.path = f.app.batchPath
@@ -440,9 +446,10 @@ var emptyObject = []byte("{}")
 // share gives every publish of a group its own answer out of the call's.
 func (f *folder) share(group []*waiter, kind sharing, got answer) {
 	own := got
-	own.body, own.contentType = bytes.Clone(got.body), bytes.Clone(got.contentType)
 	if got.fate == limiter.Delivered {
 		own.body, own.contentType = emptyObject, nil
+	} else { // the leader's memory, which the others outlive
+		own.body, own.contentType = bytes.Clone(got.body), bytes.Clone(got.contentType)
 	}
 	for i, w := range group {
 		w.got = own

@@ -268,7 +268,7 @@ func BenchmarkFoldForm(b *testing.B) {
 			f := newFolder(a, FoldConfig{})
 			ws := make([]*waiter, 64)
 			for i := range ws {
-				ws[i] = &waiter{publish: &pusher.Publish{Name: []byte("e"), Data: []byte("d"), Channels: [][]byte{fmt.Appendf(nil, "c%d", i)}, Raw: []byte("{}")}, lanes: []uint64{uint64(i)}}
+				ws[i] = &waiter{publish: &pusher.Publish{Name: []byte("e"), Data: []byte("d"), Channels: [][]byte{fmt.Appendf(nil, "c%d", i)}, Raw: []byte("{}")}, lanes: []uint64{uint64(i)}, channel: uint64(i)}
 				if !same {
 					ws[i].same = uint64(i)
 				}
@@ -345,6 +345,7 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 				if rapid.IntRange(0, 4).Draw(t, "alone") > 0 {
 					same := rapid.Uint64Range(1, 2).Draw(t, "same")
 					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, lane)}}, same
+					w.channel = lane
 				} else {
 					w.lanes = append(w.lanes, rapid.Uint64Range(5, 6).Draw(t, "second"))
 				}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"github.com/valyala/fasthttp"
 
@@ -19,6 +20,17 @@ const (
 	headerWould   = "Pushguard-Would"
 	headerRetry   = "Retry-After"
 )
+
+// The same as bytes in their canonical form, which saves fasthttp from bringing
+// them into it on every answer.
+var (
+	headerOutcomeBytes = []byte(headerOutcome)
+	headerReasonBytes  = []byte(headerReason)
+)
+
+func setCanonical(h *fasthttp.ResponseHeader, key []byte, value string) {
+	h.SetCanonical(key, unsafe.Slice(unsafe.StringData(value), len(value)))
+}
 
 // outcomeRefused marks what Pusher does not take whatever the guard thinks of
 // it: what it would refuse (a bad signature, a malformed body) and so never came
@@ -64,8 +76,8 @@ func refuse(ctx *fasthttp.RequestCtx, status int, reason, text string) {
 	ctx.Response.SetStatusCode(status)
 	h := &ctx.Response.Header
 	h.SetContentTypeBytes(contentPlain)
-	h.Set(headerOutcome, outcomeRefused)
-	h.Set(headerReason, reason)
+	setCanonical(h, headerOutcomeBytes, outcomeRefused)
+	setCanonical(h, headerReasonBytes, reason)
 	ctx.Response.SetBodyString(text)
 }
 
@@ -133,7 +145,7 @@ func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, b
 	ctx.Response.SetBody(j.body)
 	setOutcomes(ctx, j, uniform)
 	if worst.verdict.Outcome != limiter.Sent {
-		h.Set(headerReason, worst.verdict.Reason.String())
+		setCanonical(h, headerReasonBytes, worst.verdict.Reason.String())
 		if status(&worst.verdict) != fasthttp.StatusOK {
 			setRetryAfter(ctx, worst.verdict.RetryAfter)
 		}
@@ -153,8 +165,8 @@ func answerUpstream(ctx *fasthttp.RequestCtx, got answer) {
 		ctx.Response.SetStatusCode(got.status)
 		h := &ctx.Response.Header
 		h.SetContentTypeBytes(contentPlain)
-		h.Set(headerOutcome, got.outcome.String())
-		h.Set(headerReason, got.word)
+		setCanonical(h, headerOutcomeBytes, got.outcome.String())
+		setCanonical(h, headerReasonBytes, got.word)
 		setRetryAfter(ctx, got.retryAfter)
 		ctx.Response.SetBodyString(sentence(got))
 		return
@@ -166,10 +178,10 @@ func answerUpstream(ctx *fasthttp.RequestCtx, got answer) {
 	} else {
 		h.SetContentTypeBytes(contentJSON)
 	}
-	h.Set(headerOutcome, limiter.Sent.String())
+	setCanonical(h, headerOutcomeBytes, limiter.Sent.String())
 	if got.fate == limiter.Refused {
-		h.Set(headerOutcome, outcomeRefused)
-		h.Set(headerReason, got.word)
+		setCanonical(h, headerOutcomeBytes, outcomeRefused)
+		setCanonical(h, headerReasonBytes, got.word)
 	}
 	ctx.Response.SetBody(got.body)
 }
@@ -190,7 +202,7 @@ func observed(ctx *fasthttp.RequestCtx, j *job) {
 func setOutcomes(ctx *fasthttp.RequestCtx, j *job, uniform bool) {
 	h := &ctx.Response.Header
 	if uniform {
-		h.Set(headerOutcome, j.items[0].verdict.Outcome.String())
+		setCanonical(h, headerOutcomeBytes, j.items[0].verdict.Outcome.String())
 		return
 	}
 	b := j.outcome[:0]
@@ -210,8 +222,8 @@ func (p *Proxy) answerHeldBack(ctx *fasthttp.RequestCtx, j *job, pr *principal, 
 	s := status(v)
 	ctx.Response.SetStatusCode(s)
 	h := &ctx.Response.Header
-	h.Set(headerOutcome, v.Outcome.String())
-	h.Set(headerReason, v.Reason.String())
+	setCanonical(h, headerOutcomeBytes, v.Outcome.String())
+	setCanonical(h, headerReasonBytes, v.Reason.String())
 	setRetryAfter(ctx, v.RetryAfter)
 	if s == fasthttp.StatusOK {
 		h.SetContentTypeBytes(contentJSON)
@@ -263,34 +275,39 @@ func appendAccepted(b []byte, j *job, batch bool) []byte {
 func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte {
 	v, a := &it.verdict, pr.app
 	who := it.claim.Caller.Name()
-	after := func(b []byte) []byte {
-		if v.RetryAfter > 0 {
-			b = fmt.Appendf(b, "; try again in %s", v.RetryAfter.Round(time.Millisecond))
-		}
-		return append(b, '.')
-	}
 	switch v.Outcome {
-	case limiter.Throttled:
+	case limiter.Throttled: // the refusal that comes in floods: without fmt
 		switch v.Reason {
 		case limiter.ChannelRate:
 			ch := ""
 			if v.Channel >= 0 && v.Channel < len(it.claim.Channels) {
 				ch = it.claim.Channels[v.Channel]
 			}
-			b = fmt.Appendf(b, "rate limit: channel %q got more publishes than rule %q allows it", ch, it.claim.Rule.Name())
+			b = strconv.AppendQuote(append(b, "rate limit: channel "...), ch)
+			b = strconv.AppendQuote(append(b, " got more publishes than rule "...), it.claim.Rule.Name())
+			b = append(b, " allows it"...)
 		case limiter.EventRate:
-			b = fmt.Appendf(b, "rate limit: event %q comes more often than rule %q allows", it.claim.Event, it.claim.Rule.Name())
+			b = strconv.AppendQuote(append(b, "rate limit: event "...), it.claim.Event)
+			b = strconv.AppendQuote(append(b, " comes more often than rule "...), it.claim.Rule.Name())
+			b = append(b, " allows"...)
 		case limiter.CallerRate:
-			b = fmt.Appendf(b, "rate limit: caller %q sends faster than it may", who)
+			b = strconv.AppendQuote(append(b, "rate limit: caller "...), who)
+			b = append(b, " sends faster than it may"...)
 		case limiter.AppRate:
-			b = fmt.Appendf(b, "rate limit: app %s sends faster than it may", a.ID)
+			b = append(append(append(b, "rate limit: app "...), a.ID...), " sends faster than it may"...)
 		default:
-			b = fmt.Appendf(b, "rate limit: more publishes match rule %q than it allows", it.claim.Rule.Name())
+			b = strconv.AppendQuote(append(b, "rate limit: more publishes match rule "...), it.claim.Rule.Name())
+			b = append(b, " than it allows"...)
 		}
-		return after(b)
+		if v.RetryAfter > 0 {
+			b = append(b, "; try again in "...)
+			b = strconv.AppendFloat(b, float64(v.RetryAfter.Round(time.Millisecond))/1e9, 'f', -1, 64)
+			b = append(b, " s"...)
+		}
+		return append(b, '.')
 	case limiter.Contained:
 		b = fmt.Appendf(b, "contained: caller %q with event %q is the culprit of an open incident and is held to its usual rate", who, it.claim.Event)
-		return after(b)
+		return append(b, '.')
 	case limiter.Braked:
 		brake := a.Ledger.CurrentBrake(now)
 		if brake == nil {

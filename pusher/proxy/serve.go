@@ -27,6 +27,7 @@ type job struct {
 	req      fasthttp.Request
 	resp     fasthttp.Response
 	wait     waiter
+	merged   [][]byte // the channels of a publish that carries several waiters'
 }
 
 // item is one event of a request on its way through judgement and sending.
@@ -61,6 +62,7 @@ func (j *job) release() {
 	clear(j.items[:cap(j.items)])
 	clear(j.channels[:cap(j.channels)])
 	j.items, j.channels = j.items[:0], j.channels[:0]
+	clear(j.merged)
 	j.req.Reset()
 	j.resp.Reset()
 	j.wait.release()

@@ -86,6 +86,9 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 	}
 	b := l.openBook(now)
 	err := l.exchange(ctx, now, b, false)
+	if err == nil {
+		err = l.prepare(ctx, now, b)
+	}
 	for day, old := range l.books {
 		if old == b || err != nil {
 			continue
@@ -102,6 +105,7 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 		if leave && err == nil {
 			delete(l.books, day)
 			l.prev.CompareAndSwap(old, nil)
+			l.next.CompareAndSwap(old, nil)
 		}
 	}
 	return err
@@ -113,9 +117,8 @@ func (b *book) changed() bool {
 	return p.holds(Critical) > 0 || p.spent.Load() != p.sent.Spent || p.over.Load() != p.sent.Over
 }
 
-// openBook makes the book of now's day the current one.
-func (l *Ledger) openBook(now time.Time) *book {
-	day := DayOf(now)
+// bookOf is the book of a day, made if need be, with a pot for every share.
+func (l *Ledger) bookOf(day Day) *book {
 	b := l.books[day]
 	if b == nil {
 		l.bookCount++
@@ -125,12 +128,29 @@ func (l *Ledger) openBook(now time.Time) *book {
 			b.epoch = cur.epoch
 		}
 		l.books[day] = b
+		l.allowAlone(b.plan)
 	}
-	b.closing = false
 	for caller, s := range *l.shares.Load() {
 		if b.shares[caller] == nil && s.ppm.Load() > 0 {
 			b.shares[caller] = &pot{name: caller, day: day}
+			l.allowAlone(b.shares[caller])
 		}
+	}
+	b.closing = false
+	return b
+}
+
+// allowAlone sets what a pot may lend that begins while the store is out of reach.
+func (l *Ledger) allowAlone(p *pot) {
+	if v := l.view.Load(); !v.up && v.err != "" {
+		p.allow(l.limits(l.cfg.Load(), p), 0, v.replicas)
+	}
+}
+
+// openBook makes the book of now's day the current one.
+func (l *Ledger) openBook(now time.Time) *book {
+	b := l.bookOf(DayOf(now))
+	for caller, s := range *l.shares.Load() {
 		if p := b.shares[caller]; p != nil && s.cur.Load() != p {
 			s.prev.Store(s.cur.Load())
 			s.cur.Store(p)
@@ -143,19 +163,43 @@ func (l *Ledger) openBook(now time.Time) *book {
 	return b
 }
 
-// openLocal opens today's book while the store is out of reach: its lease is empty.
+// dayAhead is how long before midnight a lease of the next day is taken, so that its first publishes find one.
+const dayAhead = 2 * time.Second
+
+// prepare takes a first lease of the day that is about to begin.
+func (l *Ledger) prepare(ctx context.Context, now time.Time, today *book) error {
+	next := DayOf(now.Add(dayAhead))
+	if next == today.day {
+		return nil
+	}
+	b := l.bookOf(next)
+	if b.acked() > 0 {
+		return nil
+	}
+	// It begins with today's demand.
+	b.plan.rate = today.plan.rate
+	for caller, p := range b.shares {
+		if t := today.shares[caller]; t != nil {
+			p.rate = t.rate
+		}
+	}
+	if err := l.exchange(ctx, now, b, false); err != nil {
+		return err
+	}
+	for caller, s := range *l.shares.Load() {
+		s.next.Store(b.shares[caller])
+	}
+	l.next.Store(b)
+	return nil
+}
+
+// openLocal opens the book of now's day without the store; its lease is empty. A flight under way opens it as well.
 func (l *Ledger) openLocal(now time.Time) {
-	l.exclusive(context.Background(), func(context.Context) error {
+	ctx, cancel := context.WithTimeout(context.Background(), pause)
+	defer cancel()
+	l.exclusive(ctx, func(context.Context) error {
 		if !l.closed.Load() {
-			b := l.openBook(now)
-			cfg := l.cfg.Load()
-			v := l.view.Load()
-			if b.acked() == 0 {
-				b.plan.allow(l.limits(cfg, ""), 0, v.replicas)
-				for caller, p := range b.shares {
-					p.allow(l.limits(cfg, caller), 0, v.replicas)
-				}
-			}
+			l.openBook(now)
 		}
 		return nil
 	})
@@ -171,19 +215,21 @@ func (t *pot) allow(limits store.Counts, taken int64, replicas int) {
 }
 
 // limits is how far each class may fill a pot.
-func (l *Ledger) limits(cfg *Config, caller string) store.Counts {
+func (l *Ledger) limits(cfg *Config, p *pot) store.Counts {
 	plan := l.plan.Load()
-	if caller != "" {
-		n := plan
-		if f := ppm(cfg.Shares[caller]); f > 0 {
-			n = plan * f / million
+	if p.name != "" {
+		n := p.heard.Limit
+		if n == 0 {
+			n = part(plan, ppm(cfg.Shares[p.name]))
 		}
 		return store.Counts{n, n, n}
 	}
-	critical := plan * ppm(cfg.Floors[Critical]) / million
-	normal := plan * ppm(cfg.Floors[Normal]) / million
+	critical, normal := part(plan, ppm(cfg.Floors[Critical])), part(plan, ppm(cfg.Floors[Normal]))
 	return store.Counts{plan - critical - normal, plan - critical, plan}
 }
+
+// part is ppm millionths of n, without overflow.
+func part(n, ppm int64) int64 { return n/million*ppm + n%million*ppm/million }
 
 // keep is the lease of a replica that sends nothing.
 func keep(plan int64) int64 { return min(max(plan/10_000, 1), 100) }
@@ -209,7 +255,7 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 			Floors: store.Counts{0, ppm(cfg.Floors[Normal]), ppm(cfg.Floors[Critical])},
 		}
 		if join && b.acked() == 0 && l.st.Exclusive() {
-			beat.TTL = 0 // nobody else can be alive on it
+			beat.TTL = -time.Second // what else is in there is of processes that are gone
 		}
 		plan := l.plan.Load()
 		for _, p := range pots {
@@ -279,11 +325,13 @@ func (l *Ledger) heal(ctx context.Context, now time.Time, b *book, pots []*pot, 
 func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) {
 	cfg := l.cfg.Load()
 	b.epoch = pulse.Epoch
+	l.remember(b, pots, pulse)
 	l.plan.Store(pulse.State.Plan)
 	again := false
 	for i, p := range pots {
-		limits := l.limits(cfg, p.name)
 		borrowed := p.emergency.Swap(0)
+		p.heard.Limit = pulse.Pots[i].Limit
+		limits := l.limits(cfg, p)
 		p.apply(b.seq, pulse.Pots[i], limits)
 		p.allow(limits, pulse.Pots[i].Taken, pulse.Replicas)
 		again = again || (p.heard.Hungry && p.holds(Critical) > 0)
@@ -312,6 +360,7 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) 
 		v.exhausted = &mark{Day(day), time.UnixMilli(ms).UTC(), st.ExhaustedWhy}
 	}
 	l.view.Store(v)
+	l.forecaster.Observe(now, v.spent-pulse.Pots[0].Adjust)
 	l.setBrake(pulse.State.Brake)
 	l.setGate(gateLost, false)
 	l.setGate(gateExhausted, l.pending.Load() != nil || v.exhausted != nil && v.exhausted.day >= b.day)
@@ -342,6 +391,9 @@ func (l *Ledger) down(now time.Time, err error) {
 	v := *l.view.Load()
 	if v.up || v.err == "" {
 		v.since = now
+		if b := l.cur.Load(); b != nil {
+			b.plan.ration(l.cfg.Load().Floors)
+		}
 		l.log.Error("the store is out of reach", "err", err, "policy", l.cfg.Load().OnStoreLoss.String())
 	}
 	v.up, v.err = false, err.Error()
@@ -375,6 +427,10 @@ func (l *Ledger) leave(ctx context.Context) error {
 			if err := l.exchange(ctx, l.view.Load().at, b, true); err != nil {
 				errs = append(errs, fmt.Errorf("handing back the lease of %s: %w", day, err))
 			}
+		}
+		if l.record != nil {
+			errs = append(errs, l.record.Close())
+			l.record = nil
 		}
 		return errors.Join(errs...)
 	})

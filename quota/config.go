@@ -46,9 +46,15 @@ type Config struct {
 	// floor(critical) is. Floors[Bulk] is ignored.
 	Floors      [Priorities]float64
 	OnStoreLoss LossPolicy
-	// Shares caps callers: caller → fraction of the plan that it may spend in a day, over all replicas.
-	// A caller that is absent has no cap of its own.
+	// Shares caps callers: caller → fraction of the plan that it may spend in a day, over all replicas. A share
+	// lends to other shares what its caller should have used by this time of the day (evenly over the day) and did
+	// not; what the rest of the day is for is never lent, and what it uses later it takes back from what the others
+	// may still borrow. A caller that is absent has no cap of its own, and cannot be borrowed from.
 	Shares map[string]float64
+
+	// RecordDir is where this replica keeps a small durable record of the leases it took, fsynced before they are
+	// spent. It heals a store that lost its data together with the replicas. Empty: none. Read by Open alone.
+	RecordDir string
 
 	Wait    time.Duration // for how long a reserve waits at most for a refill; 0: 600 ms; negative: for one round trip only
 	Every   time.Duration // between heartbeats in Run; 0: 250 ms

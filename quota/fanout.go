@@ -1,6 +1,14 @@
 package quota
 
-import "time"
+import (
+	"encoding/binary"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+)
 
 // FanoutPattern says how many subscribers a channel counts for until something better is known.
 // In Pattern `*` stands for any run of characters, `?` for one.
@@ -14,17 +22,83 @@ type FanoutSource uint8
 
 // The sources, least trusted first.
 const (
-	FromDefault FanoutSource = iota
-	FromPoll
-	FromInfo
-	FromWebhook
+	FromDefault FanoutSource = iota // the configuration
+	FromPoll                        // GET channels: occupied or not
+	FromInfo                        // the answer to a publish that asked for info
+	FromWebhook                     // Pusher's own word on each change
 )
 
-// Fanout estimates how many deliveries a publish to a channel causes. Safe for concurrent use.
+var sourceNames = [...]string{"default", "poll", "info", "webhook"}
+
+// String is a word for people.
+func (s FanoutSource) String() string {
+	if int(s) < len(sourceNames) {
+		return sourceNames[s]
+	}
+	return "unknown"
+}
+
+// halfLife is after what time half of the difference from the configured count is forgotten, in minutes. A webhook
+// tells of every change, so its silence means that nothing changed; the others were true when they were asked.
+var halfLife = [...]float64{FromDefault: 1, FromPoll: 10, FromInfo: 30, FromWebhook: 12 * 60}
+
+// Fanout estimates how many deliveries a publish to a channel causes. It is learned: from webhooks, from answers to
+// info, from polls; what was learned drifts back to the configured count with age.
+//
+// Memory is bounded: 16 bytes a channel, 32 MB at most for the roughly two million channels of MaxLearned, and only
+// those that differ from their configured count take a place. When a neighbourhood of the table is full the oldest
+// entry is forgotten, which then counts as configured. Names are not kept, only 64 bits of hash.
+//
+// Safe for concurrent use; Estimate takes no lock and does not allocate.
 type Fanout struct {
 	def      int64
 	patterns []FanoutPattern
+	clock    atomic.Int64 // newest minute heard of
+	shards   [fanoutShards]fanoutShard
+
+	mu    sync.Mutex
+	fresh []learned // learned here and not yet told to other replicas; bounded
 }
+
+// MaxLearned is about how many channels a Fanout remembers.
+const MaxLearned = fanoutShards * maxSets * setSize
+
+const (
+	fanoutShards = 64
+	setSize      = 8
+	maxSets      = 1 << 12
+	maxFresh     = 4096
+)
+
+type fanoutShard struct {
+	mu    sync.Mutex // for writers
+	table atomic.Pointer[fanoutTable]
+	used  int
+}
+
+type fanoutTable struct{ slots []fanoutSlot } // a power of two of sets
+
+// A slot is free while val is 0. val is count<<28 | minute<<4 | source, minutes since 2020.
+type fanoutSlot struct{ key, val atomic.Uint64 }
+
+type learned struct{ key, val uint64 }
+
+const (
+	maxCount   = 1<<36 - 1
+	minuteBits = 24
+	epoch2020  = 1577836800
+)
+
+func pack(n int64, minute int64, source FanoutSource) uint64 {
+	minute = min(max(minute, 1), 1<<minuteBits-1)
+	return uint64(min(max(n, 0), maxCount))<<28 | uint64(minute)<<4 | uint64(source)&15
+}
+
+func unpack(v uint64) (n, minute int64, source FanoutSource) {
+	return int64(v >> 28), int64(v >> 4 & (1<<minuteBits - 1)), FanoutSource(v & 15)
+}
+
+func minuteOf(now time.Time) int64 { return (now.Unix() - epoch2020) / 60 }
 
 // NewFanout starts from the configured counts alone; the first pattern that matches wins,
 // and def is for channels that match none. Negative counts are taken as zero.
@@ -36,8 +110,8 @@ func NewFanout(def int64, patterns []FanoutPattern) *Fanout {
 	return f
 }
 
-// Estimate is the number of subscribers that channel counts for. It does not allocate.
-func (f *Fanout) Estimate(channel string) int64 {
+// configured is what the channel counts for by configuration.
+func (f *Fanout) configured(channel string) int64 {
 	for i := range f.patterns {
 		if globMatch(f.patterns[i].Pattern, channel) {
 			return f.patterns[i].Subscribers
@@ -46,8 +120,195 @@ func (f *Fanout) Estimate(channel string) int64 {
 	return f.def
 }
 
-// Learn records a count that was seen.
-func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSource) {}
+// Estimate is the number of subscribers that channel counts for, as of the newest time that Learn or Tick heard of.
+func (f *Fanout) Estimate(channel string) int64 {
+	n, _, _ := f.Explain(channel)
+	return n
+}
+
+// Explain is Estimate with its source and age; the age is 0 when nothing was learned.
+func (f *Fanout) Explain(channel string) (n int64, source FanoutSource, age time.Duration) {
+	def := f.configured(channel)
+	h := xxhash.Sum64String(channel)
+	v, ok := f.shards[h>>58].load(h)
+	if !ok {
+		return def, FromDefault, 0
+	}
+	count, minute, source := unpack(v)
+	old := max(f.clock.Load()-minute, 0)
+	n = count
+	if old > 0 && count != def {
+		// Rounded up: an estimate that is too low costs more than one that is too high.
+		n = int64(math.Ceil(float64(def) + float64(count-def)*math.Exp2(-float64(old)/halfLife[min(int(source), len(halfLife)-1)])))
+	}
+	return n, source, time.Duration(old) * time.Minute
+}
+
+// Tick tells the time, so that estimates age when nothing is learned.
+func (f *Fanout) Tick(now time.Time) {
+	m := minuteOf(now)
+	for {
+		c := f.clock.Load()
+		if m <= c || f.clock.CompareAndSwap(c, m) {
+			return
+		}
+	}
+}
+
+// Learn records a count that was seen. A less trusted source does not overrule a more trusted one that spoke in the
+// last five minutes.
+func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSource) {
+	f.Tick(now)
+	h := xxhash.Sum64String(channel)
+	l := learned{h, pack(n, minuteOf(now), source)}
+	if f.put(l, n == f.configured(channel)) {
+		f.mu.Lock()
+		if len(f.fresh) < maxFresh {
+			f.fresh = append(f.fresh, l)
+		}
+		f.mu.Unlock()
+	}
+}
+
+// put stores what is newer than what is known; plain says that the count is as configured, which needs no place.
+func (f *Fanout) put(l learned, plain bool) bool {
+	s := &f.shards[l.key>>58]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.table.Load()
+	if t == nil {
+		t = &fanoutTable{make([]fanoutSlot, setSize)}
+		s.table.Store(t)
+	}
+	_, minute, source := unpack(l.val)
+	set := t.set(l.key)
+	victim := &set[0]
+	oldest := int64(math.MaxInt64)
+	for i := range set {
+		v := set[i].val.Load()
+		_, m, src := unpack(v)
+		if v != 0 && set[i].key.Load() == l.key {
+			if m > minute || (src > source && minute-m < 5) {
+				return false
+			}
+			set[i].val.Store(l.val)
+			return true
+		}
+		if v == 0 {
+			m = -1
+		}
+		if m < oldest {
+			oldest, victim = m, &set[i]
+		}
+	}
+	if plain {
+		return true
+	}
+	if oldest >= 0 && len(t.slots) < maxSets*setSize {
+		s.grow(t)
+		s.place(l)
+		return true
+	}
+	if oldest < 0 {
+		s.used++
+	}
+	// A reader must never see the new key with the old value: it takes a value only if the key was the same before
+	// and after.
+	victim.key.Store(0)
+	victim.val.Store(l.val)
+	victim.key.Store(l.key)
+	return true
+}
+
+// set is where a key may lie. The shard took the topmost bits.
+func (t *fanoutTable) set(key uint64) []fanoutSlot {
+	sets := uint64(len(t.slots) / setSize)
+	i := key & (sets - 1)
+	return t.slots[i*setSize : (i+1)*setSize]
+}
+
+func (s *fanoutShard) load(key uint64) (uint64, bool) {
+	t := s.table.Load()
+	if t == nil {
+		return 0, false
+	}
+	set := t.set(key)
+	for i := range set {
+		if set[i].key.Load() == key {
+			if v := set[i].val.Load(); v != 0 && set[i].key.Load() == key {
+				return v, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// grow doubles the table. Readers go on with the old one.
+func (s *fanoutShard) grow(t *fanoutTable) {
+	bigger := &fanoutTable{make([]fanoutSlot, 2*len(t.slots))}
+	s.table.Store(bigger)
+	s.used = 0
+	for i := range t.slots {
+		if v := t.slots[i].val.Load(); v != 0 {
+			s.place(learned{t.slots[i].key.Load(), v})
+		}
+	}
+}
+
+// place puts an entry where there is room, or in the oldest's stead.
+func (s *fanoutShard) place(l learned) {
+	set := s.table.Load().set(l.key)
+	victim, oldest := &set[0], int64(math.MaxInt64)
+	for i := range set {
+		v := set[i].val.Load()
+		if v == 0 {
+			victim = &set[i]
+			s.used++
+			break
+		}
+		if _, m, _ := unpack(v); m < oldest {
+			victim, oldest = &set[i], m
+		}
+	}
+	victim.key.Store(0)
+	victim.val.Store(l.val)
+	victim.key.Store(l.key)
+}
+
+// Learned is how many channels are remembered.
+func (f *Fanout) Learned() (n int) {
+	for i := range f.shards {
+		f.shards[i].mu.Lock()
+		n += f.shards[i].used
+		f.shards[i].mu.Unlock()
+	}
+	return n
+}
+
+// Fresh returns what was learned here since the last call, for other replicas; nil if nothing. What does not fit
+// into one message (4096 channels) is not told.
+func (f *Fanout) Fresh() []byte {
+	f.mu.Lock()
+	fresh := f.fresh
+	f.fresh = nil
+	f.mu.Unlock()
+	var out []byte
+	for _, l := range fresh {
+		out = binary.BigEndian.AppendUint64(out, l.key)
+		out = binary.BigEndian.AppendUint64(out, l.val)
+	}
+	return out
+}
+
+// Merge takes what another replica's Fresh returned. Nonsense is left out.
+func (f *Fanout) Merge(msg []byte) {
+	for ; len(msg) >= 16; msg = msg[16:] {
+		l := learned{binary.BigEndian.Uint64(msg), binary.BigEndian.Uint64(msg[8:])}
+		if _, minute, source := unpack(l.val); l.val != 0 && minute > 0 && int(source) < len(sourceNames) {
+			f.put(l, false)
+		}
+	}
+}
 
 // globMatch reports whether s matches pattern, byte by byte, in O(len(s)·len(pattern)) at worst.
 func globMatch(pattern, s string) bool {
@@ -57,7 +318,9 @@ func globMatch(pattern, s string) bool {
 		switch {
 		case p < len(pattern) && pattern[p] == '*':
 			star, mark = p, i
-			p++
+			if p++; p == len(pattern) {
+				return true
+			}
 		case p < len(pattern) && (pattern[p] == '?' || pattern[p] == s[i]):
 			p++
 			i++

@@ -61,9 +61,9 @@ func (h Hold) Cost() int64 { return h.cost }
 
 // Share is a caller's part of the plan. It outlives Reconfigure: a caller that loses its share spends freely.
 type Share struct {
-	caller    string
-	ppm       atomic.Int64
-	cur, prev atomic.Pointer[pot]
+	caller          string
+	ppm             atomic.Int64
+	cur, prev, next atomic.Pointer[pot]
 }
 
 func (s *Share) on(day Day) *pot {
@@ -71,6 +71,9 @@ func (s *Share) on(day Day) *pot {
 		return p
 	}
 	if p := s.prev.Load(); p != nil && p.day == day {
+		return p
+	}
+	if p := s.next.Load(); p != nil && p.day == day {
 		return p
 	}
 	return nil
@@ -101,6 +104,7 @@ type Ledger struct {
 	shares atomic.Pointer[map[string]*Share]
 	cur    atomic.Pointer[book]
 	prev   atomic.Pointer[book]
+	next   atomic.Pointer[book]
 	gate   atomic.Uint32 // not zero: the fast path must not decide
 	view   atomic.Pointer[view]
 	plan   atomic.Int64
@@ -117,6 +121,11 @@ type Ledger struct {
 	bookCount int
 	join      bool
 	brakeJSON string
+
+	forecaster   *Forecaster
+	fanouts      sync.Map      // name → *sharedFanout
+	record       *store.Record // nil: none is kept
+	recordFailed bool
 
 	closed  atomic.Bool
 	pending atomic.Pointer[mark] // an Exhaust that the store has not heard of
@@ -162,13 +171,19 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	l := &Ledger{
 		st: st, replica: replica, log: log.With("account", cfg.Account), now: time.Now,
 		kicks: make(chan struct{}, 1), books: map[Day]*book{}, inc: rand.Text()[:10], join: true,
+		forecaster: NewForecaster(),
 	}
 	l.view.Store(&view{})
 	l.shares.Store(&map[string]*Share{})
 	if err := l.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
+	l.loadProfile(ctx)
+	l.openRecords(ctx, now)
 	if err := l.Beat(ctx, now); err != nil {
+		if l.record != nil {
+			l.record.Close()
+		}
 		return nil, fmt.Errorf("account %s: no first lease: %w", cfg.Account, err)
 	}
 	return l, nil
@@ -225,6 +240,9 @@ func (l *Ledger) find(sec int64) *book {
 		return b
 	}
 	if b := l.prev.Load(); b.covers(sec) {
+		return b
+	}
+	if b := l.next.Load(); b.covers(sec) {
 		return b
 	}
 	return nil
@@ -339,6 +357,9 @@ func (l *Ledger) kick() {
 
 // Run beats until ctx ends: every Config.Every, and when a lease runs low. It does not hand anything back; Close does.
 func (l *Ledger) Run(ctx context.Context) {
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	beside.Go(func() { l.shareFanouts(ctx) })
 	every := l.cfg.Load().Every
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -347,10 +368,25 @@ func (l *Ledger) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			if l.idle(l.now()) {
+				continue
+			}
 		case <-l.kicks:
 		}
-		l.Beat(ctx, l.now()) // a failure is logged, and shown by Snapshot
+		now := l.now()
+		l.Beat(ctx, now) // a failure is logged, and shown by Snapshot
+		l.keepProfile(ctx)
 	}
+}
+
+// idleBeat is between heartbeats on a store of one's own, while nothing happens: nobody waits for them, and each
+// costs a write to disk.
+const idleBeat = 5 * time.Second
+
+func (l *Ledger) idle(now time.Time) bool {
+	b, v := l.cur.Load(), l.view.Load()
+	return l.st.Exclusive() && v.up && b.covers(now.Unix()) && l.prev.Load() == nil && l.pending.Load() == nil &&
+		b.plan.spent.Load() == v.sentSpent && now.Sub(v.at) < idleBeat && !now.Before(v.at)
 }
 
 // Close settles what it can and hands the leases back; what is still reserved counts as spent. The Ledger

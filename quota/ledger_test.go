@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"github.com/pushguard/pushguard/quota/store/redistest"
 	"testing"
 	"time"
 
@@ -86,6 +87,27 @@ func TestCriticalSpendsWhatBulkLeftAndNeverTheReverse(t *testing.T) {
 	l = join(t, embedded(t), noon, "a", cfg)
 	if sent, why := spend(l, noon, nil, Bulk, 500); sent != 50 || why != FloorReserved {
 		t.Fatalf("bulk sent %d, %v", sent, why)
+	}
+}
+
+// Tokens that only critical may spend lie in the lease; bulk and normal are refused all the same.
+func TestCriticalTokensInTheLeaseAreForCriticalAlone(t *testing.T) {
+	cfg := plan(100)
+	cfg.Floors = [Priorities]float64{Critical: 0.5}
+	l := join(t, embedded(t), noon, "a", cfg)
+	spend(l, noon, nil, Critical, 60)
+	h, d := l.Reserve(ctx, noon, nil, Critical, 10)
+	if d != Granted {
+		t.Fatal(d)
+	}
+	l.Refund(noon, h)
+	if n := l.cur.Load().plan.lease[Critical].Load(); n < 10 {
+		t.Fatalf("the lease holds %d critical tokens", n)
+	}
+	for _, p := range []Priority{Bulk, Normal} {
+		if _, d := l.Reserve(ctx, noon, nil, p, 1); d != FloorReserved {
+			t.Fatalf("%v: %v", p, d)
+		}
 	}
 }
 
@@ -482,7 +504,7 @@ func TestDayChange(t *testing.T) {
 		} else {
 			a.Settle(midnight.Add(time.Second), h, 1)
 		}
-		beat(t, midnight.Add(time.Second), a, b)
+		beat(t, midnight.Add(time.Second), b, a)
 		if used, _ := a.Used(midnight.Add(time.Second)); used != 50 {
 			t.Fatalf("a's new day: %d", used)
 		}
@@ -517,5 +539,87 @@ func TestClockThatJumps(t *testing.T) {
 	beat(t, noon, l)
 	if used, _ := l.Used(noon); used != 1000 {
 		t.Fatalf("used %d", used)
+	}
+}
+
+// A share lends what its caller did not use so far, and takes it back when it does.
+func TestSharesLendAndTakeBack(t *testing.T) {
+	eachStore(t, func(t *testing.T, st *store.Store) {
+		cfg := plan(10_000)
+		cfg.Wait = -1
+		cfg.Shares = map[string]float64{"api": 0.2, "jobs": 0.4}
+		l := join(t, st, DayOf(noon).Start(), "a", cfg)
+		api, jobs := l.Share("api"), l.Share("jobs")
+		now := DayOf(noon).Start()
+		all := func(s *Share) (n int) {
+			for range 5 {
+				x, why := spend(l, now, s, Normal, 20_000)
+				if n += x; why != ShareSpent {
+					t.Fatal(why)
+				}
+				now = now.Add(300 * time.Millisecond)
+				beat(t, now, l)
+			}
+			return n
+		}
+		if n := all(api); n != 2000 {
+			t.Fatalf("at 00:00 nothing can be lent yet; api sent %d", n)
+		}
+		now = noon // jobs used nothing in half a day: half of its 4000 is lent
+		beat(t, now, l)
+		if n := all(api); n < 1990 || n > 2000 {
+			t.Fatalf("at noon api sent %d more, want about 2000", n)
+		}
+		if n := all(jobs); n != 4000 {
+			t.Fatalf("jobs got %d of its own 4000 although the plan has room", n)
+		}
+		if n := all(api); n != 0 {
+			t.Fatalf("jobs has used its share, yet api borrowed %d from it", n)
+		}
+		if n, _ := spend(l, now, nil, Normal, 20_000); n < 1990 || n > 2010 {
+			t.Fatalf("the rest of the plan was %d", n)
+		}
+	})
+}
+
+// The first publish of a day finds a lease: it was taken just before midnight, from the new day's plan.
+func TestMidnightWaitsForNobody(t *testing.T) {
+	midnight := DayOf(noon).End()
+	srv := redistest.Start(t)
+	st := open(t, srv.URL(), store.Options{Timeout: short})
+	cfg := plan(1000)
+	cfg.Shares = map[string]float64{"api": 0.5}
+	l := join(t, st, midnight.Add(-3*time.Second), "a", cfg)
+	spend(l, midnight.Add(-3*time.Second), l.Share("api"), Normal, 50)
+	beat(t, midnight.Add(-time.Second), l)
+	srv.Kill()
+	if n, why := spend(l, midnight, l.Share("api"), Normal, 20); n != 20 {
+		t.Fatal(n, why)
+	}
+	if used, _ := l.Used(midnight); used != 20 {
+		t.Fatal(used)
+	}
+	if used, _ := l.Used(midnight.Add(-time.Millisecond)); used != 50 {
+		t.Fatal(used)
+	}
+}
+
+// A new day begins while the store is away. Nothing was leased of it; with the open policy this replica's part of the
+// fresh plan may be lent.
+func TestNewDayWithoutAStore(t *testing.T) {
+	srv := redistest.Start(t)
+	st := open(t, srv.URL(), store.Options{Timeout: short})
+	cfg := plan(1000)
+	cfg.OnStoreLoss = LossOpen
+	cfg.Shares = map[string]float64{"api": 0.1}
+	l := join(t, st, noon, "a", cfg)
+	srv.Kill()
+	l.Beat(ctx, noon)
+	tomorrow := noon.Add(24 * time.Hour)
+	if n, why := spend(l, tomorrow, l.Share("api"), Normal, 5000); n != 100 || why != StoreLost {
+		t.Fatal(n, why)
+	}
+	if n, why := spend(l, tomorrow, nil, Normal, 5000); n != 900 || why != StoreLost {
+		t.Fatal(n, why)
 	}
 }

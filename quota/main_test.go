@@ -25,6 +25,9 @@ func embedded(t testing.TB) *store.Store {
 func open(t testing.TB, url string, o store.Options) *store.Store {
 	t.Helper()
 	o.Log = quiet
+	if o.Timeout == 0 {
+		o.Timeout = 20 * time.Second // the machine may be busy with other tests
+	}
 	st, err := store.Open(ctx, url, o)
 	if err != nil {
 		t.Fatal(err)
@@ -69,4 +72,8 @@ func spend(l *Ledger, now time.Time, s *Share, p Priority, n int) (sent int, why
 		l.Settle(now, h, 1)
 	}
 	return sent, Granted
+}
+
+func storeAudit(who, what string) store.AuditEntry {
+	return store.AuditEntry{At: noon, Who: who, What: what}
 }

@@ -28,6 +28,7 @@ type pot struct {
 
 	over      atomic.Int64             // spent beyond the leases
 	emergency atomic.Int64             // the part of over that was lent while the store was out of reach
+	reserved  [Priorities]atomic.Int64 // of the lease, for higher priorities while the store is out of reach
 	allowed   [Priorities]atomic.Int64 // what emergency may reach, by priority
 	room      [Priorities]atomic.Int64 // what the store could give when last heard
 	lent      atomic.Int64             // what other replicas held unused when last heard
@@ -41,7 +42,9 @@ type pot struct {
 	acked    int64
 	sent     store.PotReport // the report under way or last confirmed
 	heard    store.PotState
+	saved    int64               // over, as last written to the record
 	rate     [Priorities]float64 // messages a second taken from each class of the lease
+	recent   [Priorities]float64 // the same in the last interval alone
 	gone     store.Counts        // granted−returned−lease when rate was last measured
 	unmet    store.Counts        // waiting, collected since then
 	measured time.Time
@@ -117,6 +120,14 @@ func (t *pot) borrow(p Priority, cost int64) bool {
 	}
 }
 
+// ration keeps a part of the lease for higher priorities, as their floors keep a part of the plan: the store is out
+// of reach, and this is all there is.
+func (t *pot) ration(floors [Priorities]float64) {
+	have := float64(t.holds(Critical))
+	t.reserved[Normal].Store(int64(have * floors[Critical]))
+	t.reserved[Bulk].Store(int64(have * (floors[Normal] + floors[Critical])))
+}
+
 // giveBack takes up to n tokens out of the lease, those that the fewest may spend first.
 func (t *pot) giveBack(n int64) {
 	for c := int(Critical); c >= 0 && n > 0; c-- {
@@ -164,6 +175,7 @@ func (t *pot) measure(now time.Time, horizon time.Duration) {
 		for c := range t.rate {
 			r := float64(demand[c]) / dt.Seconds()
 			t.rate[c] = max(r, r+(t.rate[c]-r)*fade)
+			t.recent[c] = r
 			t.gone[c] = t.granted[c] - t.returned[c] - t.lease[c].Load()
 		}
 		t.unmet, t.measured = store.Counts{}, now
@@ -191,9 +203,9 @@ func (t *pot) report(now time.Time, keep int64, horizon time.Duration, drain boo
 	case t.heard.Hungry:
 		spare := have
 		for c := range t.rate {
-			spare -= int64(t.rate[c] * 0.3)
+			spare -= int64(t.recent[c] * 0.25) // what is going to be used here before the next heartbeat
 		}
-		t.giveBack(max(spare, 0))
+		t.giveBack(max(spare, have-have/2)) // recent may be stale, so half at least
 	case have > 2*target+keep:
 		t.giveBack(have - target)
 	}

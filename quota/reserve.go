@@ -29,7 +29,9 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 				return Hold{}, StoreLost
 			}
 			lost := l.gate.Load()&gateLost != 0
-			if lost && cfg.OnStoreLoss == LossClosed {
+			if lost && (cfg.OnStoreLoss == LossClosed ||
+				cfg.OnStoreLoss == LossLease && b.plan.holds(Critical)-cost < b.plan.reserved[p].Load()) {
+				l.kick()
 				return Hold{}, StoreLost
 			}
 			if h, left, ok := takeBoth(b, s, p, cost); ok {

@@ -8,15 +8,27 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-const defaultTimeout = time.Second
+const (
+	defaultTimeout = time.Second
+	diskTimeout    = 5 * time.Second // a disk that stalls for a second is busy, not lost
+)
+
+// silence keeps go-redis from writing to stderr by itself; every error it has to tell comes back from the call.
+var silence = sync.OnceFunc(func() { redis.SetLogger(noLog{}) })
+
+type noLog struct{}
+
+func (noLog) Printf(context.Context, string, ...any) {}
 
 // Open connects and proves that the store answers. url is one of
 //
@@ -32,10 +44,15 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	silence()
+	local := rawURL == "" || rawURL == "embedded"
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
+		if local {
+			o.Timeout = diskTimeout
+		}
 	}
-	if rawURL == "" || rawURL == "embedded" {
+	if local {
 		return openEmbedded(ctx, o)
 	}
 	kind, opt, err := parseURL(rawURL)
@@ -251,8 +268,8 @@ func explain(err error) error {
 		hint = "the server speaks no TLS: use redis:// instead of rediss://"
 	case text == "EOF", strings.Contains(text, "connection reset by peer"):
 		hint = "the server hung up: does it want TLS (rediss://)?"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
-		hint = "the server does not answer in time: is it up, and reachable from here?"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), strings.HasSuffix(text, "i/o timeout"):
+		hint = "the server does not answer in time: is it up, reachable from here, and does it speak TLS as the URL says?"
 	case errors.As(err, &netErr):
 		hint = "is the server up, and the address right?"
 	}

@@ -1,10 +1,11 @@
 package store
 
 import (
+	"bufio"
 	"context"
 	_ "embed"
-	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -60,32 +61,16 @@ func openEmbedded(ctx context.Context, o Options) (*Store, error) {
 	if o.Dir == "" {
 		return s, nil
 	}
-	replay := e.rdb.Pipeline()
-	flush := func() error {
-		_, err := replay.Exec(ctx)
-		var refused redis.Error
-		if errors.As(err, &refused) || errors.Is(err, redis.Nil) {
-			err = nil // it was refused the first time too, and changed nothing
-		}
-		return err
-	}
+	// Straight into the server: a pipeline over an in-memory pipe would block on its own answers. A command that
+	// is refused was refused the first time too, and changed nothing.
+	peer := server.NewPeer(bufio.NewWriter(io.Discard))
 	var err error
 	e.j, err = openJournal(o.Dir, func(args []string) error {
-		words := make([]any, len(args))
-		for i, a := range args {
-			words[i] = a
-		}
-		replay.Do(ctx, words...)
-		if replay.Len() >= 1000 {
-			return flush()
-		}
+		e.mr.Server().Dispatch(peer, args)
 		return nil
 	}, o.Log.Warn)
 	if err != nil {
 		return fail(err)
-	}
-	if err := flush(); err != nil {
-		return fail(errors.Join(err, e.j.close()))
 	}
 	e.mr.Server().SetPreHook(e.hook)
 	return s, nil

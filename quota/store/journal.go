@@ -54,9 +54,10 @@ func openJournal(dir string, do func(args []string) error, warn func(string, ...
 	if j.lock, err = lockFile(filepath.Join(dir, lockName)); err != nil {
 		return nil, err
 	}
+	lock := j.lock
 	defer func() {
 		if err != nil {
-			j.lock.Close()
+			lock.Close()
 		}
 	}()
 	state, err := os.ReadFile(filepath.Join(dir, stateName))

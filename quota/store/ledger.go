@@ -41,12 +41,13 @@ type Beat struct {
 	ID       string // unique to this process and day
 	Day      int32
 	Now      time.Time
-	Seq      int64  // grows with every Beat of this ID
-	Epoch    string // as last heard; empty: first contact
-	Join     bool   // the config's plan counts if it is news
-	Leave    bool   // close the entry
-	TTL      time.Duration
-	Plan     int64 // by config
+	Seq      int64         // grows with every Beat of this ID
+	Epoch    string        // as last heard; empty: first contact
+	Join     bool          // the config's plan counts if it is news
+	Leave    bool          // close the entry
+	Bury     bool          // close the entry of a process that is dead, as the store has it; the report says only what was confirmed
+	TTL      time.Duration // others that are silent for longer are closed; negative: all others
+	Plan     int64         // by config
 	PlanName string
 	Floors   Counts // millionths of the plan kept for the class and those above it
 	Pots     []PotReport
@@ -61,6 +62,7 @@ type PotState struct {
 	Taken   int64  // by all replicas: granted or sent, minus handed back
 	Spent   int64  // by all replicas
 	Idle    int64  // held unused by other replicas, as of their last beats
+	Limit   int64  // how far Taken may go today, lent parts of other shares included
 	Hungry  bool   // another replica refuses publishes for want of tokens
 
 	ClosedTaken, ClosedSpent int64 // the part of replicas that are gone
@@ -123,14 +125,16 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 		names[i] = b.Pots[i].Name
 	}
 	mode := ""
-	if b.Leave {
+	if b.Bury {
+		mode = "bury"
+	} else if b.Leave {
 		mode = "leave"
 	} else if b.Join {
 		mode = "join"
 	}
-	args := make([]any, 0, 13+12*len(b.Pots))
+	args := make([]any, 0, 14+12*len(b.Pots))
 	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, newEpoch(), mode, b.TTL.Milliseconds(),
-		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds)
+		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now))
 	for i := range b.Pots {
 		p := &b.Pots[i]
 		args = append(args, p.PPM, p.Acked, p.Ret, p.Spent, p.Over, p.Idle,
@@ -141,6 +145,12 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 		return nil, err
 	}
 	return parsePulse(res, len(b.Pots))
+}
+
+// elapsed is the part of the day that is over at now, in millionths.
+func elapsed(day int32, now time.Time) int64 {
+	const seconds = 24 * 3600
+	return min(max(now.Unix()-int64(day)*seconds, 0), seconds) * 1_000_000 / seconds
 }
 
 // reader takes an answer apart; the first fault sticks.
@@ -182,6 +192,7 @@ func parsePulse(res []string, pots int) (*Pulse, error) {
 			q.Granted[c] = r.num()
 		}
 		q.Taken, q.Spent, q.Idle, q.Hungry = r.num(), r.num(), r.num(), r.str() == "1"
+		q.Limit = r.num()
 		q.ClosedTaken, q.ClosedSpent, q.Adjust, q.AdjustVersion = r.num(), r.num(), r.num(), r.num()
 		n := r.num()
 		for range n {

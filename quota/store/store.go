@@ -41,7 +41,7 @@ var (
 type Options struct {
 	Dir     string        // embedded: directory of the journal, made with mode 0700; empty: memory only, forgotten at exit
 	Log     *slog.Logger  // nil: slog.Default()
-	Timeout time.Duration // for one operation, connecting included; 0: 1 s
+	Timeout time.Duration // for one operation, connecting included; 0: 1 s, embedded 5 s
 }
 
 // Store is the shared state of all replicas. Safe for concurrent use.

@@ -1,7 +1,8 @@
 -- One heartbeat: report, hand back, renew, reclaim.
 -- KEYS: account, then for each pot: day, live, gone.
--- ARGV: 1 now ms, 2 id, 3 seq, 4 epoch known, 5 epoch proposed, 6 mode (''|join|leave), 7 ttl ms,
+-- ARGV: 1 now ms, 2 id, 3 seq, 4 epoch known, 5 epoch proposed, 6 mode (''|join|leave|bury), 7 ttl ms (negative: nobody else can be alive),
 --       8 plan by config, 9 its name, 10 floor normal ppm, 11 floor critical ppm, 12 reader version, 13 keep s,
+--       14 part of the day that is over, ppm,
 --       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3.
 local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
 local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
@@ -18,7 +19,7 @@ elseif known ~= '' and known ~= epoch then
 end
 -- The config's plan counts when the account is new or the config changed; else what plan set said stays.
 local plan, planname = num(a[5]), a[6] or ''
-if mode == 'join' and (not a[5] or a[7] ~= ARGV[8]) then
+if not a[5] or (mode == 'join' and a[7] ~= ARGV[8]) then
   plan, planname, sv = num(ARGV[8]), ARGV[9], sv + 1
   redis.call('HSET', A, 'plan', str(plan), 'planname', planname, 'cfg', ARGV[8], 'sv', str(sv))
 end
@@ -28,7 +29,7 @@ local pots = (#KEYS - 1) / 3
 for p = 1, pots do
   local live, gone = KEYS[3 * p], KEYS[3 * p + 1]
   local s = redis.call('HGET', live, id) or redis.call('HGET', gone, id)
-  local acked = num(ARGV[13 + 12 * (p - 1) + 2])
+  local acked = num(ARGV[14 + 12 * (p - 1) + 2])
   if acked > 0 and (not s or unpackEntry(s).seq < acked) then
     return {'LOST', 'the store forgot this replica\'s last reports'}
   end
@@ -43,11 +44,23 @@ if r ~= run then
   end
 end
 
+-- A share lends what its caller should have used by this time of the day and did not; what the rest of the day is
+-- for is never lent. The lender takes its own again as it uses more: then the borrowers' limit sinks.
+local shareOf, takenOf, idleOf, borrowed = {}, {}, {}, {}
+local idleSum, borrowedSum = 0, 0
+for p = 2, pots do
+  shareOf[p] = math.floor(plan * num(ARGV[14 + 12 * (p - 1) + 1]) / 1e6)
+  takenOf[p] = num(redis.call('HGET', KEYS[3 * p - 1], 't'))
+  idleOf[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - takenOf[p])
+  borrowed[p] = math.max(0, takenOf[p] - shareOf[p])
+  idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
+end
+
 local out = {'OK', epoch, r, '0', '0'}
 local withheld, replicas = false, 0
 for p = 1, pots do
   local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
-  local o = 13 + 12 * (p - 1)
+  local o = 14 + 12 * (p - 1)
   local d = redis.call('HMGET', D, 'rt', 'rs', 'adj', 'av', 'hat', 'hid')
   local rt, rs, adj, av = num(d[1]), num(d[2]), num(d[3]), num(d[4])
   local hat, hid = num(d[5]), d[6]
@@ -66,7 +79,9 @@ for p = 1, pots do
   local e = mine and unpackEntry(mine) or
     {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
   local late = seq <= e.seq -- an old request that was stuck on the way: it changes nothing
-  if not late then
+  if mode == 'bury' then
+    late = false
+  elseif not late then
     e.seq, e.ret, e.spent, e.over, e.idle = seq, num(ARGV[o + 3]), num(ARGV[o + 4]), num(ARGV[o + 5]), num(ARGV[o + 6])
     e.beat, e.cg = now, cg
   end
@@ -79,7 +94,7 @@ for p = 1, pots do
     if all[i] ~= id then
       local x = unpackEntry(all[i + 1])
       T = T + taken(x)
-      if x.beat < now - ttl then
+      if x.beat < now - ttl or ttl < 0 then
         rt, rs = rt + taken(x), rs + taken(x)
         S = S + taken(x)
         redis.call('HSET', G, all[i], all[i + 1])
@@ -98,13 +113,14 @@ for p = 1, pots do
   if p == 1 then replicas = n end
 
   local hungry = '0'
-  if not late and mode ~= 'leave' then
-    local L, fn, fc = plan, math.floor(plan * num(ARGV[10]) / 1e6), math.floor(plan * num(ARGV[11]) / 1e6)
-    if num(ARGV[o + 1]) > 0 then
-      L, fn, fc = math.floor(plan * num(ARGV[o + 1]) / 1e6), 0, 0
-    end
+  local L, fn, fc = plan, math.floor(plan * num(ARGV[10]) / 1e6), math.floor(plan * num(ARGV[11]) / 1e6)
+  if p > 1 then
+    fn, fc = 0, 0
+    L = shareOf[p] + math.max(0, idleSum - idleOf[p] - (borrowedSum - borrowed[p]))
+  end
+  if not late and mode ~= 'leave' and mode ~= 'bury' then
     local lim = {L - fn - fc, L - fc, L}
-    local unmet = false
+    local unmet, met = false, false
     for c = 3, 1, -1 do
       local want, need = num(ARGV[o + 6 + c]), num(ARGV[o + 9 + c])
       if want < need then want = need end
@@ -116,6 +132,7 @@ for p = 1, pots do
           -- Never more than a fair part of what is left, but always what one waiting publish needs.
           local most = math.max(math.floor((lim[c] - T) / (2 * n)), need, 1)
           if want > most then want = most end
+          if need > 0 then met = true end
           for k = 1, c do
             local x = math.min(want, lim[k] - T)
             if x > 0 then
@@ -129,14 +146,16 @@ for p = 1, pots do
     if unmet then
       hat, hid = now, id
       redis.call('HSET', D, 'hat', str(now), 'hid', id)
-    elseif hid == id then
+    elseif hid == id and (met or hat < now - 1000) then
       hat, hid = 0, ''
       redis.call('HSET', D, 'hat', '0', 'hid', '')
     end
   end
   if hat > 0 and hid ~= id and hat > now - 5000 then hungry = '1' end
 
-  if mode == 'leave' and not late then
+  if mode == 'bury' and not mine then
+    T, S = T - taken(e), S - e.spent
+  elseif (mode == 'leave' or mode == 'bury') and not late then
     rt, rs = rt + taken(e), rs + taken(e)
     S = S - e.spent + taken(e)
     redis.call('HSET', G, id, packEntry(e))
@@ -144,14 +163,19 @@ for p = 1, pots do
   elseif not late or not redis.call('HGET', R, id) then
     redis.call('HSET', R, id, packEntry(e))
   end
-  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs))
+  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs), 't', str(T))
+  if p > 1 then
+    idleSum, borrowedSum = idleSum - idleOf[p], borrowedSum - borrowed[p]
+    idleOf[p], borrowed[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - T), math.max(0, T - shareOf[p])
+    idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
+  end
   if not mine then
     redis.call('EXPIRE', D, ARGV[13])
     redis.call('EXPIRE', R, ARGV[13])
     redis.call('EXPIRE', G, ARGV[13])
   end
 
-  for _, x in ipairs({str(e.g[1]), str(e.g[2]), str(e.g[3]), str(T), str(S), str(others), hungry,
+  for _, x in ipairs({str(e.g[1]), str(e.g[2]), str(e.g[3]), str(T), str(S), str(others), hungry, str(L),
     str(rt), str(rs), str(adj), str(av), str(#vector / 2)}) do out[#out + 1] = x end
   for _, x in ipairs(vector) do out[#out + 1] = x end
 end

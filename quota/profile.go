@@ -1,0 +1,43 @@
+package quota
+
+import (
+	"context"
+	"time"
+)
+
+const profileBlob = "profile"
+
+// Forecast extrapolates the account's day from the profile of its week, as learned by all replicas' heartbeats and kept
+// in the store.
+func (l *Ledger) Forecast(now time.Time) Forecast {
+	used, plan := l.Used(now)
+	return l.forecaster.At(now, used, plan)
+}
+
+func (l *Ledger) loadProfile(ctx context.Context) {
+	data, err := l.st.GetBlob(ctx, l.cfg.Load().Account, profileBlob)
+	if err == nil && data != nil {
+		err = l.forecaster.Load(data)
+	}
+	if err != nil {
+		l.log.Warn("the profile of the week is not known; forecasts begin anew", "err", err)
+	}
+}
+
+// keepProfile stores the profile when an hour was learned. Every replica sees the whole account, so any one's will do.
+func (l *Ledger) keepProfile(ctx context.Context) {
+	data := l.forecaster.Save()
+	if data == nil {
+		return
+	}
+	if err := l.st.PutBlob(ctx, l.cfg.Load().Account, profileBlob, data); err != nil {
+		l.forecaster.unsaved()
+	}
+}
+
+// unsaved takes back a Save that came to nothing.
+func (f *Forecaster) unsaved() {
+	f.mu.Lock()
+	f.dirty = true
+	f.mu.Unlock()
+}

@@ -1,0 +1,350 @@
+package quota
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
+	"github.com/pushguard/pushguard/quota/store/redistest"
+	"pgregory.net/rapid"
+)
+
+// world is the model: several replicas of one account, of which some are dead, and what they sent.
+type world struct {
+	t      *rapid.T
+	srv    *redistest.Server
+	st     *store.Store
+	cfg    Config
+	now    time.Time
+	live   []*Ledger
+	all    []*Ledger // dead ones too
+	holds  []held
+	born   int
+	plan   int64
+	limit  map[Day]int64 // the highest plan that was in force on a day
+	set    map[Day]int64 // on days whose usage was set: what may have gone out beyond the plan
+	moved  map[Day]bool  // days with such a correction: only the upper bound is checked
+	known  bool          // all live replicas have heard what dead ones took
+	booked map[Day]int64 // sent above the hold
+}
+
+type held struct {
+	l    *Ledger
+	h    Hold
+	cost int64
+}
+
+func (w *world) start() {
+	w.born++
+	l, err := Open(ctx, w.now, w.st, fmt.Sprint("r", w.born), w.cfg, quiet)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.live, w.all = append(w.live, l), append(w.all, l)
+}
+
+// pots are the plan's pots of a day, of all replicas that ever were.
+func (w *world) pots(day Day) (ps []*pot) {
+	for _, l := range w.all {
+		for _, b := range w.everyBook(l) {
+			if b.day == day {
+				ps = append(ps, b.plan)
+			}
+		}
+	}
+	return ps
+}
+
+var closedBooks = map[*Ledger][]*book{}
+
+// everyBook also remembers those that a ledger has closed and dropped.
+func (w *world) everyBook(l *Ledger) []*book {
+	seen := closedBooks[l]
+	for _, b := range l.books {
+		has := false
+		for _, s := range seen {
+			has = has || s == b
+		}
+		if !has {
+			seen = append(seen, b)
+		}
+	}
+	closedBooks[l] = seen
+	return seen
+}
+
+func (w *world) note() {
+	for _, l := range w.all {
+		w.everyBook(l)
+	}
+}
+
+// sent is what went out on a day, and what may still go out of leases and holds.
+func (w *world) sent(day Day) (spent, out int64) {
+	for _, p := range w.pots(day) {
+		spent += p.spent.Load()
+		out += p.granted.Sum() - p.returned.Sum() + p.over.Load() - p.spent.Load()
+	}
+	return spent, out
+}
+
+func (w *world) check(*rapid.T) {
+	w.note()
+	days := map[Day]bool{}
+	for _, l := range w.all {
+		for _, b := range w.everyBook(l) {
+			days[b.day] = true
+		}
+	}
+	for d, today := DayOf(w.now)-1, DayOf(w.now); d <= today+1; d++ {
+		w.limit[d] = max(w.limit[d], w.plan)
+	}
+	for day := range days {
+		spent, out := w.sent(day)
+		if over := w.booked[day] + w.set[day]; spent+out > w.limit[day]+over {
+			w.t.Fatalf("%v: %d went out and %d are out, of a plan of %d (corrections %d)", day, spent, out, w.limit[day], over)
+		}
+	}
+	for _, l := range w.live {
+		for _, b := range l.books {
+			for c := range b.plan.lease {
+				if n := b.plan.lease[c].Load(); n < 0 {
+					w.t.Fatalf("a lease of %d", n)
+				}
+			}
+		}
+	}
+}
+
+func (w *world) pick() *Ledger {
+	return w.live[rapid.IntRange(0, len(w.live)-1).Draw(w.t, "replica")]
+}
+
+func (w *world) mustBeat(l *Ledger) {
+	if err := l.Beat(ctx, w.now); err != nil {
+		w.t.Fatal(err)
+	}
+	w.note()
+}
+
+func (w *world) beatAll() {
+	for range 2 {
+		for _, l := range w.live {
+			w.mustBeat(l)
+		}
+	}
+	w.known = true
+}
+
+func (w *world) reserve(*rapid.T) {
+	l := w.pick()
+	p := Priority(rapid.IntRange(0, 2).Draw(w.t, "priority"))
+	cost := int64(rapid.SampledFrom([]int{1, 1, 1, 2, 7, 40}).Draw(w.t, "cost"))
+	h, d := l.Reserve(ctx, w.now, nil, p, cost)
+	w.note()
+	day := DayOf(w.now)
+	switch d {
+	case Granted:
+		w.holds = append(w.holds, held{l, h, cost})
+	case PlanSpent, FloorReserved:
+		// Refused on fresh news, it was truly not there: neither in the store nor in this replica's lease.
+		w.mustBeat(l)
+		if h, d := l.Reserve(ctx, w.now, nil, p, cost); d == Granted {
+			w.holds = append(w.holds, held{l, h, cost})
+			return
+		}
+		if w.moved[day] {
+			return
+		}
+		limits := l.limits(l.cfg.Load(), l.find(w.now.Unix()).plan)
+		spent, out := w.sent(day)
+		if room := limits[p] - spent - out + l.find(w.now.Unix()).plan.holds(p); room >= cost {
+			w.t.Fatalf("%v of %d refused (%v) although %d were left", p, cost, d, room)
+		}
+	case StoreLost:
+		if !l.Snapshot(w.now).Healing {
+			w.t.Fatalf("refused with %v while the store is well", d)
+		}
+	default:
+		w.t.Fatalf("refused with %v", d)
+	}
+}
+
+func (w *world) settle(*rapid.T) {
+	if len(w.holds) == 0 {
+		w.t.Skip("nothing held")
+	}
+	i := rapid.IntRange(0, len(w.holds)-1).Draw(w.t, "hold")
+	x := w.holds[i]
+	w.holds = append(w.holds[:i], w.holds[i+1:]...)
+	actual := rapid.Int64Range(0, x.cost+3).Draw(w.t, "actual")
+	if actual > x.cost {
+		w.booked[x.h.pot.day] += actual - x.cost
+	}
+	if actual == 0 {
+		x.l.Refund(w.now, x.h)
+	} else {
+		x.l.Settle(w.now, x.h, actual)
+	}
+}
+
+func (w *world) actions() map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"":         w.check,
+		"reserve":  w.reserve,
+		"reserve2": w.reserve,
+		"reserve3": w.reserve,
+		"settle":   w.settle,
+		"beat":     func(*rapid.T) { w.mustBeat(w.pick()) },
+		"burst": func(*rapid.T) {
+			n, _ := spend(w.pick(), w.now, nil, Priority(rapid.IntRange(0, 2).Draw(w.t, "p")), rapid.IntRange(1, 300).Draw(w.t, "n"))
+			_ = n
+		},
+		"tick": func(*rapid.T) {
+			w.now = w.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(w.t, "ms")) * time.Millisecond)
+		},
+		"midnight": func(*rapid.T) {
+			w.now = DayOf(w.now).End().Add(time.Duration(rapid.IntRange(-2000, 2000).Draw(w.t, "ms")) * time.Millisecond)
+		},
+		"join": func(*rapid.T) {
+			if len(w.live) >= 4 {
+				w.t.Skip("enough")
+			}
+			w.start()
+		},
+		"leave": func(*rapid.T) { w.remove(true) },
+		"crash": func(*rapid.T) { w.remove(false) },
+		"reclaim": func(*rapid.T) {
+			w.now = w.now.Add(11 * time.Second)
+			w.beatAll()
+		},
+		"plan": func(*rapid.T) {
+			n := rapid.Int64Range(200, 3000).Draw(w.t, "plan")
+			l := w.pick()
+			if err := l.SetPlan(ctx, w.now, n, "model", ""); err != nil {
+				w.t.Fatal(err)
+			}
+			if n < w.plan { // what is out already may still go out
+				day := DayOf(w.now)
+				for d := day - 1; d <= day+1; d++ {
+					w.moved[d] = true
+				}
+			}
+			w.plan = n
+			w.beatAll()
+		},
+		"usage": func(*rapid.T) {
+			w.beatAll()
+			l, day := w.pick(), DayOf(w.now)
+			before, _ := l.Used(w.now)
+			n := rapid.Int64Range(0, 2000).Draw(w.t, "usage")
+			if err := l.SetUsage(ctx, w.now, n, "model", ""); err != nil {
+				w.t.Fatal(err)
+			}
+			if used, _ := l.Used(w.now); used != n {
+				w.t.Fatalf("usage set to %d, shows %d", n, used)
+			}
+			w.moved[day] = true
+			w.set[day] += max(before-n, 0)
+			w.beatAll()
+		},
+		"flush": func(*rapid.T) {
+			if !w.known {
+				w.t.Skip("what a dead replica took in its last moment is known to nobody")
+			}
+			w.srv.Do("FLUSHALL")
+			w.beatAll()
+		},
+	}
+}
+
+func (w *world) remove(orderly bool) {
+	if len(w.live) < 2 {
+		w.t.Skip("the last one stays")
+	}
+	i := rapid.IntRange(0, len(w.live)-1).Draw(w.t, "who")
+	l := w.live[i]
+	w.live = append(w.live[:i:i], w.live[i+1:]...)
+	w.note()
+	if orderly {
+		if err := l.Close(ctx); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	w.known = false
+	kept := w.holds[:0]
+	for _, x := range w.holds {
+		if x.l != l {
+			kept = append(kept, x)
+		}
+	}
+	w.holds = kept
+}
+
+// Any interleaving of reserve, settle, refund, crash, reclaim, restart, day change, plan change, usage set and loss
+// of the store's data: what went out, with what may still go out, stays within the plan; and what is refused was
+// not available.
+func TestLedgerModel(t *testing.T) {
+	srv := redistest.Start(t)
+	st := open(t, srv.URL(), store.Options{})
+	run := 0
+	rapid.Check(t, func(t *rapid.T) {
+		run++
+		w := &world{t: t, srv: srv, st: st, now: noon, plan: 1000, set: map[Day]int64{}, limit: map[Day]int64{}, moved: map[Day]bool{}, booked: map[Day]int64{}}
+		w.cfg = plan(1000)
+		w.cfg.Account = fmt.Sprint("care", run)
+		w.cfg.Wait = -1
+		if rapid.Bool().Draw(t, "floors") {
+			w.cfg.Floors = [Priorities]float64{Normal: 0.2, Critical: 0.1}
+		}
+		for range rapid.IntRange(1, 3).Draw(t, "replicas") {
+			w.start()
+		}
+		w.beatAll()
+		t.Repeat(w.actions())
+
+		// At the end one replica gets all that is left: exactly the plan goes out, less the leases of the dead.
+		day := DayOf(w.now)
+		for _, x := range w.holds {
+			x.l.Refund(w.now, x.h)
+		}
+		for range 4 {
+			w.now = w.now.Add(4 * time.Second)
+			w.beatAll()
+		}
+		if DayOf(w.now) != day || w.moved[day] {
+			return
+		}
+		for range 30 {
+			spend(w.live[0], w.now, nil, Critical, 5000)
+			w.now = w.now.Add(50 * time.Millisecond)
+			w.beatAll()
+		}
+		w.check(t)
+		var lost, spent int64
+		dead := map[*pot]bool{}
+		for _, l := range w.all {
+			for _, b := range w.everyBook(l) {
+				dead[b.plan] = true
+			}
+		}
+		for _, l := range w.live {
+			for _, b := range l.books {
+				dead[b.plan] = false
+			}
+		}
+		for _, p := range w.pots(day) {
+			spent += p.spent.Load()
+			if dead[p] {
+				lost += p.granted.Sum() - p.returned.Sum() + p.over.Load() - p.spent.Load()
+			}
+		}
+		if spent+lost < w.plan {
+			t.Fatalf("%d went out and %d died, of %d: some were stranded", spent, lost, w.plan)
+		}
+		if used, _ := w.live[0].Used(w.now); used != spent+lost {
+			t.Fatalf("the ledger says %d used, it was %d and %d lost", used, spent, lost)
+		}
+	})
+}

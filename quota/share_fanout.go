@@ -1,0 +1,54 @@
+package quota
+
+import (
+	"context"
+	"time"
+)
+
+// fanoutEvery is between two exchanges of learned subscriber counts.
+const fanoutEvery = 5 * time.Second
+
+type sharedFanout struct {
+	f     *Fanout
+	after int64
+}
+
+// ShareFanout lets the replicas tell each other what f learns, from Run; name is the same on all of them (the app's).
+// With the embedded store there is nobody to tell.
+func (l *Ledger) ShareFanout(name string, f *Fanout) {
+	l.fanouts.Store(name, &sharedFanout{f: f})
+}
+
+func (l *Ledger) shareFanouts(ctx context.Context) {
+	tick := time.NewTicker(fanoutEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.shareLearned(ctx, l.now())
+		}
+	}
+}
+
+// shareLearned does one exchange. What cannot be told because the store is away is lost to the others: they learn it
+// by themselves, or count as configured.
+func (l *Ledger) shareLearned(ctx context.Context, now time.Time) {
+	l.fanouts.Range(func(name, value any) bool {
+		s := value.(*sharedFanout)
+		s.f.Tick(now)
+		if l.st.Exclusive() {
+			return true
+		}
+		newest, msgs, err := l.st.ShareLearned(ctx, l.cfg.Load().Account, name.(string), s.after, s.f.Fresh())
+		if err != nil {
+			return false
+		}
+		for _, m := range msgs {
+			s.f.Merge(m)
+		}
+		s.after = newest
+		return true
+	})
+}

@@ -193,6 +193,19 @@ func TestAttributeTellsTheRest(t *testing.T) {
 	}
 }
 
+// An attribute that all leaves of the cause share anyway is no part of it.
+func TestAttributeIsShort(t *testing.T) {
+	small := detecttest.Setting{Dims: []int{10, 8, 1}, Noise: [2]float64{0.05, 0.05}, Severity: [2]float64{0.6, 0.8}, Anomalies: [2]int{1, 1}, Elements: [2]int{1, 1}}
+	for seed := range uint64(50) {
+		c := small.Generate(seed)
+		for _, v := range values(detect.Attribute(c.Table, detect.Options{})) {
+			if v[2] >= 0 {
+				t.Fatalf("seed %d: %v fixes an attribute that has one value", seed, v)
+			}
+		}
+	}
+}
+
 func TestAttributeOfNothing(t *testing.T) {
 	zeros := detect.Table{Columns: [][]int32{{0, 1, 2}, {0, 0, 1}}, Real: make([]float64, 3), Predicted: make([]float64, 3)}
 	for _, table := range []detect.Table{{}, zeros, {Columns: [][]int32{{}}, Real: nil, Predicted: nil}} {

@@ -337,6 +337,10 @@ func (d *Detector) turn(list []*series, from, to int64) {
 					s.whole.level += s.level // what is new is new for the whole, too
 				}
 			}
+			if k == learnScale && learn && s.frozen {
+				s.missed += float64(s.window[k].sum)
+				s.missedUnit += d.unit(s.shape, k)
+			}
 			for range min((to/p - from/p), parts) {
 				s.window[k].turn()
 			}

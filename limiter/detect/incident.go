@@ -154,7 +154,7 @@ func (d *Detector) start(list []*series, a verdictOn) *incident {
 	culprits, confidence, excess := d.blame(list, a.scale)
 	if a.series != nil && !slices.ContainsFunc(culprits, func(c Culprit) bool { return c.covers(a.series) || c.Caller == a.series.caller || c.Caller == Any }) {
 		// The table does not single it out; the alarm itself does.
-		culprits = append(culprits, d.itself(a))
+		culprits = append(culprits, d.itself(list, a))
 		confidence = 1 - math.Exp(-a.surprise)
 		excess = max(excess, a.real-a.expected)
 	}
@@ -188,8 +188,19 @@ func (d *Detector) onset(a verdictOn, window int64) int64 {
 	return min(start, d.now)
 }
 
-func (d *Detector) itself(a verdictOn) Culprit {
+// itself blames the series that alarmed; for a caller as a whole, the one of
+// its combinations that carries the excess, if there is one.
+func (d *Detector) itself(list []*series, a verdictOn) Culprit {
 	s := a.series
+	for _, part := range list {
+		if part.whole != a.series {
+			continue
+		}
+		e := part.level * d.unit(part.shape, a.scale) * d.tide
+		if float64(part.window[a.scale].sum)-e > 0.9*(a.real-a.expected) {
+			s = part
+		}
+	}
 	seconds := float64(parts * partSeconds[a.scale])
 	return Culprit{Caller: s.caller, Event: s.event, Channel: s.channel, Share: 1, Rate: a.real / seconds, Usual: a.expected / seconds}
 }
@@ -433,7 +444,7 @@ func (d *Detector) review(list []*series, in *incident, fresh *verdictOn, age in
 	if fresh != nil && !slices.ContainsFunc(culprits, func(c Culprit) bool {
 		return c.covers(fresh.series) || c.Caller == fresh.series.caller || c.Caller == Any
 	}) {
-		culprits = append(culprits, d.itself(*fresh))
+		culprits = append(culprits, d.itself(list, *fresh))
 	}
 	if len(culprits) == 0 {
 		return false
@@ -546,15 +557,22 @@ func (d *Detector) mark(list []*series, soon bool) {
 		}
 		if s.frozen && !frozen {
 			s.thaw(soon)
+			if soon {
+				s.shape.clean = true // it was part of the usual
+			} else if s.whole == nil {
+				clear(s.shape.recent[:]) // how long it grew unseen, nobody knows
+			}
 			s.held.Store(0)
-		}
-		if !s.frozen && frozen && s.whole == nil && s.shape != nil {
-			s.shape.forget(d.now)
 		}
 		if s.frozen = frozen; frozen {
 			s.spoiled = true
 		}
 	}
+	everybody := d.open != nil && d.open.Kind == Everybody
+	if d.total.frozen && !everybody {
+		d.total.thaw(soon)
+	}
+	d.total.frozen = everybody
 	if in := d.open; in != nil {
 		d.total.spoiled = true
 		d.hold(list, in)

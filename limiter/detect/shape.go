@@ -113,14 +113,6 @@ func (s *shape) endHour(second int64, level float64) float64 {
 	return s.learn((h + 168 - lag) % 168)
 }
 
-// forget drops the last hours, which turned out to belong to an incident.
-func (s *shape) forget(second int64) {
-	h := int((second + mondayOffset) / secondsHour % 24)
-	for i := range 4 {
-		s.recent[(h+24-i)%24] = 0
-	}
-}
-
 // learn takes up hour h of the week, which is lag hours old.
 func (s *shape) learn(h int) float64 {
 	k := kindOfDay(h)

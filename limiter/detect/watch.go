@@ -34,6 +34,7 @@ type window struct {
 	// The highest counts over what level 1 would give: since the series was
 	// frozen, and in a burst that ended by itself.
 	bout, burst float32
+	torn        uint8 // for so many parts the window is not whole
 }
 
 // watch is what the detector knows about one series.
@@ -46,9 +47,12 @@ type watch struct {
 	learned int32
 	total   float64
 	active  int64 // the last second with a message
-	frozen  bool  // part of an open incident: nothing is learned
-	spoiled bool  // was frozen today
-	shape   *shape
+	// What learnLevel left out while frozen: messages, and what they would be
+	// at level 1.
+	missed, missedUnit float64
+	frozen             bool // part of an open incident: nothing is learned
+	spoiled            bool // was frozen today
+	shape              *shape
 
 	recent [14]uint32 // by 5 s, for Top: a minute, the present slot, and an empty one
 	longer [12]uint32 // by 60 s
@@ -101,6 +105,7 @@ func (w *watch) count(n, from, to int64) {
 // turn ends a part: the oldest makes room for the next.
 func (win *window) turn() {
 	win.at = (win.at + 1) % parts
+	win.torn -= min(win.torn, 1)
 	win.sum -= win.part[win.at]
 	win.part[win.at] = 0
 }
@@ -161,7 +166,7 @@ func (w *watch) excessTest(k int, expected, need float64) (v verdictOn) {
 // learnScatter takes a finished window as a sample of the healthy scatter.
 func (win *window) learnScatter(expected float64) {
 	x := float64(win.sum)
-	if expected < 1 {
+	if expected < 1 || win.torn > 0 {
 		return
 	}
 	if expected >= 20 {
@@ -190,6 +195,15 @@ func (w *watch) turnDay() {
 	w.spoiled = w.frozen
 }
 
+// gain is the part of a window's news that the level takes up.
+func (w *watch) gain() float64 {
+	gain := 0.002
+	if w.shape.known() {
+		gain = 0.0003 // what the shape does not know takes days to be believed
+	}
+	return max(gain, 1/float64(w.learned+1))
+}
+
 // adopt makes the present rate the usual one, if it is higher. unit is what
 // the window would hold at level 1.
 func (w *watch) adopt(unit float64) {
@@ -199,12 +213,22 @@ func (w *watch) adopt(unit float64) {
 // thaw ends a freeze. What was over by itself soon hurt nobody: that high a
 // burst is usual from now on, for some weeks. (A job on the hour is one.)
 func (w *watch) thaw(soon bool) {
+	if soon && w.missedUnit > 0 {
+		// It was part of the usual, after all: learn what was left out.
+		n := w.missedUnit / float64(parts*partSeconds[learnScale])
+		w.level += (w.missed/w.missedUnit - w.level) * (1 - math.Pow(1-w.gain(), n))
+	}
+	w.missed, w.missedUnit = 0, 0
 	for k := range w.window {
 		win := &w.window[k]
 		if soon {
 			win.burst = max(win.burst, win.bout)
 		}
 		win.bout = 0
+		if k > learnScale {
+			// What is over must not alarm once more from the longer windows.
+			win.part, win.sum, win.torn = [parts]uint32{}, 0, parts
+		}
 	}
 	w.frozen = false
 }
@@ -221,11 +245,7 @@ func (w *watch) learnLevel(unit float64) {
 		w.level = x / unit
 		return
 	}
-	gain := 0.002
-	if w.shape.known() {
-		gain = 0.0003 // what the shape does not know takes days to be believed
-	}
-	gain = max(gain, 1/float64(w.learned))
+	gain := w.gain()
 	ratio := x / (w.level * unit)
 	if w.learned > 5 {
 		ratio = min(ratio, 1.3)

@@ -29,6 +29,9 @@ var peers = []struct {
 	{"Adtributor", map[string]string{"S": "0.046", "L": "0.000"}},
 }
 
+// runs of each case, of which the fastest counts: the machine may be shared.
+const runs = 3
+
 // tally sums what Attribute did over many cases.
 type tally struct {
 	cases, tp, fp, fn int
@@ -36,9 +39,14 @@ type tally struct {
 }
 
 func (t *tally) run(c detecttest.Case) [][]int32 {
-	t0 := time.Now()
-	causes := detect.Attribute(c.Table, detect.Options{})
-	t.took = append(t.took, time.Since(t0))
+	var causes []detect.Cause
+	best := time.Hour
+	for range runs {
+		t0 := time.Now()
+		causes = detect.Attribute(c.Table, detect.Options{})
+		best = min(best, time.Since(t0))
+	}
+	t.took = append(t.took, best)
 	named := make([][]int32, len(causes))
 	for i := range causes {
 		named[i] = causes[i].Values

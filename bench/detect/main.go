@@ -24,7 +24,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // wrong usage.
 func run(args []string, out, errs io.Writer) int {
 	tables := map[string]func([]string, io.Writer, io.Writer) error{
-		"attribution": attribution,
+		"attribution": attribution, "incidents": incidents, "healthy": healthy,
 	}
 	if len(args) == 0 || tables[args[0]] == nil {
 		fmt.Fprintln(errs, "usage: detect attribution|incidents|healthy [flags]")

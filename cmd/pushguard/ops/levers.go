@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/store"
 )
 
 // BrakeOrder pulls the brake. Allow is "critical" or "none"; For is a duration
@@ -35,27 +37,20 @@ type UsageOrder struct {
 }
 
 func (s *Server) account(r *http.Request) (Account, error) {
-	name := r.PathValue("name")
+	return s.accountNamed(r.PathValue("name"))
+}
+
+// accountNamed finds an account; no name means the only one.
+func (s *Server) accountNamed(name string) (Account, error) {
 	var names []string
-	for _, a := range s.cfg.Accounts() {
-		if a.Name == name {
+	all := s.cfg.Accounts()
+	for _, a := range all {
+		if a.Name == name || name == "" && len(all) == 1 {
 			return a, nil
 		}
 		names = append(names, a.Name)
 	}
 	return Account{}, &failure{http.StatusNotFound, fmt.Sprintf("there is no account %q; this guard has %s", name, strings.Join(names, ", "))}
-}
-
-// who names the person for the audit trail: what the order says, or the user
-// name of basic auth.
-func who(r *http.Request, by string) string {
-	if by != "" {
-		return by
-	}
-	if user, _, ok := r.BasicAuth(); ok && user != "" {
-		return user
-	}
-	return "admin token from " + r.RemoteAddr
 }
 
 func bad(format string, args ...any) error {
@@ -68,73 +63,88 @@ func lasting(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
 }
 
-func (s *Server) brakeOn(r *http.Request, in BrakeOrder) (AccountStatus, error) {
+func (s *Server) brakeOn(r *http.Request, in BrakeOrder) (any, error) {
 	a, err := s.account(r)
 	if err != nil {
-		return AccountStatus{}, err
+		return nil, err
 	}
 	if in.Allow != "critical" && in.Allow != "none" {
-		return AccountStatus{}, bad(`allow must be "critical" (critical publishes still pass) or "none"; it is %q`, in.Allow)
+		return nil, bad(`allow must be "critical" (critical publishes still pass) or "none"; it is %q`, in.Allow)
 	}
-	if strings.TrimSpace(in.Reason) == "" {
-		return AccountStatus{}, bad("reason is missing: whoever is on call next must know why nothing goes out")
+	if strings.TrimSpace(in.Reason) == "" && !dryRun(r) {
+		return nil, bad("reason is missing: whoever is on call next must know why nothing goes out")
 	}
 	now := s.cfg.Now()
-	b := &quota.Brake{Allow: in.Allow, Reason: in.Reason, By: who(r, in.By), Since: now}
+	b := &quota.Brake{Allow: in.Allow, Reason: in.Reason, By: s.who(r, in.By), Since: now}
 	if in.For != "" {
 		d, err := time.ParseDuration(in.For)
 		if err != nil || d <= 0 {
-			return AccountStatus{}, bad(`for must be a duration above zero such as "30m" or "2h"; it is %q`, in.For)
+			return nil, bad(`for must be a duration above zero such as "30m" or "2h"; it is %q`, in.For)
 		}
 		b.Until = now.Add(d)
+	}
+	if dryRun(r) {
+		return s.effectOfBrake(now, a, b), nil
 	}
 	return s.moved(r, a, func(ctx context.Context) error { return a.Ledger.SetBrake(ctx, now, b) })
 }
 
-func (s *Server) brakeOff(r *http.Request, _ struct{}) (AccountStatus, error) {
+func (s *Server) brakeOff(r *http.Request, _ struct{}) (any, error) {
 	a, err := s.account(r)
 	if err != nil {
-		return AccountStatus{}, err
+		return nil, err
+	}
+	if dryRun(r) {
+		return s.effectOfRelease(s.cfg.Now(), a), nil
 	}
 	return s.moved(r, a, func(ctx context.Context) error {
-		return a.Ledger.LiftBrake(ctx, s.cfg.Now(), who(r, r.URL.Query().Get("by")), r.URL.Query().Get("reason"))
+		return a.Ledger.LiftBrake(ctx, s.cfg.Now(), s.who(r, r.URL.Query().Get("by")), r.URL.Query().Get("reason"))
 	})
 }
 
-func (s *Server) planSet(r *http.Request, in PlanOrder) (AccountStatus, error) {
+func (s *Server) planSet(r *http.Request, in PlanOrder) (any, error) {
 	a, err := s.account(r)
 	if err != nil {
-		return AccountStatus{}, err
+		return nil, err
 	}
 	if in.MessagesPerDay <= 0 {
-		return AccountStatus{}, bad("messages_per_day must be above zero; it is %d. To stop everything, use the brake", in.MessagesPerDay)
+		return nil, bad("messages_per_day must be above zero; it is %d. To stop everything, use the brake", in.MessagesPerDay)
+	}
+	if dryRun(r) {
+		now := s.cfg.Now()
+		return s.effectOfCount(now, a, "plan set", a.Ledger.Snapshot(now).Used, in.MessagesPerDay), nil
 	}
 	return s.moved(r, a, func(ctx context.Context) error {
-		return a.Ledger.SetPlan(ctx, s.cfg.Now(), in.MessagesPerDay, who(r, in.By), in.Reason)
+		return a.Ledger.SetPlan(ctx, s.cfg.Now(), in.MessagesPerDay, s.who(r, in.By), in.Reason)
 	})
 }
 
-func (s *Server) usageSet(r *http.Request, in UsageOrder) (AccountStatus, error) {
+func (s *Server) usageSet(r *http.Request, in UsageOrder) (any, error) {
 	a, err := s.account(r)
 	if err != nil {
-		return AccountStatus{}, err
+		return nil, err
 	}
 	if in.Used == nil || *in.Used < 0 {
-		return AccountStatus{}, bad("used must be given and not be negative: the messages that Pusher's dashboard shows for today")
+		return nil, bad("used must be given and not be negative: the messages that Pusher's dashboard shows for today")
 	}
+	if dryRun(r) {
+		now := s.cfg.Now()
+		return s.effectOfCount(now, a, "usage set", *in.Used, a.Ledger.Snapshot(now).Plan.MessagesPerDay), nil
+	}
+	defer s.book(a.Name).forgetPace(s.cfg.Now)
 	return s.moved(r, a, func(ctx context.Context) error {
-		return a.Ledger.SetUsage(ctx, s.cfg.Now(), *in.Used, who(r, in.By), in.Reason)
+		return a.Ledger.SetUsage(ctx, s.cfg.Now(), *in.Used, s.who(r, in.By), in.Reason)
 	})
 }
 
 // moved moves a lever and answers with the account as it is afterwards.
-func (s *Server) moved(r *http.Request, a Account, lever func(context.Context) error) (AccountStatus, error) {
+func (s *Server) moved(r *http.Request, a Account, lever func(context.Context) error) (any, error) {
 	ctx, cancel := lasting(r)
 	defer cancel()
 	if err := lever(ctx); err != nil {
-		return AccountStatus{}, &failure{http.StatusServiceUnavailable, "the lever did not move: " + err.Error()}
+		return nil, &failure{http.StatusServiceUnavailable, "the lever did not move: " + err.Error()}
 	}
-	s.cfg.Log.Info("lever moved", "account", a.Name, "lever", r.Method+" "+r.URL.Path, "from", r.RemoteAddr)
+	s.cfg.Log.Info("lever moved", "account", a.Name, "lever", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "who", s.who(r, ""))
 	return s.accountStatus(s.cfg.Now(), a), nil
 }
 
@@ -145,23 +155,40 @@ type AuditEntry struct {
 	Who     string    `json:"who"`
 	What    string    `json:"what"`
 	Why     string    `json:"why"`
+	Before  string    `json:"before,omitempty"`
+	After   string    `json:"after,omitempty"`
 }
 
-// audit lists who did what and why, from the store, so the same on every
-// replica.
-func (s *Server) audit(r *http.Request) ([]AuditEntry, error) {
+// auditTrail lists who did what and why, from the store, so the same on every
+// replica. It takes account and limit (at most 1,000 an account, as a rule 200).
+func (s *Server) auditTrail(r *http.Request) ([]AuditEntry, error) {
+	limit := 200
+	if v := r.URL.Query().Get("limit"); v != "" {
+		if n, err := strconv.Atoi(v); err != nil || n < 1 || n > 1000 {
+			return nil, bad("limit must be from 1 to 1000; it is %q", v)
+		} else {
+			limit = n
+		}
+	}
 	out := []AuditEntry{}
 	for _, a := range s.cfg.Accounts() {
+		if want := r.URL.Query().Get("account"); want != "" && want != a.Name {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
-		entries, err := a.Ledger.Audit(ctx, 200)
+		entries, err := a.Ledger.Audit(ctx, limit)
 		cancel()
 		if err != nil {
 			return nil, &failure{http.StatusServiceUnavailable, "the audit trail cannot be read: " + err.Error()}
 		}
 		for _, e := range entries {
-			out = append(out, AuditEntry{Account: a.Name, At: e.At.UTC(), Who: e.Who, What: e.What, Why: e.Why})
+			out = append(out, AuditEntry{Account: a.Name, At: e.At.UTC(), Who: e.Who, What: e.What, Why: e.Why, Before: e.Before, After: e.After})
 		}
 	}
 	slices.SortStableFunc(out, func(a, b AuditEntry) int { return b.At.Compare(a.At) })
-	return out, nil
+	return out[:min(limit, len(out))], nil
+}
+
+func (a Account) audit(ctx context.Context, now time.Time, who, what, why, after string) error {
+	return a.Ledger.AuditAppend(ctx, store.AuditEntry{At: now.UTC(), Who: who, What: what, Why: why, After: after})
 }

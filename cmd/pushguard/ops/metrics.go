@@ -60,14 +60,21 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	now := c.s.cfg.Now()
+	incidents := c.s.listIncidents()
 	for _, a := range c.s.cfg.Accounts() {
 		snap := a.Ledger.Snapshot(now)
 		gauge(descUsed, float64(snap.Used), a.Name)
 		gauge(descLimit, float64(snap.Plan.MessagesPerDay), a.Name)
 		gauge(descLeased, float64(snap.Leased), a.Name)
-		gauge(descForecast, float64(forecast(now, snap, c.s.pace.perSecond(a.Name)).UsedAtReset), a.Name)
+		gauge(descForecast, float64(forecast(now, snap, c.s.book(a.Name).pace(now)).UsedAtReset), a.Name)
 		gauge(descBrake, truth(snap.Brake != nil), a.Name)
-		gauge(descIncident, 0, a.Name)
+		open := 0
+		for _, in := range incidents {
+			if in.Account == a.Name && in.State == IncidentOpen {
+				open++
+			}
+		}
+		gauge(descIncident, float64(open), a.Name)
 		state := a.Breaker.State(now).State
 		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {
 			gauge(descBreaker, truth(l == state), a.Name, l.String())

@@ -6,14 +6,14 @@
 package ops
 
 import (
+	"context"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +30,24 @@ type Account struct {
 	Ledger  *quota.Ledger
 	Breaker *limiter.Breaker
 	Apps    []*proxy.App
+	// Levels are the breaker's settings and Floors the ledger's, as fractions of
+	// the plan, to be drawn. Zero fields of Levels mean the breaker's defaults.
+	Levels limiter.BreakerConfig
+	Floors [quota.Priorities]float64
+}
+
+// thresholds are Levels with the breaker's defaults where nothing is set.
+func (a Account) thresholds() limiter.BreakerConfig {
+	l := a.Levels
+	for _, d := range []struct {
+		v   *float64
+		def float64
+	}{{&l.ShedBulkAt, 0.80}, {&l.ShedNormalAt, 0.95}, {&l.CriticalOnlyAt, 0.98}} {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+	}
+	return l
 }
 
 // Check is one of the conditions of readiness.
@@ -61,17 +79,42 @@ type Config struct {
 	// auth under any user name. Empty means that no lever can be moved over
 	// this port, and that only loopback may read.
 	Token string
-	Log   *slog.Logger
+	// Hosts are names under which this port may be read without a token from
+	// this machine, beside localhost and addresses. See Server.hostKnown.
+	Hosts []string
+	// TrustHeader, if not empty, is the header in which an authenticating proxy
+	// puts the user's name, such as "X-Forwarded-User". Whoever comes from
+	// TrustFrom with it may read and move levers; from elsewhere it is ignored.
+	// The proxy must remove the header from what it is sent.
+	TrustHeader string
+	TrustFrom   []netip.Prefix
+	// Incidents lists what the detector knows, open and resolved, of all
+	// accounts; it is asked every second while a page is open, and must not
+	// block. nil: the detector is not running.
+	Incidents func() []Incident
+	// IncidentAction is contain, release or ack.
+	IncidentAction func(ctx context.Context, id, action, who string) error
+	// Top lists the busiest keys by caller, event, channel or payload.
+	Top func(by string, window time.Duration, limit int) ([]TopRow, error)
+	// MaxStreams bounds open dashboards; 0 means 128.
+	MaxStreams int
+	Log        *slog.Logger
 	// Collectors are further metrics.
 	Collectors []prometheus.Collector
 }
 
 // Server answers on the admin port. It is safe for concurrent use.
 type Server struct {
-	cfg     Config
-	token   [sha256.Size]byte
-	pace    pace
-	handler http.Handler
+	cfg      Config
+	token    [sha256.Size]byte
+	assets   *assets
+	sessions sessions
+	tries    *tries
+	stream   stream
+	handler  http.Handler
+
+	booksMu sync.Mutex
+	books   map[string]*book // by account
 }
 
 // New builds the admin port.
@@ -82,7 +125,13 @@ func New(cfg Config) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{cfg: cfg, token: sha256.Sum256([]byte(cfg.Token))}
+	if cfg.MaxStreams <= 0 {
+		cfg.MaxStreams = defaultMaxStreams
+	}
+	s := &Server{
+		cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), assets: loadAssets(), tries: newTries(),
+		stream: stream{most: cfg.MaxStreams}, books: map[string]*book{},
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(&collector{s: s}, cfg.Stats.Decision())
 	reg.MustRegister(cfg.Collectors...)
@@ -92,82 +141,36 @@ func New(cfg Config) *Server {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.Handle("GET /metrics", s.read(promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})))
+
 	mux.Handle("GET /api/v1/status", s.read(get(s.status)))
-	mux.Handle("GET /api/v1/audit", s.read(get(s.audit)))
+	mux.Handle("GET /api/v1/events", s.read(http.HandlerFunc(s.events)))
+	mux.Handle("GET /api/v1/history", s.read(zipped(get(s.history))))
+	mux.Handle("GET /api/v1/incidents", s.read(get(s.incidents)))
+	mux.Handle("GET /api/v1/incidents/{id}", s.read(http.HandlerFunc(s.incident)))
+	mux.Handle("GET /api/v1/top", s.read(get(s.top)))
+	mux.Handle("GET /api/v1/rules", s.read(get(s.rules)))
+	mux.Handle("GET /api/v1/savings", s.read(get(s.savings)))
+	mux.Handle("GET /api/v1/audit", s.read(get(s.auditTrail)))
 	mux.Handle("POST /api/v1/accounts/{name}/brake", s.write(put(s.brakeOn)))
 	mux.Handle("DELETE /api/v1/accounts/{name}/brake", s.write(put(s.brakeOff)))
 	mux.Handle("PUT /api/v1/accounts/{name}/plan", s.write(put(s.planSet)))
 	mux.Handle("PUT /api/v1/accounts/{name}/usage", s.write(put(s.usageSet)))
+	for _, action := range []string{"contain", "release", "ack"} {
+		mux.Handle("POST /api/v1/incidents/{id}/"+action, s.write(put(s.incidentAct(action))))
+	}
+
+	mux.Handle("GET /api/v1/session", s.read(get(s.sessionStatus)))
+	mux.HandleFunc("POST /api/v1/session", s.signInJSON)
+	mux.HandleFunc("DELETE /api/v1/session", s.signOut)
+	mux.HandleFunc("POST /sign-in", s.signInForm)
+	mux.HandleFunc("GET /assets/{path...}", s.asset)
 	mux.Handle("/", s.read(http.HandlerFunc(s.index)))
-	s.handler = http.NewCrossOriginProtection().Handler(harden(mux))
+	s.handler = harden(http.NewCrossOriginProtection().Handler(mux))
 	return s
 }
 
 // ServeHTTP makes the admin port an http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
-
-func harden(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'; base-uri 'none'")
-		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
-		next.ServeHTTP(w, r)
-	})
-}
-
-// read lets in whoever may look: everybody on loopback, elsewhere who has the
-// token.
-func (s *Server) read(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !fromLoopback(r) && !s.authorized(r) {
-			s.deny(w, "reading from another host needs the admin token")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// write lets in only who has the token, from wherever.
-func (s *Server) write(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Token == "" {
-			fail(w, http.StatusForbidden, "no lever can be moved because this guard has no admin token; set admin.token in the config, or PUSHGUARD_ADMIN_TOKEN")
-			return
-		}
-		if !s.authorized(r) {
-			s.deny(w, "this needs the admin token")
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-func (s *Server) authorized(r *http.Request) bool {
-	if s.cfg.Token == "" {
-		return false
-	}
-	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		if _, given, ok = r.BasicAuth(); !ok {
-			return false
-		}
-	}
-	sum := sha256.Sum256([]byte(given))
-	return subtle.ConstantTimeCompare(sum[:], s.token[:]) == 1
-}
-
-func (s *Server) deny(w http.ResponseWriter, why string) {
-	w.Header().Set("WWW-Authenticate", `Bearer realm="pushguard", Basic realm="pushguard"`)
-	fail(w, http.StatusUnauthorized, why+`: send "Authorization: Bearer TOKEN", or the token as the password of basic auth`)
-}
-
-func fromLoopback(r *http.Request) bool {
-	ap, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && ap.Addr().Unmap().IsLoopback()
-}
 
 // failure is an error with the status that it deserves.
 type failure struct {
@@ -216,10 +219,8 @@ func put[In, Out any](f func(*http.Request, In) (Out, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var in In
 		if r.Method != http.MethodDelete || r.ContentLength > 0 {
-			dec := json.NewDecoder(r.Body)
-			dec.DisallowUnknownFields()
-			if err := dec.Decode(&in); err != nil {
-				fail(w, http.StatusBadRequest, "the body is not the JSON that this call takes: "+err.Error())
+			if err := decode(r, &in); err != nil {
+				failWith(w, err)
 				return
 			}
 		}
@@ -230,6 +231,15 @@ func put[In, Out any](f func(*http.Request, In) (Out, error)) http.Handler {
 		}
 		reply(w, out)
 	})
+}
+
+func decode(r *http.Request, in any) error {
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(in); err != nil {
+		return bad("the body is not the JSON that this call takes: %v", err)
+	}
+	return nil
 }
 
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
@@ -250,7 +260,7 @@ type CheckResult struct {
 	Detail string `json:"detail,omitempty"`
 }
 
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+func (s *Server) readiness() Readiness {
 	out := Readiness{Ready: true, Checks: []CheckResult{}}
 	for _, c := range s.cfg.Checks {
 		note, err := c.Run()
@@ -260,6 +270,11 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		}
 		out.Checks = append(out.Checks, res)
 	}
+	return out
+}
+
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	out := s.readiness()
 	w.Header().Set("Content-Type", "application/json")
 	if !out.Ready {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -267,13 +282,4 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	_ = enc.Encode(out)
-}
-
-func (s *Server) index(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/" {
-		fail(w, http.StatusNotFound, "there is no "+r.URL.Path+" on the admin port; see /api/v1/status, /metrics, /readyz, /healthz")
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, _ = w.Write([]byte("pushguard " + s.cfg.Version + "\n\n/api/v1/status  what is going on, as JSON\n/metrics        Prometheus\n/readyz         each condition of readiness, named\n/healthz        alive\n"))
 }

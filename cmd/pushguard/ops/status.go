@@ -1,7 +1,9 @@
 package ops
 
 import (
+	"cmp"
 	"net/http"
+	"slices"
 	"sort"
 	"time"
 
@@ -27,19 +29,71 @@ type StoreStatus struct {
 }
 
 // AccountStatus is one Pusher account today. Remaining is what the plan has
-// left; Leased is the part of it that replicas hold and have not spent.
+// left; Leased is the part of it that replicas hold and have not spent. Used,
+// Leased and Remaining are of all replicas; rates and outcomes are of this one.
 type AccountStatus struct {
-	Name      string         `json:"name"`
-	Plan      PlanStatus     `json:"plan"`
-	Day       string         `json:"day"`
-	Used      int64          `json:"used"`
-	Leased    int64          `json:"leased"`
-	Remaining int64          `json:"remaining"`
-	Forecast  ForecastStatus `json:"forecast"`
-	Breaker   BreakerStatus  `json:"breaker"`
-	Brake     *BrakeStatus   `json:"brake"`
-	Callers   []CallerStatus `json:"callers"`
-	Apps      []AppStatus    `json:"apps"`
+	Name       string           `json:"name"`
+	Plan       PlanStatus       `json:"plan"`
+	Day        string           `json:"day"`
+	ResetsAt   time.Time        `json:"resets_at"`
+	Used       int64            `json:"used"`
+	Leased     int64            `json:"leased"`
+	Remaining  int64            `json:"remaining"`
+	Forecast   ForecastStatus   `json:"forecast"`
+	Breaker    BreakerStatus    `json:"breaker"`
+	Thresholds ThresholdStatus  `json:"thresholds"`
+	Floors     FloorStatus      `json:"floors"`
+	Brake      *BrakeStatus     `json:"brake"`
+	Exhausted  *ExhaustedStatus `json:"exhausted"`
+	Ledger     LedgerStatus     `json:"ledger"`
+	Priorities []PriorityStatus `json:"priorities"`
+	// CallersTotal is how many there are; the stream of events carries only the
+	// busiest.
+	CallersTotal int            `json:"callers_total"`
+	Callers      []CallerStatus `json:"callers"`
+	Apps         []AppStatus    `json:"apps"`
+}
+
+// ThresholdStatus says at which part of the plan (0–1) the breaker begins to
+// refuse what.
+type ThresholdStatus struct {
+	ShedBulk     float64 `json:"shed_bulk"`
+	ShedNormal   float64 `json:"shed_normal"`
+	CriticalOnly float64 `json:"critical_only"`
+}
+
+// FloorStatus is the part of the plan (0–1) that lower priorities cannot eat.
+type FloorStatus struct {
+	Critical float64 `json:"critical"`
+	Normal   float64 `json:"normal"`
+}
+
+// ExhaustedStatus is Pusher's own word that the account is over its quota.
+type ExhaustedStatus struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
+}
+
+// LedgerStatus is how this replica stands with the store.
+type LedgerStatus struct {
+	Replicas    int       `json:"replicas"`      // alive, this one included
+	Lease       int64     `json:"lease"`         // messages that this replica may send without asking
+	Borrowed    int64     `json:"borrowed"`      // sent beyond the lease while the store is out of reach
+	StoreUp     bool      `json:"store_up"`      //
+	StoreError  string    `json:"store_error"`   // why not
+	StoreSince  time.Time `json:"store_since"`   // since when up, or not
+	OnStoreLoss string    `json:"on_store_loss"` // lease, open, closed
+	Healing     bool      `json:"healing"`       // the store lost data and is being told what replicas know
+	Faults      int       `json:"faults"`        // losses of data seen since this replica started
+	Epoch       string    `json:"epoch"`         // changes when the store loses data
+}
+
+// PriorityStatus is the last minute of one priority on this replica. Refused is
+// the part of Publishes that was held back.
+type PriorityStatus struct {
+	Priority  string `json:"priority"`
+	Publishes int64  `json:"publishes_1m"`
+	Refused   int64  `json:"refused_1m"`
 }
 
 // PlanStatus is the plan in force.
@@ -49,10 +103,15 @@ type PlanStatus struct {
 }
 
 // ForecastStatus says when the plan will be used up at this rate, null when it
-// will not be today, and how much will be used by 00:00 UTC.
+// will not be today, and how much will be used by 00:00 UTC. The rate is that of
+// the last minute; low and high are the band in which most minutes of the last
+// hour lay.
 type ForecastStatus struct {
-	ExhaustedAt *time.Time `json:"exhausted_at"`
-	UsedAtReset int64      `json:"used_at_reset"`
+	ExhaustedAt   *time.Time `json:"exhausted_at"`
+	UsedAtReset   int64      `json:"used_at_reset"`
+	PerSecond     float64    `json:"per_s"`
+	LowPerSecond  float64    `json:"low_per_s"`
+	HighPerSecond float64    `json:"high_per_s"`
 }
 
 // BreakerStatus is the quota breaker.
@@ -67,15 +126,24 @@ type BrakeStatus struct {
 	Priority string     `json:"priority"`
 	Reason   string     `json:"reason"`
 	By       string     `json:"by"`
+	Since    time.Time  `json:"since"`
 	Until    *time.Time `json:"until"`
 }
 
-// CallerStatus is one caller over all apps of the account.
+// CallerStatus is one caller over all apps of the account, on this replica.
+// Outcomes are since the process began. Rates are publishes a second asked for,
+// whatever became of them; Usual is the median minute of the last hour, null
+// while too little is known.
 type CallerStatus struct {
 	Name          string           `json:"name"`
 	Rate1m        float64          `json:"rate_1m"`
+	Rate10s       float64          `json:"rate_10s"`
+	Usual         *float64         `json:"usual_per_s"`
+	Held1m        int64            `json:"held_1m"` // publishes refused in the last minute
 	MessagesToday int64            `json:"messages_today"`
 	Outcomes      map[string]int64 `json:"outcomes"`
+	Would         map[string]int64 `json:"would,omitempty"`    // decided in observe mode, not carried out
+	Rejected      int64            `json:"rejected,omitempty"` // refused by Pusher itself
 	Origins       []OriginStatus   `json:"origins,omitempty"`
 }
 
@@ -88,6 +156,7 @@ type OriginStatus struct {
 // AppStatus is one app and its way to Pusher.
 type AppStatus struct {
 	ID       string         `json:"id"`
+	Mode     string         `json:"mode"` // enforce, observe
 	Upstream UpstreamStatus `json:"upstream"`
 }
 
@@ -120,51 +189,70 @@ func (s *Server) status(*http.Request) (Status, error) { return s.Status(), nil 
 func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 	snap := a.Ledger.Snapshot(now)
 	br := a.Breaker.State(now)
+	b := s.book(a.Name)
+	levels := a.thresholds()
 	out := AccountStatus{
 		Name: a.Name,
 		Plan: PlanStatus{Name: snap.Plan.Name, MessagesPerDay: snap.Plan.MessagesPerDay},
-		Day:  snap.Day.String(), Used: snap.Used, Leased: snap.Leased, Remaining: snap.Remaining,
-		Breaker:  BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC()},
-		Forecast: forecast(now, snap, s.pace.perSecond(a.Name)),
-		Callers:  callers(now, a),
-		Apps:     []AppStatus{},
+		Day:  snap.Day.String(), ResetsAt: snap.Day.End(), Used: snap.Used, Leased: snap.Leased, Remaining: snap.Remaining,
+		Breaker:    BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC()},
+		Forecast:   forecast(now, snap, b.pace(now)),
+		Thresholds: ThresholdStatus{levels.ShedBulkAt, levels.ShedNormalAt, levels.CriticalOnlyAt},
+		Floors:     FloorStatus{Critical: a.Floors[quota.Critical], Normal: a.Floors[quota.Normal]},
+		Ledger: LedgerStatus{
+			Replicas: snap.Replicas, Lease: snap.Lease, Borrowed: snap.Borrowed, StoreUp: snap.StoreUp, StoreError: snap.StoreErr,
+			StoreSince: snap.StoreSince.UTC(), OnStoreLoss: snap.OnStoreLoss.String(), Healing: snap.Healing, Faults: snap.Faults, Epoch: snap.Epoch,
+		},
+		Priorities: b.priorities(now),
+		Callers:    callers(now, a, b),
+		Apps:       []AppStatus{},
 	}
+	out.CallersTotal = len(out.Callers)
 	if snap.Brake != nil {
-		b := &BrakeStatus{Priority: snap.Brake.Allow, Reason: snap.Brake.Reason, By: snap.Brake.By}
+		out.Brake = &BrakeStatus{Priority: snap.Brake.Allow, Reason: snap.Brake.Reason, By: snap.Brake.By, Since: snap.Brake.Since.UTC()}
 		if !snap.Brake.Until.IsZero() {
 			until := snap.Brake.Until.UTC()
-			b.Until = &until
+			out.Brake.Until = &until
 		}
-		out.Brake = b
+	}
+	if !snap.Exhausted.IsZero() {
+		out.Exhausted = &ExhaustedStatus{snap.Exhausted.UTC(), snap.ExhaustedBy}
 	}
 	for _, app := range a.Apps {
 		state, rate := app.Upstream.State()
-		out.Apps = append(out.Apps, AppStatus{ID: app.ID, Upstream: UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate}})
+		out.Apps = append(out.Apps, AppStatus{
+			ID: app.ID, Mode: app.Limiter.Policy().Mode.String(),
+			Upstream: UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate},
+		})
 	}
 	sort.Slice(out.Apps, func(i, j int) bool { return out.Apps[i].ID < out.Apps[j].ID })
 	return out
 }
 
-// forecast draws today's straight line: what is used, and the last minute's
-// rate until 00:00 UTC.
-func forecast(now time.Time, snap quota.Snapshot, perSecond float64) ForecastStatus {
-	left := snap.Day.End().Sub(now).Seconds()
-	out := ForecastStatus{UsedAtReset: snap.Used + int64(perSecond*left)}
-	if snap.Remaining <= 0 {
-		t := now.UTC()
-		out.ExhaustedAt = &t
-		return out
+// priorities is the last minute by priority, highest first. A rule that
+// observes is left out: what it matches is judged, and counted, under another.
+func (b *book) priorities(now time.Time) []PriorityStatus {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var sums [quota.Priorities]pair
+	for r, w := range b.rules {
+		if r.Spec().Mode == limiter.Observe {
+			continue
+		}
+		p := w.sum(now.Unix())
+		sums[r.Priority()].asked += p.asked
+		sums[r.Priority()].held += p.held
 	}
-	if perSecond > 0 {
-		if secs := float64(snap.Remaining) / perSecond; secs < left {
-			t := now.Add(time.Duration(secs * float64(time.Second))).UTC().Truncate(time.Second)
-			out.ExhaustedAt = &t
+	out := make([]PriorityStatus, 0, quota.Priorities)
+	for p := quota.Critical; ; p-- {
+		out = append(out, PriorityStatus{p.String(), sums[p].asked, sums[p].held})
+		if p == quota.Bulk {
+			return out
 		}
 	}
-	return out
 }
 
-func callers(now time.Time, a Account) []CallerStatus {
+func callers(now time.Time, a Account, b *book) []CallerStatus {
 	byName := map[string]*CallerStatus{}
 	for _, app := range a.Apps {
 		for _, c := range app.Limiter.Callers() {
@@ -176,8 +264,15 @@ func callers(now time.Time, a Account) []CallerStatus {
 			st := c.Stats(now)
 			row.Rate1m += st.Rate1m
 			row.MessagesToday += st.MessagesToday
+			row.Rejected += st.Refused
 			for o := range limiter.Outcome(limiter.Outcomes) {
 				row.Outcomes[o.String()] += st.Outcomes[o]
+				if st.Would[o] > 0 {
+					if row.Would == nil {
+						row.Would = map[string]int64{}
+					}
+					row.Would[o.String()] += st.Would[o]
+				}
 			}
 		}
 		if row := byName["app"]; row != nil {
@@ -186,10 +281,20 @@ func callers(now time.Time, a Account) []CallerStatus {
 			}
 		}
 	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ten, minute := b.recent(now, 10), b.recent(now, 60)
 	out := make([]CallerStatus, 0, len(byName))
-	for _, row := range byName {
+	for name, row := range byName {
+		if i, known := b.index[name]; known {
+			row.Rate10s = float64(ten[i].asked) / 10
+			row.Held1m = minute[i].held
+			if usual, ok := b.usual(now, i); ok {
+				row.Usual = &usual
+			}
+		}
 		out = append(out, *row)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	slices.SortFunc(out, func(a, b CallerStatus) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }

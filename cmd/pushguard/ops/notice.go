@@ -1,0 +1,93 @@
+package ops
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// notice compares the account with what it was a second ago and writes down
+// what changed. b.mu is held.
+func (b *book) notice(now time.Time, a Account, snap quota.Snapshot, state limiter.BreakerState) {
+	is := standing{level: state.State, since: state.Since, plan: snap.Plan.MessagesPerDay, storeUp: snap.StoreUp, upstream: map[string]string{}}
+	if snap.Brake != nil {
+		is.brake = snap.Brake.Allow + "\x00" + snap.Brake.Reason
+	}
+	for _, app := range a.Apps {
+		is.upstream[app.ID], _ = app.Upstream.State()
+	}
+	was := b.was
+	b.was = is
+	if !b.seen {
+		b.event(now, "start", "note", "this replica began to watch the account")
+		if is.level == limiter.Closed && snap.Brake == nil {
+			return
+		}
+		was = standing{plan: is.plan, storeUp: true, upstream: is.upstream}
+	}
+	if is.level != was.level {
+		b.event(state.Since, "breaker", levelSeverity(is.level, was.level), fmt.Sprintf("breaker %s → %s: %s", was.level, is.level, state.Reason))
+	}
+	if is.brake != was.brake {
+		if snap.Brake == nil {
+			b.event(now, "brake", "good", "the brake was lifted")
+		} else {
+			b.event(now, "brake", "bad", fmt.Sprintf("brake pulled by %s, passing %s: %s", orUnknown(snap.Brake.By), snap.Brake.Allow, snap.Brake.Reason))
+		}
+	}
+	if is.plan != was.plan {
+		b.event(now, "plan", "note", fmt.Sprintf("plan set from %s to %s messages a day", grouped(was.plan), grouped(is.plan)))
+	}
+	if is.storeUp != was.storeUp {
+		if is.storeUp {
+			b.event(now, "store", "good", "the store answers again")
+		} else {
+			b.event(now, "store", "bad", "the store does not answer: "+snap.StoreErr)
+		}
+	}
+	for id, state := range is.upstream {
+		if old, known := was.upstream[id]; known && old != state {
+			b.event(now, "upstream", map[bool]string{true: "good", false: "bad"}[state == "closed"],
+				fmt.Sprintf("app %s: upstream breaker %s → %s", id, old, state))
+		}
+	}
+}
+
+// event keeps the newest maxEvents.
+func (b *book) event(at time.Time, kind, severity, text string) {
+	b.events = append(b.events, Event{At: at.UTC(), Kind: kind, Severity: severity, Text: text})
+	if len(b.events) > maxEvents {
+		b.events = append(b.events[:0], b.events[len(b.events)-maxEvents:]...)
+	}
+}
+
+func levelSeverity(to, from limiter.Level) string {
+	switch {
+	case to == limiter.Closed:
+		return "good"
+	case to == limiter.Open:
+		return "bad"
+	case to < from:
+		return "note"
+	}
+	return "warn"
+}
+
+func orUnknown(s string) string {
+	if s == "" {
+		return "somebody"
+	}
+	return s
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED ?= 1
 
-.PHONY: help test deps check unit fuzz bench build clean
+.PHONY: help test deps check unit fuzz bench build dist drill clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,12 @@ bench: ## pushguard beside nginx and HAProxy, in one run
 
 build: ## one static binary, ./pushguard
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o pushguard ./cmd/pushguard
+
+dist: ## dist/: tarball with every dependency, the binary it gives with no network, SBOM; built twice and compared
+	@deploy/dist $(VERSION)
+
+drill: ## replace the process under load, with the simulator as judge
+	$(GO) run ./bench/drill
 
 clean:
 	rm -f pushguard

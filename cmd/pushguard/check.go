@@ -5,25 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	pusherhttp "github.com/pusher/pusher-http-go/v5"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
 type checkCmd struct {
-	Config string `help:"Config file. Without one, the environment is checked as serve would read it." placeholder:"FILE" type:"path"`
-	Online bool   `help:"Also prove that the store and Pusher can be reached with these credentials. Costs one read call, which Pusher counts as one message, for each app."`
-	Schema bool   `help:"Print the config file's JSON Schema and do nothing else."`
+	Config    string `help:"Config file. Without one, the environment is checked as serve would read it." placeholder:"FILE" type:"path"`
+	Online    bool   `help:"Also prove what is around: store, Pusher with these credentials, clock, ports, limits. Costs one read call, which Pusher counts as one message, for each app."`
+	Replacing bool   `help:"With --online: a serve that is to be replaced holds the ports, so they need not be free."`
+	Schema    bool   `help:"Print the config file's JSON Schema and do nothing else."`
 }
 
 func (checkCmd) Help() string {
-	return `Every mistake in the config is told with file, line and column. Exit code 0 when all is well, 1 when not.
+	return `Every mistake in the config is told with file, line and column. With --online each line says
+ok, or FAIL with what to do. Exit code 0 when all is well, 1 when not.
 
 Examples:
   pushguard check --config pushguard.yaml
@@ -37,74 +42,186 @@ func (c *checkCmd) Run(p *process) error {
 		return err
 	}
 	name := firstOf(c.Config, "the environment")
-	cfg, err := loadConfig(c.Config, p.getenv)
+	loader := newLoader(p.getenv)
+	loaded, err := (&serveCmd{Config: c.Config}).load(p.ctx, loader.Load, p.getenv) // never the last good: what is out of reach must show
 	if err != nil {
 		fmt.Fprintln(p.stderr, err)
 		return silentError{err}
 	}
+	cfg := loaded.Config
 	for _, w := range cfg.Warnings {
 		fmt.Fprintln(p.stderr, "warning:", w.Error())
 	}
-	fmt.Fprintf(p.stdout, "ok    config: %s is complete and every secret in it is resolved\n", name)
+	out := &report{w: p.stdout}
+	out.line(fmt.Sprintf("config: %s is complete", name), nil)
+	out.line(fmt.Sprintf("secrets: all %d references are resolved", loaded.References()), nil)
 	if !c.Online {
 		return nil
 	}
-	failed := 0
-	line := func(what string, err error) {
-		if err != nil {
-			failed++
-			fmt.Fprintf(p.stdout, "FAIL  %s: %v\n", what, err)
-			return
-		}
-		fmt.Fprintf(p.stdout, "ok    %s\n", what)
-	}
-	took, err := reachStore(p.ctx, cfg)
-	if err == nil {
-		line(fmt.Sprintf("store: %s answers in %s", cfg.Store, took.Round(10*time.Microsecond)), nil)
-	} else {
-		line("store: "+cfg.Store.String(), err)
-	}
+	text, err := reachStore(p.ctx, cfg)
+	out.line("store: "+text, err)
 	for i := range cfg.Accounts {
 		for j := range cfg.Accounts[i].Apps {
 			app := &cfg.Accounts[i].Apps[j]
-			line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL()), reachPusher(app))
+			skew, known, err := reachPusher(app, time.Now)
+			out.line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL()), err)
+			if known {
+				out.line(fmt.Sprintf("clock: %s off Pusher's, which allows 600 s", skew), skewed(skew))
+			}
 		}
 	}
-	if failed > 0 {
-		return fmt.Errorf("%d of the online checks failed", failed)
+	for _, port := range []struct{ name, addr string }{{"data", cfg.Listen}, {"admin", cfg.Admin.Listen}} {
+		held := portFree(p.ctx, port.addr)
+		if held != nil && c.Replacing {
+			out.line(fmt.Sprintf("ports: the %s port %s is held, as it is by the one to be replaced", port.name, port.addr), nil)
+			continue
+		}
+		out.line(fmt.Sprintf("ports: the %s port %s is free", port.name, port.addr), held)
+	}
+	if cfg.TLS != nil {
+		_, err := readCertificates(cfg.TLS)
+		out.line("tls: certificate and key belong together", err)
+	}
+	text, err = openFiles(cfg)
+	out.line("limits: "+text, err)
+	if out.failed > 0 {
+		return fmt.Errorf("%d of the online checks failed", out.failed)
 	}
 	return nil
 }
 
-func reachStore(ctx context.Context, cfg *config.Config) (time.Duration, error) {
+// report is the list that check prints.
+type report struct {
+	w      io.Writer
+	failed int
+}
+
+func (r *report) line(what string, err error) {
+	if err != nil {
+		r.failed++
+		subject, _, _ := strings.Cut(what, ":")
+		fmt.Fprintf(r.w, "FAIL  %s: %v\n", subject, err)
+		return
+	}
+	fmt.Fprintf(r.w, "ok    %s\n", what)
+}
+
+// checkAccount is the name under which check proves that it may do with the
+// store all that a replica does: join, take a lease, hand it back. What this
+// leaves behind expires with the day's counts.
+const checkAccount = "pushguard-check"
+
+func reachStore(ctx context.Context, cfg *config.Config) (string, error) {
 	if cfg.Store.Embedded() {
-		return 0, writableDir(cfg.DataDir)
+		return "embedded, in " + cfg.DataDir + ", which can be written to", writableDir(cfg.DataDir)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	st, err := store.Open(ctx, cfg.Store.Reveal(), store.Options{})
+	quiet := slog.New(slog.DiscardHandler)
+	st, err := store.Open(ctx, cfg.Store.Reveal(), store.Options{Log: quiet})
 	if err != nil {
-		return 0, err
+		return "", err
 	}
 	defer st.Close()
-	began := time.Now()
-	err = st.Ping(ctx)
-	return time.Since(began), err
+	ledger, err := quota.Open(ctx, time.Now(), st, "check", quota.Config{Account: checkAccount, Plan: quota.Plan{Name: "check", MessagesPerDay: 1000}}, quiet)
+	if err != nil {
+		return "", fmt.Errorf("%s answers, but a replica could not work with it: %w", cfg.Store, err)
+	}
+	if err := ledger.Close(ctx); err != nil {
+		return "", fmt.Errorf("%s: a lease could not be handed back: %w", cfg.Store, err)
+	}
+	var took []time.Duration
+	for range 5 {
+		began := time.Now()
+		if err := st.Ping(ctx); err != nil {
+			return "", err
+		}
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	if took[2] > 250*time.Millisecond {
+		return "", fmt.Errorf("%s takes %s to answer: leases would run dry at a heartbeat every 250 ms; put it nearer, or find out why it is slow", cfg.Store, took[2].Round(time.Millisecond))
+	}
+	return fmt.Sprintf("%s is new enough, runs our scripts, gives and takes back a lease, and answers in %s", cfg.Store, took[2].Round(10*time.Microsecond)), nil
 }
 
 // reachPusher makes the cheapest signed call that proves id, key and secret.
-func reachPusher(app *config.App) error {
+// skew is how far now is ahead of the answer's Date, which has whole seconds.
+func reachPusher(app *config.App, now func() time.Time) (skew time.Duration, known bool, err error) {
 	target := app.UpstreamURL()
 	host := strings.TrimPrefix(strings.TrimPrefix(target, "https://"), "http://")
+	dated := &dateReader{now: now, next: &http.Transport{DisableKeepAlives: true, Proxy: nil}}
 	client := pusherhttp.Client{
 		AppID: app.ID, Key: app.Key, Secret: app.Secret[0].Reveal(),
 		Host: strings.TrimRight(host, "/"), Secure: strings.HasPrefix(target, "https://"),
-		HTTPClient: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}},
+		HTTPClient: &http.Client{Timeout: 10 * time.Second, Transport: dated},
 	}
 	prefix := "pushguard-check-"
-	_, err := client.Channels(pusherhttp.ChannelsParams{FilterByPrefix: &prefix})
-	return withoutURL(err)
+	_, err = client.Channels(pusherhttp.ChannelsParams{FilterByPrefix: &prefix})
+	return dated.skew, dated.known, withoutURL(err)
 }
+
+// dateReader compares an answer's Date with the clock.
+type dateReader struct {
+	now   func() time.Time
+	next  http.RoundTripper
+	skew  time.Duration
+	known bool
+}
+
+func (d *dateReader) RoundTrip(r *http.Request) (*http.Response, error) {
+	sent := d.now()
+	resp, err := d.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		// Half the way there and back, and half of the second that Date cuts off.
+		here := sent.Add(d.now().Sub(sent) / 2)
+		d.skew, d.known = here.Sub(date.Add(500*time.Millisecond)).Round(time.Second), true
+	}
+	return resp, nil
+}
+
+// maxSkew leaves room below Pusher's 600 s: a clock that is so far off drifts
+// further. The day's end, when the plan starts anew, is also read off it.
+const maxSkew = 30 * time.Second
+
+func skewed(skew time.Duration) error {
+	if skew.Abs() <= maxSkew {
+		return nil
+	}
+	return fmt.Errorf("this machine's clock is %s off Pusher's: beyond 600 s every publish is refused, and the day ends at the wrong time; run an NTP client", skew)
+}
+
+// portFree opens and closes the port.
+func portFree(ctx context.Context, addr string) error {
+	ln, err := listen(ctx, addr, false)
+	if err != nil {
+		return fmt.Errorf("%s cannot be opened (%w): end what holds it, choose another, or say --replacing if it is the guard to be replaced", addr, err)
+	}
+	return ln.Close()
+}
+
+// openFiles compares the process's limit with what the config allows.
+func openFiles(cfg *config.Config) (string, error) {
+	limit, ok := fileLimit()
+	if !ok {
+		return "open files are not limited by a number here", nil
+	}
+	apps := 0
+	for _, a := range cfg.Accounts {
+		apps += len(a.Apps)
+	}
+	need := uint64(cfg.MaxConnections + apps*upstreamConns + 64)
+	if limit < need {
+		return "", fmt.Errorf("%d open files are allowed, but max_connections and %d apps may need %d: raise LimitNOFILE (ulimit -n), or lower max_connections to %d", limit, apps, need, max(int64(limit)-int64(need)+int64(cfg.MaxConnections), 1))
+	}
+	return fmt.Sprintf("%d open files are allowed, at most %d needed", limit, need), nil
+}
+
+// upstreamConns is proxy.UpstreamConfig's default.
+const upstreamConns = 512
 
 // withoutURL strips the signed URL that Go's HTTP errors carry.
 func withoutURL(err error) error {

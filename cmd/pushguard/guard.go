@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +21,6 @@ import (
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 	"github.com/pushguard/pushguard/limiter"
-	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/store"
@@ -27,88 +28,114 @@ import (
 
 // guard is one running replica: both ports, and everything behind them.
 type guard struct {
-	cfg      *config.Config
-	log      *slog.Logger
-	store    *store.Store
-	proxy    *proxy.Proxy
-	ops      *ops.Server
-	accounts []ops.Account
-	data     net.Listener
-	admin    net.Listener
-	adminSrv *http.Server
+	log       *slog.Logger
+	level     *slog.LevelVar // nil: the log's level is fixed
+	replica   string
+	store     *store.Store
+	proxy     *proxy.Proxy
+	ops       *ops.Server
+	data      net.Listener
+	admin     net.Listener
+	certs     *certificates // nil: the data port speaks plain HTTP
+	gate      *gate         // data, closable without losing a connection
+	adminGate *gate
 
-	ready    atomic.Bool // every step of start has been proven
-	leaving  atomic.Bool // SIGTERM came
-	stopRun  context.CancelFunc
-	running  sync.WaitGroup
+	adminSrv *http.Server
 	upstream *prometheus.HistogramVec
+	reloads  reloads
+
+	// fleet is what is served now; applying guards its replacement.
+	applying sync.Mutex
+	fleet    atomic.Pointer[fleet]
+
+	ready   atomic.Bool // every step of start has been proven
+	leaving atomic.Bool // SIGTERM came
+	runCtx  context.Context
+	stopRun context.CancelFunc
+	running sync.WaitGroup
+}
+
+// ports are listeners that this process was given or how to open its own.
+type ports struct {
+	data, admin net.Listener // nil: to be opened
+	reuse       bool         // beside another process on the same address
 }
 
 // startGuard proves config, store, credentials' form and a first lease, opens
 // both ports and serves. The order matters: nothing answers before everything
 // behind it is there.
-func startGuard(ctx context.Context, cfg *config.Config, log *slog.Logger) (g *guard, err error) {
-	g = &guard{cfg: cfg, log: log, upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+func startGuard(ctx context.Context, cfg *config.Config, log *slog.Logger) (*guard, error) {
+	return startGuardOn(ctx, cfg, log, nil, ports{})
+}
+
+func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, level *slog.LevelVar, given ports) (g *guard, err error) {
+	g = &guard{log: log, level: level, data: given.data, admin: given.admin, upstream: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name:    "pushguard_upstream_seconds",
 		Help:    "Duration of calls to Pusher, from the wait for a connection to the last byte.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 	}, []string{"app"})}
-	runCtx, stopRun := context.WithCancel(context.WithoutCancel(ctx))
-	g.stopRun = stopRun
+	g.runCtx, g.stopRun = context.WithCancel(context.WithoutCancel(ctx))
+	g.fleet.Store(&fleet{cfg: cfg})
 	defer func() {
 		if err != nil {
 			g.stop(context.WithoutCancel(ctx))
 		}
 	}()
 	started := time.Now()
-	replica := cfg.Replica
-	if replica == "" {
-		if replica, err = os.Hostname(); err != nil || replica == "" {
-			replica = "replica"
+	g.reloads.began(started, cfg)
+	if g.replica = cfg.Replica; g.replica == "" {
+		if g.replica, err = os.Hostname(); err != nil || g.replica == "" {
+			g.replica = "replica"
+		}
+	}
+	if cfg.TLS != nil {
+		if g.certs, err = loadCertificates(cfg.TLS); err != nil {
+			return g, err
 		}
 	}
 	g.store, err = store.Open(ctx, cfg.Store.Reveal(), store.Options{Dir: cfg.DataDir, Log: log})
 	if err != nil {
 		return g, err
 	}
-	g.proxy = proxy.New(proxy.Config{Log: log, MaxBody: int(cfg.MaxBody), MaxConns: cfg.MaxConnections})
-	var apps []*proxy.App
-	for i := range cfg.Accounts {
-		account, err := g.openAccount(ctx, runCtx, &cfg.Accounts[i], replica)
-		if err != nil {
-			return g, fmt.Errorf("account %s: %w", cfg.Accounts[i].Name, err)
-		}
-		g.accounts = append(g.accounts, account)
-		apps = append(apps, account.Apps...)
-	}
-	if err := g.proxy.Apply(apps); err != nil {
+	g.proxy = proxy.New(proxy.Config{Log: log, MaxBody: int(cfg.MaxBody), MaxConns: cfg.MaxConnections,
+		MaxConnsPerIP: cfg.MaxConnectionsPerPeer, ReadTimeout: cfg.ReadTimeout})
+	if err := g.apply(ctx, cfg); err != nil {
 		return g, err
 	}
 	g.ops = ops.New(ops.Config{
-		Version: buildVersion(), Replica: replica, Started: started,
-		Accounts:   func() []ops.Account { return g.accounts },
-		Stats:      g.proxy.Stats(),
-		Store:      g.storeState,
-		Checks:     g.checks(),
-		Token:      cfg.Admin.Token.Reveal(),
-		Log:        log,
-		Collectors: []prometheus.Collector{g.upstream},
+		Version: buildVersion(), Replica: g.replica, Started: started,
+		Accounts:       g.accounts,
+		Stats:          g.proxy.Stats(),
+		Store:          g.storeState,
+		Checks:         g.checks(),
+		ReloadOK:       g.reloads.ok,
+		Token:          cfg.Admin.Token.Reveal(),
+		Log:            log,
+		Incidents:      g.incidents,
+		IncidentAction: g.incidentAction,
+		Top:            g.top,
+		Collectors:     append([]prometheus.Collector{g.upstream}, g.reloads.collectors()...),
 	})
-	if g.data, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return g, fmt.Errorf("data port: %w; another process may hold it, see --listen", err)
+	if g.data == nil {
+		if g.data, err = listen(ctx, cfg.Listen, given.reuse); err != nil {
+			return g, fmt.Errorf("data port: %w; another process may hold it, see --listen", err)
+		}
 	}
-	if g.admin, err = net.Listen("tcp", cfg.Admin.Listen); err != nil {
-		return g, fmt.Errorf("admin port: %w; another process may hold it, see --admin", err)
+	if g.admin == nil {
+		if g.admin, err = listen(ctx, cfg.Admin.Listen, given.reuse); err != nil {
+			return g, fmt.Errorf("admin port: %w; another process may hold it, see --admin", err)
+		}
 	}
+	g.gate, g.adminGate = newGate(g.data, given.reuse), newGate(g.admin, given.reuse)
 	g.adminSrv = &http.Server{Handler: g.ops, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	g.running.Go(func() { g.ops.Run(runCtx) })
+	g.running.Go(func() { g.ops.Run(g.runCtx) })
 	g.running.Go(func() {
-		if err := g.adminSrv.Serve(g.admin); !errors.Is(err, http.ErrServerClosed) {
+		if err := g.adminSrv.Serve(g.adminGate); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, io.EOF) {
 			log.Error("the admin port ended", "err", err)
 		}
 	})
 	g.running.Go(func() {
-		if err := g.proxy.Serve(g.data); err != nil {
+		if err := g.proxy.Serve(g.certs.over(g.gate)); err != nil {
 			log.Error("the data port ended", "err", err)
 		}
 	})
@@ -117,94 +144,14 @@ func startGuard(ctx context.Context, cfg *config.Config, log *slog.Logger) (g *g
 	return g, nil
 }
 
-// openAccount joins one account in the store and builds its apps.
-func (g *guard) openAccount(ctx, runCtx context.Context, c *config.Account, replica string) (ops.Account, error) {
-	shares := map[string]float64{}
-	for _, app := range c.Apps {
-		for _, caller := range app.Callers {
-			if caller.Share > 0 {
-				shares[caller.Name] = float64(caller.Share)
-			}
-		}
+// accounts are what is served now.
+func (g *guard) accounts() []ops.Account {
+	f := g.fleet.Load()
+	all := make([]ops.Account, len(f.accounts))
+	for i, a := range f.accounts {
+		all[i] = a.Account
 	}
-	ledger, err := quota.Open(ctx, time.Now(), g.store, replica, quota.Config{
-		Account:     c.Name,
-		Plan:        quota.Plan(c.Plan),
-		Floors:      floors(c),
-		OnStoreLoss: lossPolicy(g.cfg.OnStoreLoss),
-		Shares:      shares,
-	}, g.log)
-	if err != nil {
-		return ops.Account{}, err
-	}
-	g.running.Go(func() { ledger.Run(runCtx) })
-
-	out := ops.Account{Name: c.Name, Ledger: ledger, Floors: floors(c), Levels: limiter.BreakerConfig{
-		ShedBulkAt:     float64(g.cfg.Breaker.ShedBulkAt),
-		ShedNormalAt:   float64(g.cfg.Breaker.ShedNormalAt),
-		CriticalOnlyAt: float64(g.cfg.Breaker.CriticalOnlyAt),
-		Probe:          g.cfg.Breaker.Probe,
-	}}
-	out.Breaker, err = limiter.NewBreaker(time.Now(), out.Levels, g.breakerMoved(c.Name))
-	if err != nil {
-		return out, err
-	}
-	for i := range c.Apps {
-		app, err := g.buildApp(c, &c.Apps[i], ledger, out.Breaker)
-		if err != nil {
-			return out, fmt.Errorf("app %s: %w", c.Apps[i].ID, err)
-		}
-		out.Apps = append(out.Apps, app)
-	}
-	return out, nil
-}
-
-func (g *guard) buildApp(account *config.Account, c *config.App, ledger *quota.Ledger, breaker *limiter.Breaker) (*proxy.App, error) {
-	policy, err := policyOf(g.cfg, account, c)
-	if err != nil {
-		return nil, err
-	}
-	judge, err := limiter.New(policy, ledger, breaker)
-	if err != nil {
-		return nil, err
-	}
-	var keys []proxy.CallerKey
-	for _, secret := range c.Secret {
-		keys = append(keys, proxy.CallerKey{Key: pusher.NewKey(c.Key, secret.Reveal()), Caller: "app", Own: true})
-	}
-	for _, caller := range c.Callers {
-		for _, secret := range caller.Secret {
-			keys = append(keys, proxy.CallerKey{Key: pusher.NewKey(caller.Key, secret.Reveal()), Caller: caller.Name})
-		}
-	}
-	app := c.ID
-	up, err := proxy.NewUpstream(proxy.UpstreamConfig{
-		URL:         c.UpstreamURL(),
-		Key:         keys[0].Key,
-		Timeout:     c.Timeout,
-		FailureRate: float64(c.UpstreamBreaker.ErrorRate),
-		MinCalls:    uint(c.UpstreamBreaker.MinRequests),
-		Window:      c.UpstreamBreaker.Window,
-		Cooldown:    c.UpstreamBreaker.OpenFor,
-		Off:         c.UpstreamBreaker.Off,
-		Seconds:     g.upstream.WithLabelValues(app),
-		OnBreaker: func(from, to string, rate float64) {
-			g.log.Warn("upstream breaker moved", "app", app, "from", from, "to", to, "error_rate", rate)
-		},
-	})
-	if err != nil {
-		return nil, err
-	}
-	patterns := make([]quota.FanoutPattern, len(c.Subscribers.Patterns))
-	for i, p := range c.Subscribers.Patterns {
-		patterns[i] = quota.FanoutPattern(p)
-	}
-	return &proxy.App{
-		ID: c.ID, Account: account.Name, Keys: keys, Upstream: up, Limiter: judge, Ledger: ledger, Breaker: breaker,
-		Fanout:  quota.NewFanout(c.Subscribers.Default, patterns),
-		Billing: billing(account.Billing),
-		Limits:  pusher.Limits{DataBytes: c.Limits.DataBytes, Channels: c.Limits.Channels, Batch: c.Limits.Batch, ChannelName: c.Limits.ChannelName, EventName: c.Limits.EventName},
-	}, nil
+	return all
 }
 
 // breakerMoved logs each transition with its reason.
@@ -218,7 +165,7 @@ func (g *guard) breakerMoved(account string) func(limiter.Transition) {
 func (g *guard) storeState() (kind, state string) {
 	kind = g.store.Kind()
 	now := time.Now()
-	for _, a := range g.accounts {
+	for _, a := range g.fleet.Load().accounts {
 		if snap := a.Ledger.Snapshot(now); !snap.StoreUp {
 			return kind, "down: " + snap.StoreErr
 		}
@@ -242,10 +189,21 @@ func (g *guard) checks() []ops.Check {
 			return "", nil
 		}},
 	}
-	for _, a := range g.accounts {
-		all = append(all, ops.Check{Name: "lease_" + a.Name, Run: func() (string, error) { return leaseState(a.Ledger.Snapshot(time.Now())) }})
-	}
-	return all
+	return append(all,
+		ops.Check{Name: "leases", Run: func() (string, error) {
+			var notes []string
+			var errs []error
+			for _, a := range g.fleet.Load().accounts {
+				note, err := leaseState(a.Ledger.Snapshot(time.Now()))
+				if err != nil {
+					errs = append(errs, fmt.Errorf("account %s: %w", a.Name, err))
+				}
+				notes = append(notes, "account "+a.Name+": "+note)
+			}
+			return strings.Join(notes, "; "), errors.Join(errs...)
+		}},
+		ops.Check{Name: "config", Run: func() (string, error) { return g.reloads.note(), nil }},
+	)
 }
 
 // leaseState says whether this replica can still spend. A lost store alone does
@@ -265,13 +223,19 @@ func leaseState(s quota.Snapshot) (string, error) {
 	return fmt.Sprintf("STORE LOST since %s (%s): going on with %d leased messages, %d borrowed", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease, s.Borrowed), nil
 }
 
-// drain leaves in the order that loses nothing: not ready, still serving, then
+// drain leaves in the order that loses nothing: not ready, still serving but
+// with an end to every kept-alive connection, then no new connections, then
 // refusing, then settled, then gone.
 func (g *guard) drain(ctx context.Context) error {
 	g.leaving.Store(true)
-	g.log.Info("draining", "serve_on_for", g.cfg.DrainDelay)
+	delay := g.fleet.Load().cfg.DrainDelay
+	g.log.Info("draining", "serve_on_for", delay)
+	g.proxy.Retire()
+	if g.adminGate.reuse {
+		g.adminGate.shut() // probes and people now ask the one that takes over
+	}
 	select {
-	case <-time.After(g.cfg.DrainDelay):
+	case <-time.After(delay):
 	case <-ctx.Done():
 	}
 	return g.stop(context.WithoutCancel(ctx))
@@ -283,17 +247,20 @@ func (g *guard) stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var errs []error
+	if g.gate != nil {
+		g.gate.shut() // who was accepted by the kernel already is still served
+		g.proxy.Linger(ctx, lingerFor)
+	}
 	if g.proxy != nil {
 		if err := g.proxy.Shutdown(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%d requests were still under way at the end: %w", g.proxy.InFlight(), err))
 		}
 	}
-	for _, a := range g.accounts {
-		if err := a.Ledger.Close(ctx); err != nil {
-			errs = append(errs, fmt.Errorf("account %s: leases could not be handed back, they end by themselves: %w", a.Name, err))
-		}
-		for _, app := range a.Apps {
-			app.Upstream.Close()
+	g.applying.Lock() // a reload under way ends first, and none follows
+	defer g.applying.Unlock()
+	for _, a := range g.fleet.Load().accounts {
+		if err := a.close(ctx); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	if g.adminSrv != nil {

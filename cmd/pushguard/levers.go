@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
+	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
@@ -10,6 +14,7 @@ import (
 
 type leverFlags struct {
 	Account string `help:"Account to act on; not needed when the guard has only one." placeholder:"NAME"`
+	DryRun  bool   `help:"Tell what it would do now, and do nothing."`
 	adminFlags
 }
 
@@ -29,13 +34,57 @@ func (f *leverFlags) path(p *process, lever string) (string, error) {
 	return "/api/v1/accounts/" + url.PathEscape(name) + "/" + lever, nil
 }
 
+// errDryRun ends a command that was only to tell what it would do.
+var errDryRun = errors.New("dry run")
+
+// move tells what the lever does, on standard error, and moves it.
 func (f *leverFlags) move(p *process, method, lever string, order any) (ops.AccountStatus, error) {
 	var out ops.AccountStatus
 	path, err := f.path(p, lever)
 	if err != nil {
 		return out, err
 	}
+	separator := "?"
+	if strings.Contains(path, "?") {
+		separator = "&"
+	}
+	var effect ops.Effect
+	if err := f.call(p.ctx, method, path+separator+"dry_run=1", order, &effect); err != nil {
+		return out, err
+	}
+	if f.DryRun {
+		printEffect(p.stdout, effect)
+		return out, errDryRun
+	}
+	printEffect(p.stderr, effect)
 	return out, f.call(p.ctx, method, path, order, &out)
+}
+
+func printEffect(w io.Writer, e ops.Effect) {
+	fmt.Fprintln(w, e.Summary)
+	if len(e.Priorities) > 0 {
+		tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+		fmt.Fprintln(tw, "  a minute\tpublishes\trefused now\trefused then")
+		for _, p := range e.Priorities {
+			then := "not known"
+			if p.Refused != nil {
+				then = grouped(*p.Refused)
+			}
+			fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\n", p.Priority, grouped(p.Publishes), grouped(p.RefusedNow), then)
+		}
+		tw.Flush()
+	}
+	for _, n := range e.Notes {
+		fmt.Fprintln(w, "  "+n)
+	}
+}
+
+// done ends a lever's command: with a dry run there is nothing more to say.
+func done(err error) error {
+	if errors.Is(err, errDryRun) {
+		return nil
+	}
+	return err
 }
 
 type brakeCmd struct {
@@ -51,7 +100,7 @@ type brakeOnCmd struct {
 }
 
 func (brakeOnCmd) Help() string {
-	return "Example:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h"
+	return "Examples:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h\n  pushguard brake on --allow none --reason test --dry-run"
 }
 
 func (c *brakeOnCmd) Run(p *process) error {
@@ -61,7 +110,7 @@ func (c *brakeOnCmd) Run(p *process) error {
 	}
 	st, err := c.move(p, "POST", "brake", order)
 	if err != nil {
-		return err
+		return done(err)
 	}
 	until := "until it is lifted"
 	if st.Brake != nil && st.Brake.Until != nil {
@@ -71,14 +120,21 @@ func (c *brakeOnCmd) Run(p *process) error {
 	return err
 }
 
-type brakeOffCmd struct{ leverFlags }
+type brakeOffCmd struct {
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
 
 func (brakeOffCmd) Help() string { return "Example:\n  pushguard brake off" }
 
 func (c *brakeOffCmd) Run(p *process) error {
-	st, err := c.move(p, "DELETE", "brake", nil)
+	q := url.Values{"by": {operator()}}
+	if c.Reason != "" {
+		q.Set("reason", c.Reason)
+	}
+	st, err := c.move(p, "DELETE", "brake?"+q.Encode(), nil)
 	if err != nil {
-		return err
+		return done(err)
 	}
 	_, err = fmt.Fprintf(p.stdout, "brake off: account %s\n", st.Name)
 	return err
@@ -101,7 +157,7 @@ func (planSetCmd) Help() string {
 func (c *planSetCmd) Run(p *process) error {
 	st, err := c.move(p, "PUT", "plan", ops.PlanOrder{MessagesPerDay: c.Messages, Reason: c.Reason, By: operator()})
 	if err != nil {
-		return err
+		return done(err)
 	}
 	_, err = fmt.Fprintf(p.stdout, "plan set: account %s, %d messages a day, %d used, %d left\n", st.Name, st.Plan.MessagesPerDay, st.Used, st.Remaining)
 	return err
@@ -124,7 +180,7 @@ func (usageSetCmd) Help() string {
 func (c *usageSetCmd) Run(p *process) error {
 	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Used: &c.Used, Reason: c.Reason, By: operator()})
 	if err != nil {
-		return err
+		return done(err)
 	}
 	_, err = fmt.Fprintf(p.stdout, "usage set: account %s, %d of %d used\n", st.Name, st.Used, st.Plan.MessagesPerDay)
 	return err

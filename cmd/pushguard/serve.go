@@ -3,8 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/config/awssecret"
 )
 
 // guardFlags are shared by serve and demo; what is given here wins over the
@@ -17,7 +23,8 @@ type guardFlags struct {
 }
 
 type serveCmd struct {
-	Config string `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
+	Config    string `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
+	ReusePort bool   `help:"Open both ports beside another serve that was started with this flag too, to replace it without refusing a connection. Linux; needs a shared store."`
 	guardFlags
 }
 
@@ -27,26 +34,38 @@ func (serveCmd) Help() string {
   pushguard serve --config pushguard.yaml --log-format json
 
 Then give the Pusher SDK of your app server the host and port of the data port.
-SIGTERM drains: not ready, serving on for drain_delay, then out with exit code 0.`
+SIGHUP, or a change of the file or of a secret in it, reloads: all of it or nothing.
+SIGTERM drains: not ready, serving on for drain_delay, then out with exit code 0.
+Sockets that systemd opened (LISTEN_FDS) are used instead of listen and admin.listen.`
 }
 
 func (c *serveCmd) Run(p *process) error {
-	cfg, err := loadConfig(c.Config, p.getenv)
+	loader := newLoader(p.getenv)
+	loaded, err := c.load(p.ctx, loader.LoadOrLastGood, p.getenv)
 	if err != nil {
 		return err
 	}
-	c.apply(cfg)
-	if err := cfg.CheckFlags(); err != nil {
-		return usageError{err}
-	}
-	log, err := newLogger(p.stderr, string(cfg.Log.Format), string(cfg.Log.Level))
+	cfg := loaded.Config
+	log, level, err := newLevelLogger(p.stderr, string(cfg.Log.Format), string(cfg.Log.Level))
 	if err != nil {
 		return usageError{err}
 	}
 	for _, w := range cfg.Warnings {
 		log.Warn("config: " + w.Error())
 	}
-	g, err := startGuard(p.ctx, cfg, log)
+	for _, ref := range cfg.FromLastGood {
+		log.Error("LAST GOOD: a secret source is out of reach; its last good value is used", "reference", ref, "cache", loaded.LastGood)
+	}
+	given, err := inherited()
+	if err != nil {
+		return err
+	}
+	given.reuse = c.ReusePort
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // from here on it no longer ends the process
+	defer signal.Stop(hup)
+
+	g, err := startGuardOn(p.ctx, cfg, log, level, given)
 	if err != nil {
 		return err
 	}
@@ -56,12 +75,52 @@ func (c *serveCmd) Run(p *process) error {
 			return fmt.Errorf("--addr-file: %w", err)
 		}
 	}
+	g.keep(loaded)
+	watching, stopWatching := context.WithCancel(g.runCtx)
+	defer stopWatching()
+	if c.Config != "" {
+		again := func(ctx context.Context) (*config.Loaded, error) { return c.load(ctx, loader.Load, p.getenv) }
+		g.running.Go(func() { g.watch(watching, hup, again, loaded) })
+	}
+	g.running.Go(func() { g.watchdog(g.runCtx) })
+	notify(daemon.SdNotifyReady)
+
 	<-p.ctx.Done()
+	notify(daemon.SdNotifyStopping)
+	stopWatching()
 	if err := g.drain(context.Background()); err != nil {
 		return err
 	}
 	log.Info("stopped")
 	return nil
+}
+
+// load reads the file, or the environment without one, and lets flags win.
+// The Loaded is never nil.
+func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) (*config.Loaded, error), getenv func(string) string) (*config.Loaded, error) {
+	loaded := &config.Loaded{}
+	var err error
+	if c.Config == "" {
+		loaded.Config, err = config.FromEnv(getenv)
+	} else {
+		loaded, err = from(ctx, c.Config)
+	}
+	if err != nil {
+		if loaded.Aside != nil {
+			err = fmt.Errorf("%w\n(last good: %w)", err, loaded.Aside)
+		}
+		return loaded, err
+	}
+	c.apply(loaded.Config)
+	if err := loaded.Config.CheckFlags(); err != nil {
+		return loaded, usageError{err}
+	}
+	return loaded, nil
+}
+
+// newLoader knows every source of secrets.
+func newLoader(getenv func(string) string) *config.Loader {
+	return &config.Loader{Getenv: getenv, Sources: awssecret.Sources()}
 }
 
 func (g *guard) addrs() map[string]string {
@@ -82,11 +141,4 @@ func (f *guardFlags) apply(cfg *config.Config) {
 	if f.LogLevel != "" {
 		cfg.Log.Level = config.LogLevel(f.LogLevel)
 	}
-}
-
-func loadConfig(path string, getenv func(string) string) (*config.Config, error) {
-	if path == "" {
-		return config.FromEnv(getenv)
-	}
-	return config.Load(path, getenv)
 }

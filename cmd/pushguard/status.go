@@ -2,68 +2,270 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 )
 
 type statusCmd struct {
-	JSON bool `help:"Print the admin API's JSON as it is." name:"json"`
+	JSON   bool     `help:"Print the admin API's JSON as it is." name:"json"`
+	FailIf []string `help:"Exit with code 1 if this holds for any account; can be given several times. See the examples for what can be asked." placeholder:"CONDITION" sep:"none"`
 	adminFlags
 }
 
 func (statusCmd) Help() string {
-	return "Examples:\n  pushguard status\n  pushguard status --json --admin 10.0.0.5:8081"
+	return `Examples:
+  pushguard status
+  pushguard status --json --admin 10.0.0.5:8081
+  pushguard status --fail-if breaker!=closed --fail-if 'used>=80%'
+
+A condition is FIELD OP VALUE with = != < <= > >=. Fields:
+  breaker    closed, shed_bulk, shed_normal, critical_only, open, half_open
+  brake      on, off
+  store      up, down
+  upstream   closed, open, half-open, of any app
+  used       messages, or with % the part of the plan
+  forecast   messages used by 00:00 UTC at this rate, or with % the part of the plan
+  remaining  messages
+  refused    publishes refused in the last minute
+  incidents  how many are open`
 }
 
 func (c *statusCmd) Run(p *process) error {
+	var tests []condition
+	for _, text := range c.FailIf {
+		t, err := parseCondition(text)
+		if err != nil {
+			return usageError{err}
+		}
+		tests = append(tests, t)
+	}
 	var st ops.Status
 	if err := c.call(p.ctx, "GET", "/api/v1/status", nil, &st); err != nil {
 		return err
 	}
-	if c.JSON {
-		enc := json.NewEncoder(p.stdout)
-		enc.SetIndent("", "  ")
-		return enc.Encode(st)
+	var incidents []ops.Incident
+	if err := c.call(p.ctx, "GET", "/api/v1/incidents", nil, &incidents); err != nil {
+		return err
 	}
-	return printStatus(p.stdout, st)
+	if c.JSON {
+		if err := printJSON(p.stdout, st); err != nil {
+			return err
+		}
+	} else if err := printStatus(p.stdout, st, incidents, time.Now()); err != nil {
+		return err
+	}
+	var held []string
+	for _, a := range st.Accounts {
+		for _, t := range tests {
+			if is, met := t.met(st, a, incidents); met {
+				held = append(held, fmt.Sprintf("account %s: %s (it is %s)", a.Name, t.text, is))
+			}
+		}
+	}
+	if len(held) > 0 {
+		return errors.New(strings.Join(held, "; "))
+	}
+	return nil
 }
 
-func printStatus(w io.Writer, st ops.Status) error {
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func printStatus(w io.Writer, st ops.Status, incidents []ops.Incident, now time.Time) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pushguard %s on %s, up %s, store %s %s\n", st.Version, st.Replica, time.Duration(st.UptimeS)*time.Second, st.Store.Kind, st.Store.State)
 	for _, a := range st.Accounts {
-		fmt.Fprintf(&b, "\naccount %s (%s): %s of %s messages used on %s UTC, %s left", a.Name, firstOf(a.Plan.Name, "custom"),
-			grouped(a.Used), grouped(a.Plan.MessagesPerDay), a.Day, grouped(a.Remaining))
-		if a.Forecast.ExhaustedAt != nil {
-			fmt.Fprintf(&b, "; used up at %s at this rate", a.Forecast.ExhaustedAt.Format("15:04 UTC"))
-		}
-		fmt.Fprintf(&b, "\n  breaker  %s", a.Breaker.State)
-		if a.Breaker.Reason != "" {
-			fmt.Fprintf(&b, " since %s: %s", a.Breaker.Since.Format(time.RFC3339), a.Breaker.Reason)
-		}
-		if a.Brake != nil {
-			fmt.Fprintf(&b, "\n  brake    on, passing %s, by %s: %s", a.Brake.Priority, a.Brake.By, a.Brake.Reason)
-		}
-		for _, app := range a.Apps {
-			fmt.Fprintf(&b, "\n  app %s to %s: upstream breaker %s, %.1f%% errors", app.ID, app.Upstream.URL, app.Upstream.State, app.Upstream.ErrorRate*100)
-		}
-		fmt.Fprintln(&b)
+		b.WriteByte('\n')
+		printPlan(&b, a, incidents, now)
 		tw := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
-		fmt.Fprintln(tw, "  caller\tpublishes/s\tmessages today\toutcomes")
+		fmt.Fprintln(tw, "  caller\tpublishes/s\tusual\trefused/min\tmessages today\toutcomes")
 		for _, c := range a.Callers {
-			fmt.Fprintf(tw, "  %s\t%.1f\t%s\t%s\n", c.Name, c.Rate1m, grouped(c.MessagesToday), outcomes(c.Outcomes))
+			fmt.Fprintf(tw, "  %s\t%.1f\t%s\t%s\t%s\t%s\n", visible(c.Name), c.Rate10s, usually(c), grouped(c.Held1m), grouped(c.MessagesToday), outcomes(c.Outcomes))
 		}
 		tw.Flush()
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
+
+// printPlan is the few lines that answer: are we all right, until when, and what
+// is the guard doing.
+func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident, now time.Time) {
+	plan := max(a.Plan.MessagesPerDay, 1)
+	used := float64(a.Used) / float64(plan)
+	fmt.Fprintf(b, "account %s (%s)\n", a.Name, firstOf(a.Plan.Name, "custom"))
+	fmt.Fprintf(b, "  plan     %s %.1f%%  %s of %s messages used on %s UTC, %s left\n", bar(used, 24), used*100,
+		grouped(a.Used), grouped(a.Plan.MessagesPerDay), a.Day, grouped(a.Remaining))
+	lasts := fmt.Sprintf("lasts past the reset: %.0f%% used by then at %.1f messages/s", 100*float64(a.Forecast.UsedAtReset)/float64(plan), a.Forecast.PerSecond)
+	switch {
+	case a.Remaining == 0:
+		lasts = "USED UP"
+	case a.Forecast.ExhaustedAt != nil:
+		lasts = fmt.Sprintf("USED UP at %s, in %s, at this rate of %.1f messages/s", a.Forecast.ExhaustedAt.Format("15:04:05 UTC"), a.Forecast.ExhaustedAt.Sub(now).Round(time.Second), a.Forecast.PerSecond)
+	}
+	fmt.Fprintf(b, "  until    %s; reset in %s\n", lasts, a.ResetsAt.Sub(now).Round(time.Minute))
+	fmt.Fprintf(b, "  breaker  %s", a.Breaker.State)
+	if a.Breaker.State != "closed" {
+		fmt.Fprintf(b, " since %s: %s", a.Breaker.Since.Format("15:04:05 UTC"), a.Breaker.Reason)
+	}
+	b.WriteByte('\n')
+	if a.Brake != nil {
+		until := "until it is lifted"
+		if a.Brake.Until != nil {
+			until = "until " + a.Brake.Until.Format(time.RFC3339)
+		}
+		fmt.Fprintf(b, "  brake    ON, passing %s, %s, by %s: %s\n", a.Brake.Priority, until, visible(a.Brake.By), visible(a.Brake.Reason))
+	}
+	if a.Exhausted != nil {
+		fmt.Fprintf(b, "  pusher   REFUSES since %s: %s\n", a.Exhausted.Since.Format("15:04:05 UTC"), visible(a.Exhausted.Reason))
+	}
+	var asked, refused int64
+	for _, p := range a.Priorities {
+		asked, refused = asked+p.Publishes, refused+p.Refused
+	}
+	fmt.Fprintf(b, "  minute   %s publishes, %s refused\n", grouped(asked), grouped(refused))
+	for _, app := range a.Apps {
+		fmt.Fprintf(b, "  app      %s to %s: upstream breaker %s, %.1f%% errors", app.ID, app.Upstream.URL, app.Upstream.State, app.Upstream.ErrorRate*100)
+		if app.Mode != "enforce" {
+			fmt.Fprintf(b, ", mode %s", app.Mode)
+		}
+		b.WriteByte('\n')
+	}
+	for _, in := range incidents {
+		if in.Account == a.Name && in.State == ops.IncidentOpen {
+			fmt.Fprintf(b, "  incident %s since %s: %s (%s)\n", in.ID, in.StartedAt.Format("15:04:05 UTC"), visible(in.Headline()), in.Action)
+		}
+	}
+}
+
+// bar draws a part of a whole in plain characters.
+func bar(f float64, width int) string {
+	n := min(max(int(f*float64(width)+0.5), 0), width)
+	return "[" + strings.Repeat("#", n) + strings.Repeat(".", width-n) + "]"
+}
+
+func usually(c ops.CallerStatus) string {
+	if c.Usual == nil {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f", *c.Usual)
+}
+
+// visible keeps what callers chose from moving the cursor of a terminal.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// condition is one --fail-if.
+type condition struct {
+	text, field, op, value string
+	number                 float64
+	percent                bool
+}
+
+var conditionForm = regexp.MustCompile(`^\s*([a-z]+)\s*(!=|<=|>=|=|<|>)\s*([^\s=<>!]+)\s*$`)
+
+// The words that a field can be; nil: a number.
+var conditionFields = map[string][]string{
+	"breaker":  {"closed", "shed_bulk", "shed_normal", "critical_only", "open", "half_open"},
+	"brake":    {"on", "off"},
+	"store":    {"up", "down"},
+	"upstream": {"closed", "open", "half-open"},
+	"used":     nil, "forecast": nil, "remaining": nil, "refused": nil, "incidents": nil,
+}
+
+func parseCondition(text string) (c condition, err error) {
+	m := conditionForm.FindStringSubmatch(text)
+	if m == nil {
+		return c, fmt.Errorf("--fail-if %q: write FIELD OP VALUE, such as breaker!=closed or 'used>=80%%'", text)
+	}
+	c = condition{text: text, field: m[1], op: m[2], value: m[3]}
+	words, known := conditionFields[c.field]
+	switch {
+	case !known:
+		return c, fmt.Errorf("--fail-if %q: there is no field %q; see pushguard status --help", text, c.field)
+	case words != nil && c.op != "=" && c.op != "!=":
+		return c, fmt.Errorf("--fail-if %q: %s is a word; compare it with = or !=", text, c.field)
+	case words != nil && !slices.Contains(words, c.value):
+		return c, fmt.Errorf("--fail-if %q: %s is one of %s", text, c.field, strings.Join(words, ", "))
+	case words != nil:
+		return c, nil
+	}
+	digits, percent := strings.CutSuffix(strings.ReplaceAll(c.value, ",", ""), "%")
+	c.percent = percent
+	if c.number, err = strconv.ParseFloat(digits, 64); err != nil {
+		return c, fmt.Errorf("--fail-if %q: %s is compared with a number", text, c.field)
+	}
+	if percent && c.field != "used" && c.field != "forecast" && c.field != "remaining" {
+		return c, fmt.Errorf("--fail-if %q: %s is no part of the plan", text, c.field)
+	}
+	return c, nil
+}
+
+// met says what the field is, and whether the condition holds.
+func (c condition) met(st ops.Status, a ops.AccountStatus, incidents []ops.Incident) (is string, met bool) {
+	switch c.field {
+	case "breaker":
+		return c.word(a.Breaker.State)
+	case "brake":
+		return c.word(map[bool]string{true: "on", false: "off"}[a.Brake != nil])
+	case "store":
+		return c.word(map[bool]string{true: "up", false: "down"}[st.Store.State == "up"])
+	case "upstream":
+		for _, app := range a.Apps {
+			if is, met = c.word(app.Upstream.State); met {
+				return is, met
+			}
+		}
+		return is, false
+	}
+	var n float64
+	switch c.field {
+	case "used":
+		n = float64(a.Used)
+	case "forecast":
+		n = float64(a.Forecast.UsedAtReset)
+	case "remaining":
+		n = float64(a.Remaining)
+	case "refused":
+		for _, p := range a.Priorities {
+			n += float64(p.Refused)
+		}
+	case "incidents":
+		for _, in := range incidents {
+			if in.Account == a.Name && in.State == ops.IncidentOpen {
+				n++
+			}
+		}
+	}
+	is = grouped(int64(n))
+	if c.percent {
+		n = 100 * n / float64(max(a.Plan.MessagesPerDay, 1))
+		is = fmt.Sprintf("%.1f%%", n)
+	}
+	return is, map[string]bool{"=": n == c.number, "!=": n != c.number, "<": n < c.number, "<=": n <= c.number, ">": n > c.number, ">=": n >= c.number}[c.op]
+}
+
+func (c condition) word(is string) (string, bool) { return is, (is == c.value) == (c.op == "=") }
 
 func outcomes(m map[string]int64) string {
 	var words []string

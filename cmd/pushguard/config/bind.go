@@ -361,8 +361,16 @@ func (b *binder) bindText(path string, n ast.Node, target any) {
 	}
 	text, refs, err := b.resolve.expand(written)
 	if err != nil {
-		f := err.(fault)
+		away, isAway := err.(outOfReach)
+		f := away.fault
+		if !isAway {
+			f = err.(fault)
+		}
+		before := len(b.problems)
 		b.failAt(path, n, f.msg, f.hint)
+		if len(b.problems) > before {
+			b.problems[before].OutOfReach = isAway
+		}
 		return
 	}
 	if refs {

@@ -93,6 +93,10 @@ func (c *checker) all() {
 		c.fail("replica", c.show("replica", cfg.Replica)+"is not a name", nameForm)
 	}
 	c.duration("drain_delay", cfg.DrainDelay, 0, 10*time.Minute)
+	c.duration("read_timeout", cfg.ReadTimeout, 100*time.Millisecond, 10*time.Minute)
+	if cfg.SecretPoll != 0 {
+		c.duration("secret_poll", cfg.SecretPoll, time.Second, 24*time.Hour)
+	}
 	if cfg.MaxBody < 1024 || cfg.MaxBody > 64<<20 {
 		c.fail("max_body", "is out of range", "give 1KiB to 64MiB; the default is 1MiB")
 	}
@@ -145,9 +149,6 @@ func (c *Config) CheckFlags() error {
 // notBuilt warns of settings that the file may hold but this version does not
 // act on. An entry goes when its feature comes.
 func (c *checker) notBuilt() {
-	if c.cfg.TLS != nil {
-		c.warn("tls", "is not served by this version: the data port speaks plain HTTP", "put a TLS proxy in front, or keep the port on a private network")
-	}
 	for i, a := range c.cfg.Accounts {
 		for j, r := range a.Rules {
 			p := fmt.Sprintf("accounts[%d].rules[%d]", i, j)
@@ -247,6 +248,10 @@ func (c *checker) alert(path string, a Alert) {
 		u, err := url.Parse(one.value.Reveal())
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" {
 			c.fail(p, "is not a URL that begins with https://", "copy it whole from the service's settings")
+			continue
+		}
+		if linkLocal(u.Hostname()) {
+			c.fail(p, "is a link-local address, where clouds keep their machines' credentials", "give the address of the service that is to be told")
 		}
 	}
 	if n != 1 {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
@@ -44,6 +45,12 @@ func (c *checker) app(path string, a *App, u *unique) {
 	}
 	if int64(a.Limits.DataBytes) > int64(c.cfg.MaxBody) {
 		c.fail(path+".limits.data_bytes", "is more than max_body lets in", "raise max_body to at least twice as much")
+	}
+	if a.Fold.Enabled {
+		c.duration(path+".fold.window", a.Fold.Window, 100*time.Microsecond, time.Second)
+	}
+	if a.Fold.Batch > a.Limits.Batch {
+		c.fail(path+".fold.batch", "is more than limits.batch lets into one call", "give at most limits.batch")
 	}
 	c.ownRate(path+".rate", a.Rate, limiter.PerApp, "an app's rate counts the whole app", "write 500/s; what is counted per caller, event or channel stands in rules")
 	c.burst(path, a.Burst, a.Rate != nil)
@@ -104,6 +111,8 @@ func (c *checker) upstream(path string, a *App) {
 		switch {
 		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 			c.fail(upstream, c.show(upstream, a.Upstream)+"is not an http:// or https:// URL", "write http://host:port")
+		case linkLocal(u.Hostname()):
+			c.fail(upstream, "is a link-local address, where clouds keep their machines' credentials", "give the address of the Channels server")
 		case u.User != nil:
 			c.fail(upstream, "has a user in it", "the key and secret have their own settings: write http://host:port")
 		case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "":
@@ -112,6 +121,14 @@ func (c *checker) upstream(path string, a *App) {
 			c.fail(upstream, c.show(upstream, a.Upstream)+"has no valid port", "a port is a number from 1 to 65535")
 		}
 	}
+}
+
+// linkLocal says whether host is an address that only this network segment
+// has: among them 169.254.169.254, the metadata service of most clouds, which
+// nobody means to publish to.
+func linkLocal(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return err == nil && (ip.Unmap().IsLinkLocalUnicast() || ip.Unmap().IsLinkLocalMulticast())
 }
 
 // ownRate holds the rate of a caller or an app to what it counts, and says so

@@ -317,6 +317,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		"alerts[1]: added", "alerts[2]: added",
 		`replica: "" -> "guard-1"`,
 		"last_good: {false } -> {true }",
+		"tls: added",
 	}
 	got := Diff(asIs, full)
 	for _, line := range got {
@@ -328,7 +329,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		t.Errorf("got %d differences, want %d: %q", len(got), len(want), got)
 	}
 	for key := range fieldsOf(reflect.TypeFor[Config]()) {
-		if key != "tls" && !regexp.MustCompile(`(?m)^`+key+`:`).MatchString(all) {
+		if !regexp.MustCompile(`(?m)^` + key + `:`).MatchString(all) {
 			t.Errorf("%s is not in the example", key)
 		}
 	}
@@ -376,7 +377,6 @@ func TestWarnings(t *testing.T) {
 		{withRest("    rules:\n      - match: { caller: ap }\n"), `"ap" is the name of no caller of this account; did you mean "app"?`},
 		{withRest("on_store_loss: open\n"), "on_store_loss has no effect with the embedded store"},
 		{withRest("    rules: [ { mode: enforce } ]\nmode: observe\n"), "rules[0].mode has no effect: the whole file is in mode observe"},
-		{withRest("tls: { cert: a, key: b }\n"), "tls is not served by this version"},
 		{withRest("    rules:\n      - conflate: 1s\n"), "rules[0].conflate is read but not acted on"},
 	} {
 		c, err := parseFake(k.text)

@@ -19,6 +19,8 @@ func Default() *Config {
 		DrainDelay:     3 * time.Second,
 		MaxBody:        1 << 20, // ten events of 10 kB in their longest JSON escaping
 		MaxConnections: 65536,
+		ReadTimeout:    10 * time.Second,
+		SecretPoll:     time.Minute,
 		Log:            Log{Format: LogText, Level: LogInfo},
 	}
 }
@@ -39,8 +41,12 @@ func DefaultApp() App {
 		UpstreamBreaker: UpstreamBreaker{ErrorRate: 0.50, MinRequests: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second},
 		Subscribers:     Subscribers{Default: 1},
 		Limits:          Limits{DataBytes: 10240, Channels: 100, Batch: 10, ChannelName: 200, EventName: 200},
+		Fold:            DefaultFold(),
 	}
 }
+
+// DefaultFold is folding before the file speaks.
+func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }
 
 // DefaultRule is a rule before the file speaks. Its mode becomes the file's.
 func DefaultRule() Rule { return Rule{Priority: Normal} }

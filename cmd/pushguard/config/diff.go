@@ -31,6 +31,7 @@ func Equal(a, b *Config) bool {
 	}
 	x, y := *a, *b
 	x.Warnings, y.Warnings, x.refs, y.refs = nil, nil, nil, nil
+	x.FromLastGood, y.FromLastGood = nil, nil
 	return reflect.DeepEqual(x, y)
 }
 

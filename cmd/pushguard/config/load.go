@@ -3,8 +3,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 	"reflect"
 	"sort"
@@ -26,14 +24,9 @@ const (
 // Load reads and checks the file at path. getenv answers ${NAME}, as os.Getenv
 // does. The error is Problems, all of them, in file order; the Config is nil then.
 func Load(path string, getenv func(string) string) (*Config, error) {
-	f, err := os.Open(path)
+	data, err := readFile(path)
 	if err != nil {
-		return nil, Problems{{File: path, Message: "the file " + reason(err), Hint: "give another with --config FILE"}}
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, Problems{{File: path, Message: "the file " + reason(err)}}
+		return nil, err
 	}
 	return Parse(path, data, getenv)
 }
@@ -45,6 +38,16 @@ func Parse(name string, data []byte, getenv func(string) string) (*Config, error
 }
 
 func parse(name string, data []byte, r *resolver) (*Config, error) {
+	cfg, err := parseAll(name, data, r)
+	if err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// parseAll is parse that also returns, beside an error, what could be read of
+// the file; nil when that is nothing.
+func parseAll(name string, data []byte, r *resolver) (*Config, error) {
 	one := func(m mark, msg, hint string) error {
 		return Problems{{File: name, Line: m.line, Column: m.column, Message: msg, Hint: hint}}
 	}
@@ -69,9 +72,9 @@ func parse(name string, data []byte, r *resolver) (*Config, error) {
 	c := &checker{cfg: cfg, file: name, marks: b.marks, bad: b.bad, refs: b.refs}
 	c.all()
 	if problems := append(b.problems, c.problems...); len(problems) > 0 {
-		return nil, Problems(inFileOrder(problems, x))
+		return cfg, Problems(inFileOrder(problems, x))
 	}
-	cfg.Warnings, cfg.refs = inFileOrder(c.warnings, x), b.refs
+	cfg.Warnings, cfg.refs, cfg.FromLastGood = inFileOrder(c.warnings, x), b.refs, r.kept
 	cfg.inherit()
 	return cfg, nil
 }
@@ -188,7 +191,7 @@ func publicKeys() map[string]bool {
 			visit(f.Type)
 		}
 	}
-	for _, t := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[CustomPlan](), reflect.TypeFor[RateAndBurst]()} {
+	for _, t := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[CustomPlan](), reflect.TypeFor[RateAndBurst](), reflect.TypeFor[Fold]()} {
 		visit(t)
 	}
 	return keys

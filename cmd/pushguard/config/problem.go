@@ -18,6 +18,8 @@ type Problem struct {
 	Message string // what is wrong; never holds a secret or what a reference brought in
 	Hint    string // what to do about it
 	Excerpt string // the line and a caret below the place, with secrets masked; may be empty
+	// OutOfReach says that the file is not to blame: what it refers to could not be had.
+	OutOfReach bool
 }
 
 // Error is FILE:LINE:COL: message; hint.
@@ -90,6 +92,9 @@ func inFileOrder(ps []Problem, x *excerpter) []Problem {
 	}
 	return ps
 }
+
+// outOfReach is a fault of a reference's source, not of the file.
+type outOfReach struct{ fault }
 
 // fault is what is wrong with one value. msg never holds the value: whoever
 // reports it knows whether that may be shown.

@@ -6,18 +6,28 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // maxValue bounds one resolved value, in bytes.
 const maxValue = 64 << 10
 
-// resolver fills in references. It reads the environment and files when the
-// file is loaded, and never again.
+// resolver fills in references. It reads the environment, files and sources
+// while the file is loaded, and never again.
 type resolver struct {
 	getenv func(string) string
 	read   func(path string) (string, error)
 	dir    string // of the config file; relative paths start there
+
+	remote   func(scheme, name string) (string, error) // nil: no source but environment and files
+	lastGood map[string]string                         // reference → value, for those out of reach
+
+	values map[string]string // reference → what it resolved to; each is asked for once
+	away   map[string]error  // reference → why not
+	files  map[string]string // referenced files, found or not, with their Fingerprint before they were read
+	asked  bool              // whether a remote source was referred to
+	kept   []string          // references that lastGood answered
 }
 
 func newResolver(getenv func(string) string, dir string) *resolver {
@@ -65,14 +75,58 @@ func (r *resolver) expand(s string) (out string, refs bool, err error) {
 	return b.String(), refs, nil
 }
 
+// lookup is the value of one reference: from its source, and where that is out
+// of reach from the last good cache, if there is one.
 func (r *resolver) lookup(name string) (string, error) {
+	if r.values == nil {
+		r.values, r.away = map[string]string{}, map[string]error{}
+	}
+	if v, ok := r.values[name]; ok {
+		return v, nil
+	}
+	if err, ok := r.away[name]; ok {
+		return "", err
+	}
+	v, err := r.source(name)
+	if _, away := err.(outOfReach); away {
+		if old, ok := r.lastGood[name]; ok {
+			v, err = old, nil
+			r.kept = append(r.kept, "${"+clip(name)+"}")
+		}
+	}
+	if err != nil {
+		r.away[name] = err
+		return "", err
+	}
+	r.values[name] = v
+	return v, nil
+}
+
+func (r *resolver) source(name string) (string, error) {
 	if path, ok := strings.CutPrefix(name, "file:"); ok {
 		return r.file(path)
 	}
 	ref := "${" + clip(name) + "}"
-	if scheme, _, ok := strings.Cut(name, ":"); ok {
-		return "", fault{"refers to " + ref + ", whose source is unknown",
-			didYouMean(scheme, []string{"file"}, "write ${NAME} for an environment variable or ${file:/path} for a file")}
+	if scheme, rest, ok := strings.Cut(name, ":"); ok {
+		if !slices.Contains(remoteSchemes, scheme) {
+			return "", fault{"refers to " + ref + ", whose source is unknown",
+				didYouMean(scheme, append([]string{"file"}, remoteSchemes...), "write ${NAME} for an environment variable or ${file:/path} for a file")}
+		}
+		if rest == "" {
+			return "", fault{"refers to " + ref + " without a name", "write ${" + scheme + ":NAME}"}
+		}
+		r.asked = true
+		if r.remote == nil {
+			return "", outOfReach{fault{"refers to " + ref + ", which cannot be asked here", "load the file with pushguard serve or check"}}
+		}
+		v, err := r.remote(scheme, rest)
+		switch {
+		case err != nil:
+			return "", outOfReach{fault{"refers to " + ref + ", which cannot be had: " + printable(err.Error()), "check the name, this machine's rights, and the way to the service"}}
+		case v == "":
+			return "", outOfReach{fault{"refers to " + ref + ", which is empty", "write the value into it"}}
+		}
+		return v, nil
 	}
 	if !isVariable(name) {
 		return "", fault{"refers to " + ref + ", which is no name of a variable",
@@ -83,8 +137,8 @@ func (r *resolver) lookup(name string) (string, error) {
 			return v, nil
 		}
 	}
-	return "", fault{"refers to the environment variable " + name + ", which is not set or empty",
-		"set " + name + " before the start, or use ${file:/path}"}
+	return "", outOfReach{fault{"refers to the environment variable " + name + ", which is not set or empty",
+		"set " + name + " before the start, or use ${file:/path}"}}
 }
 
 func (r *resolver) file(path string) (string, error) {
@@ -95,19 +149,25 @@ func (r *resolver) file(path string) (string, error) {
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(r.dir, full)
 	}
+	if r.files == nil {
+		r.files = map[string]string{}
+	}
+	if _, ok := r.files[full]; !ok {
+		r.files[full] = Fingerprint(full)
+	}
 	text, err := r.read(full)
 	refers := "refers to the file " + clip(path) + ", which "
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fault{refers + "does not exist", "mount or write it, or check the path"}
+		return "", outOfReach{fault{refers + "does not exist", "mount or write it, or check the path"}}
 	case errors.Is(err, fs.ErrPermission):
-		return "", fault{refers + "may not be read", "let pushguard's user read it"}
+		return "", outOfReach{fault{refers + "may not be read", "let pushguard's user read it"}}
 	case err != nil:
-		return "", fault{refers + reason(err), "give a readable regular file of at most 64 KiB"}
+		return "", outOfReach{fault{refers + reason(err), "give a readable regular file of at most 64 KiB"}}
 	}
 	text = strings.TrimSuffix(strings.TrimSuffix(text, "\n"), "\r")
 	if text == "" {
-		return "", fault{refers + "is empty", "write the value into it"}
+		return "", outOfReach{fault{refers + "is empty", "write the value into it"}}
 	}
 	return text, nil
 }

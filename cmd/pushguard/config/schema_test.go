@@ -65,6 +65,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return text(duration)
 	case reflect.TypeFor[Dedupe]():
 		return anyOf(text(duration), ref("Dedupe"))
+	case reflect.TypeFor[Fold]():
+		return anyOf(&jsonschema.Schema{Type: "boolean"}, text(reference), ref("Fold"))
 	case reflect.TypeFor[Percent]():
 		return text(`^(100(\.0+)?|[0-9]{1,2}(\.[0-9]+)?) ?%$|` + reference)
 	case reflect.TypeFor[Bytes]():
@@ -116,14 +118,14 @@ func makeSchema(t *testing.T) []byte {
 		return r
 	}
 	s := reflector().Reflect(&Config{})
-	for _, extra := range []any{&CustomPlan{}, &RateAndBurst{}, &Dedupe{}} {
+	for _, extra := range []any{&CustomPlan{}, &RateAndBurst{}, &Dedupe{}, &Fold{}} {
 		for name, def := range reflector(reflect.TypeOf(extra).Elem()).Reflect(extra).Definitions {
 			s.Definitions[name] = def
 		}
 	}
 	defaults := map[string]any{"Config": *Default(), "Admin": Default().Admin, "Breaker": Default().Breaker, "Log": Default().Log,
 		"Account": DefaultAccount(), "Billing": DefaultAccount().Billing, "App": DefaultApp(), "Limits": DefaultApp().Limits,
-		"UpstreamBreaker": DefaultApp().UpstreamBreaker, "Rule": DefaultRule(), "Dedupe": DefaultDedupe(), "TLS": DefaultTLS()}
+		"UpstreamBreaker": DefaultApp().UpstreamBreaker, "Rule": DefaultRule(), "Dedupe": DefaultDedupe(), "Fold": DefaultFold(), "TLS": DefaultTLS()}
 	for name, def := range s.Definitions {
 		finish(def, defaults[name])
 	}
@@ -215,7 +217,7 @@ func TestSchemaDescribesEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	types := []any{Config{}, Admin{}, Account{}, Floors{}, Billing{}, App{}, UpstreamBreaker{}, Limits{}, Caller{}, Rule{}, Match{},
-		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}}
+		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}, Fold{}}
 	if len(s.Defs) != len(types) {
 		t.Errorf("the schema has %d definitions, the file %d types", len(s.Defs), len(types))
 	}

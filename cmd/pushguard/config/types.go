@@ -33,15 +33,24 @@ type Config struct {
 	MaxBody Bytes `yaml:"max_body,omitempty"`
 	// Most open connections on the data port.
 	MaxConnections int `yaml:"max_connections,omitempty" jsonschema:"minimum=1,maximum=10000000"`
-	// Certificate of the data port. Reserved: this version serves plain HTTP and warns.
+	// Most open connections of one peer address on the data port; 0, the default, is no bound. Behind a load balancer all connections have the balancer's address.
+	MaxConnectionsPerPeer int `yaml:"max_connections_per_peer,omitempty" jsonschema:"minimum=0,maximum=10000000"`
+	// How long one request may take to arrive, from its first byte to its last. Whoever is slower is cut off.
+	ReadTimeout time.Duration `yaml:"read_timeout,omitempty"`
+	// Certificate of the data port. Without it the port speaks plain HTTP. The files are read again when they change.
 	TLS *TLS `yaml:"tls,omitempty"`
 	// Format and level of the log on standard error.
 	Log Log `yaml:"log,omitempty"`
-	// Keep the last good resolved file (mode 0600) and start from it when a secret source is out of reach: true keeps it in data_dir, a path keeps it there.
+	// Keep what the references last resolved to (mode 0600) and start from that when a secret source is out of reach: true keeps it in data_dir, a path keeps it there.
 	LastGood LastGood `yaml:"last_good,omitempty"`
+	// How often references to AWS are asked again, so that a changed secret is taken without a restart; 0s is never. Files are watched.
+	SecretPoll time.Duration `yaml:"secret_poll,omitempty"`
 
 	// Warnings are what is legal but probably not meant, in file order. Not part of Equal and Diff.
 	Warnings []Problem `yaml:"-"`
+
+	// FromLastGood are the references that were out of reach and came from the last good cache instead. Not part of Equal and Diff.
+	FromLastGood []string `yaml:"-"`
 
 	refs map[string]string // path → text as written, for values that came by reference
 }
@@ -116,6 +125,18 @@ type App struct {
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
 	// Pusher's limits, where a dedicated cluster has others.
 	Limits Limits `yaml:"limits,omitempty"`
+	// Publishes that wait at the same moment share calls to Pusher: true, false, or { enabled, window, batch }.
+	Fold Fold `yaml:"fold,omitempty"`
+}
+
+// Fold lets publishes that wait at the same moment share calls.
+type Fold struct {
+	// Whether publishes share calls at all.
+	Enabled bool `yaml:"enabled,omitempty"`
+	// The longest that a publish waits for a call in flight to end, so that it can leave together with others. On an idle line nothing waits.
+	Window time.Duration `yaml:"window,omitempty"`
+	// Most events of one call; the default is limits.batch.
+	Batch int `yaml:"batch,omitempty" jsonschema:"minimum=1,maximum=10000"`
 }
 
 // UpstreamBreaker stops sending to an app's upstream while that fails.

@@ -211,6 +211,15 @@ func (d *Dedupe) bindNode(b *binder, path string, n ast.Node) {
 	b.bindValue(path, n, &d.Window)
 }
 
+func (f *Fold) bindNode(b *binder, path string, n ast.Node) {
+	*f = DefaultFold()
+	if isMap(n) {
+		b.bindStruct(path, n, f)
+		return
+	}
+	b.bindValue(path, n, &f.Enabled)
+}
+
 // Rates are one rate or several; each must have a token.
 type Rates []Rate
 
@@ -302,11 +311,11 @@ func (s *Subscribers) bindNode(b *binder, path string, n ast.Node) {
 	})
 }
 
-// LastGood says whether the last good resolved file is kept, and where.
+// LastGood says whether what references resolved to is kept, and where.
 type LastGood struct {
 	// On keeps it.
 	On bool
-	// Path of the kept file; empty means last-good.yaml in data_dir.
+	// Path of the kept file; empty means last-good.json in data_dir.
 	Path string
 }
 

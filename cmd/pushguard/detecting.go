@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/watch"
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/limiter/detect"
+)
+
+// saveEvery is how often what a watch knows is kept; a crash forgets that much
+// of it at the most.
+const saveEvery = time.Minute
+
+// blobName is where an account's incidents and baseline are kept in the store.
+// Each replica watches what it sees itself, so each has one of its own.
+func (g *guard) blobName() string { return "watch." + g.replica }
+
+func containMode(c config.Contain) watch.Mode {
+	switch c {
+	case config.ContainSuggest:
+		return watch.Suggest
+	case config.ContainOff:
+		return watch.Off
+	}
+	return watch.Auto
+}
+
+// newWatch begins to watch an account, from what was known before a restart.
+func (g *guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Account, a *account) *watch.Watch {
+	ids := make([]string, len(c.Apps))
+	for i := range c.Apps {
+		ids[i] = c.Apps[i].ID
+	}
+	w := watch.New(watch.Config{
+		Account: c.Name,
+		Apps:    ids,
+		Mode:    containMode(cfg.Contain),
+		Used:    a.Ledger.Used,
+		Level:   func(now time.Time) limiter.Level { return a.Breaker.State(now).State },
+	})
+	blob, err := g.store.GetBlob(ctx, c.Name, g.blobName())
+	if err == nil && blob != nil {
+		err = w.Load(blob)
+	}
+	if err != nil {
+		g.log.Warn("what was known of the account's usual rates is lost; they are learned anew", "account", c.Name, "err", err)
+	}
+	return w
+}
+
+// runWatch ticks once a second until ctx ends, and says what happens.
+func (g *guard) runWatch(ctx context.Context, a *account) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	saved := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			g.saveWatch(context.WithoutCancel(ctx), a)
+			return
+		case now := <-t.C:
+			for _, c := range a.watch.Tick(now) {
+				g.tellChange(a.Name, c)
+			}
+			if now.Sub(saved) >= saveEvery {
+				saved = now
+				g.saveWatch(ctx, a)
+			}
+		}
+	}
+}
+
+func (g *guard) saveWatch(ctx context.Context, a *account) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := g.store.PutBlob(ctx, a.Name, g.blobName(), a.watch.Save()); err != nil {
+		g.log.Warn("what is known of the account's usual rates could not be kept", "account", a.Name, "err", err)
+	}
+}
+
+// tellChange logs one step of an incident.
+func (g *guard) tellChange(account string, c watch.Change) {
+	in := c.Incident
+	who := "everybody"
+	if len(in.Culprits) > 0 {
+		who = in.Culprits[0].String()
+	}
+	g.log.Warn("incident "+string(c.Phase), "account", account, "id", in.ID, "kind", string(in.Kind), "culprit", who,
+		"factor", strconv.FormatFloat(in.Factor, 'f', 1, 64), "excess_messages", in.Excess, "action", string(in.Action))
+}
+
+// incidents are those of all accounts, as the admin port shows them.
+func (g *guard) incidents() []ops.Incident {
+	var all []ops.Incident
+	for _, a := range g.fleet.Load().accounts {
+		for _, in := range a.watch.Incidents() {
+			all = append(all, shown(in))
+		}
+	}
+	return all
+}
+
+func shown(in watch.Incident) ops.Incident {
+	out := ops.Incident{
+		ID: in.ID, Account: in.Account, State: string(in.State), StartedAt: in.StartedAt, DetectedAt: in.DetectedAt,
+		Factor: in.Factor, PerSecond: in.Rate, BaselinePer: in.Usual, Excess: in.Excess,
+		Action: string(in.Action), AckedBy: in.AckedBy,
+	}
+	if !in.ResolvedAt.IsZero() {
+		at := in.ResolvedAt
+		out.ResolvedAt = &at
+	}
+	if !in.Forecast.ExhaustedAt.IsZero() {
+		at := in.Forecast.ExhaustedAt
+		out.Forecast.ExhaustedAt = &at
+	}
+	out.Forecast.UsedAtReset = in.Forecast.UsedAtReset
+	for _, c := range in.Culprits {
+		one := ops.Culprit{Caller: c.Caller, Event: c.Event, Channel: c.Channel, Share: c.Share}
+		if len(c.Payloads) == 1 {
+			one.Payload = digest(c.Payloads[0])
+		}
+		out.Culprits = append(out.Culprits, one)
+	}
+	for _, s := range in.Samples {
+		out.Samples = append(out.Samples, ops.Sample{At: s.At, Caller: s.Caller, Event: s.Event, Channel: s.Channel, Digest: digest(s.Digest), Bytes: s.Bytes})
+	}
+	for _, e := range in.Timeline {
+		out.Timeline = append(out.Timeline, ops.Event{At: e.At, Kind: e.Kind, Text: e.Text})
+	}
+	return out
+}
+
+func digest(d uint64) string { return fmt.Sprintf("%016x", d) }
+
+// incidentAction is what a person orders about an incident.
+func (g *guard) incidentAction(_ context.Context, id, action, who string) error {
+	now := time.Now()
+	for _, a := range g.fleet.Load().accounts {
+		if _, ok := a.watch.Incident(id); !ok {
+			continue
+		}
+		switch action {
+		case "contain":
+			return a.watch.Contain(now, id, who, "")
+		case "release":
+			return a.watch.Release(now, id, who, "")
+		case "ack":
+			return a.watch.Ack(now, id, who)
+		}
+		return fmt.Errorf("an incident can be contained, released or acked, not %q", action)
+	}
+	return fmt.Errorf("there is no incident %q on this replica", id)
+}
+
+// top lists the busiest keys over all accounts.
+func (g *guard) top(by string, window time.Duration, limit int) ([]ops.TopRow, error) {
+	var rows []ops.TopRow
+	for _, a := range g.fleet.Load().accounts {
+		for _, c := range a.watch.Top(detect.By(by), window, limit) {
+			rows = append(rows, ops.TopRow{Key: c.Key, Count: int64(c.Count), Error: int64(c.Error), Share: c.Share})
+		}
+	}
+	return rows, nil
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/replay"
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
+)
+
+type replayCmd struct {
+	File    string   `arg:"" help:"A scenario in YAML, or a trace in JSON lines (with --config)."`
+	Config  string   `help:"The config to replay a trace with." placeholder:"FILE"`
+	Compare []string `help:"A further config (or scenario) whose rules, breaker and containment the same traffic is run through. May be given several times." placeholder:"FILE"`
+	Seed    uint64   `help:"Draw the traffic by another seed than the scenario's." placeholder:"N"`
+	JSON    bool     `help:"Print the result as JSON."`
+	Chart   string   `help:"Draw the result into this file, .svg or .html." placeholder:"FILE"`
+}
+
+func (replayCmd) Help() string {
+	return `The traffic is run through the real limiter, quota and detector in virtual time, beside
+Pusher alone with its plan. docs/replay.md has the words of a scenario.
+
+Example:
+  pushguard replay bench/replay/welkin.yaml --chart welkin.svg
+  pushguard replay trace.jsonl --config pushguard.yaml --compare stricter.yaml`
+}
+
+func (c *replayCmd) Run(p *process) error {
+	switch ext := filepath.Ext(c.Chart); {
+	case c.Chart != "" && ext != ".svg" && ext != ".html":
+		return usageError{fmt.Errorf("--chart %s must end in .svg or .html", c.Chart)}
+	}
+	s, err := c.load(p.getenv)
+	if err != nil {
+		return err
+	}
+	own, err := replayGuard(s.Config, s.Account, s.App)
+	if err != nil {
+		return err
+	}
+	sides := []replay.Side{{Name: "without the guard"}, {Name: "with the guard", Guard: own}}
+	for _, file := range c.Compare {
+		g, err := comparedGuard(file, s, p.getenv)
+		if err != nil {
+			return err
+		}
+		sides = append(sides, replay.Side{Name: "with " + filepath.Base(file), Guard: g})
+	}
+	r, err := replay.Run(p.ctx, s, c.Seed, sides)
+	if err != nil {
+		return err
+	}
+	if c.Chart != "" {
+		if err := writeChart(c.Chart, r); err != nil {
+			return err
+		}
+		fmt.Fprintln(p.stderr, "chart:", c.Chart)
+	}
+	if c.JSON {
+		enc := json.NewEncoder(p.stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	return r.Text(p.stdout)
+}
+
+// load reads the scenario, or makes one of a trace and a config.
+func (c *replayCmd) load(getenv func(string) string) (*replay.Scenario, error) {
+	trace, err := isTrace(c.File)
+	switch {
+	case err != nil:
+		return nil, err
+	case !trace && c.Config != "":
+		return nil, usageError{errors.New("--config is for traces; a scenario is a config file itself")}
+	case !trace:
+		return replay.Load(c.File, getenv)
+	case c.Config == "":
+		return nil, usageError{fmt.Errorf("%s is a trace: say with --config by which rules it is replayed", c.File)}
+	}
+	return replay.OfTrace(c.Config, c.File, getenv)
+}
+
+// isTrace looks at the first character that says anything.
+func isTrace(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	r := bufio.NewReader(f)
+	for {
+		b, err := r.ReadByte()
+		switch {
+		case errors.Is(err, io.EOF):
+			return false, nil
+		case err != nil:
+			return false, err
+		case !strings.ContainsRune(" \t\r\n", rune(b)):
+			return b == '{', nil
+		}
+	}
+}
+
+// comparedGuard takes the guard of another file for the scenario's account.
+func comparedGuard(file string, s *replay.Scenario, getenv func(string) string) (*replay.Guard, error) {
+	cfg, err := replay.LoadConfig(file, getenv)
+	if err != nil {
+		return nil, err
+	}
+	for i := range cfg.Accounts {
+		a := &cfg.Accounts[i]
+		for j := range a.Apps {
+			if a.Apps[j].ID == s.App.ID {
+				return replayGuard(cfg, a, &a.Apps[j])
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s has no app %s", file, s.App.ID)
+}
+
+// replayGuard is what the config means for one app, as serve compiles it.
+func replayGuard(cfg *config.Config, account *config.Account, app *config.App) (*replay.Guard, error) {
+	policy, err := policyOf(cfg, account, app)
+	if err != nil {
+		return nil, err
+	}
+	shares := map[string]float64{}
+	for _, c := range app.Callers {
+		if c.Share > 0 {
+			shares[c.Name] = float64(c.Share)
+		}
+	}
+	return &replay.Guard{
+		Policy: policy,
+		Ledger: quota.Config{Account: account.Name, Plan: quota.Plan(account.Plan), Floors: floors(account), Shares: shares},
+		Breaker: limiter.BreakerConfig{
+			ShedBulkAt: float64(cfg.Breaker.ShedBulkAt), ShedNormalAt: float64(cfg.Breaker.ShedNormalAt),
+			CriticalOnlyAt: float64(cfg.Breaker.CriticalOnlyAt), Probe: cfg.Breaker.Probe,
+		},
+		Billing: billing(account.Billing),
+		Mode:    containMode(cfg.Contain),
+	}, nil
+}
+
+func writeChart(path string, r *replay.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	draw := r.SVG
+	if filepath.Ext(path) == ".html" {
+		draw = r.HTML
+	}
+	return errors.Join(draw(f), f.Close())
+}

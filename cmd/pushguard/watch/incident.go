@@ -1,0 +1,433 @@
+package watch
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/limiter/detect"
+)
+
+// State is where an incident stands.
+type State string
+
+// The states.
+const (
+	Open     State = "open"
+	Resolved State = "resolved"
+)
+
+// Action is what is being done about an incident's culprits.
+type Action string
+
+// The actions.
+const (
+	Contained Action = "contained" // held to their usual rate
+	Suggested Action = "suggested" // containment waits for a person
+	Released  Action = "released"  // let go by a person, or because it is over
+	None      Action = "none"      // named only
+)
+
+// Incident is a rise of the rate, and who makes it. It is a value: what is
+// handed out does not change any more. Times are UTC.
+type Incident struct {
+	ID                                string
+	Account                           string
+	State                             State
+	Kind                              detect.Kind
+	StartedAt, DetectedAt, ResolvedAt time.Time // ResolvedAt is zero while it is open
+	// Factor is the culprits' rate over their usual one at its highest; Rate
+	// and Usual are the present ones in messages a second, or the last ones.
+	Factor, Rate, Usual float64
+	Excess              int64   // messages offered beyond the usual
+	Refused             int64   // publishes that containment held back
+	Confidence          float64 // that the culprits explain the excess, 0–1
+	Culprits            []Culprit
+	Action              Action
+	AckedBy             string
+	Forecast            Forecast
+	Samples             []Sample
+	Timeline            []Entry
+
+	number int // the detector's
+}
+
+// Culprit is a combination that makes a part of the excess. What does not
+// matter, or is not one alone, is detect.Any.
+type Culprit struct {
+	App, Caller, Event, Channel string
+	Payloads                    []uint64 // digests that come over and over, if any
+	Share                       float64  // of the excess, 0–1
+	Rate, Usual                 float64  // messages a second
+}
+
+// String names the culprit in one line.
+func (c Culprit) String() string {
+	var words []string
+	for _, w := range []string{c.Caller, c.Event, c.Channel} {
+		if w != "" && w != detect.Any {
+			words = append(words, w)
+		}
+	}
+	if len(words) == 0 {
+		return "everybody"
+	}
+	return strings.Join(words, " · ")
+}
+
+// Forecast is what becomes of the plan when things go on as in the last minutes.
+type Forecast struct {
+	ExhaustedAt time.Time // zero: not before the reset
+	UsedAtReset int64     // messages; 0: not known
+}
+
+// Sample is one publish of a culprit. Its payload is not kept.
+type Sample struct {
+	At                          time.Time
+	App, Caller, Event, Channel string
+	Digest                      uint64
+	Bytes                       int
+}
+
+// Entry is a line of an incident's timeline.
+type Entry struct {
+	At   time.Time
+	Kind string // opened, culprits, contain, release, ack, resolved
+	Text string
+}
+
+// What is kept: incidents, and in each samples and lines.
+const (
+	maxIncidents = 200
+	maxSamples   = 10
+	maxEntries   = 100
+)
+
+// Change is one step of an incident, for those who are to be told.
+type Change struct {
+	Phase    detect.Phase
+	At       time.Time
+	Incident Incident
+}
+
+// Tick takes the time on: once a second. It returns what happened to incidents.
+func (w *Watch) Tick(now time.Time) []Change {
+	now = now.UTC()
+	events := w.det.Tick(now)
+	w.stake.Store(w.cfg.Level != nil && atStake(w.cfg.Level(now)))
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.weighAnew(now)
+	if w.cfg.Used != nil {
+		used, plan := w.cfg.Used(now)
+		w.trend.add(now, used, plan)
+	}
+	var out []Change
+	for _, e := range events {
+		if c, ok := w.step(now, e); ok {
+			out = append(out, c)
+		}
+	}
+	if in := w.current; in != nil {
+		if now.Unix()%10 == 0 {
+			if live, ok := w.det.Incident(); ok && live.ID == in.number {
+				w.update(in, &live)
+			}
+			in.Forecast = w.trend.forecast(now)
+		}
+		w.publish()
+	}
+	if now.Unix()%60 == 0 {
+		w.cells.sweep(now, w.current == nil)
+	}
+	return out
+}
+
+func atStake(l limiter.Level) bool { return l >= limiter.ShedNormal }
+
+// The mean price moves with a half-life of ten minutes, and not while an
+// incident is open: what the culprit sends must not become the measure.
+var unitGain = 1 - math.Exp2(-1.0/600)
+
+func (w *Watch) weighAnew(time.Time) {
+	var publishes, messages int64
+	for i := range w.meters {
+		publishes += w.meters[i].publishes.Swap(0)
+		messages += w.meters[i].messages.Swap(0)
+	}
+	if publishes == 0 || messages <= 0 {
+		return
+	}
+	mean := float64(messages) / float64(publishes)
+	unit := math.Float64frombits(w.unit.Load())
+	switch {
+	case unit == 0:
+		unit = mean
+	case w.current != nil:
+		return
+	default:
+		unit += (mean - unit) * unitGain
+	}
+	w.unit.Store(math.Float64bits(unit))
+}
+
+// messages turns the detector's counts into messages.
+func (w *Watch) messages(n float64) float64 {
+	if unit := math.Float64frombits(w.unit.Load()); unit > 0 {
+		return n * unit
+	}
+	return n
+}
+
+func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
+	in := w.current
+	if in == nil || in.number != e.Incident.ID {
+		if e.Phase == detect.Resolved {
+			return Change{}, false // of an incident that ended here already
+		}
+		w.end(now)
+		e.Phase = detect.Opened
+		in = &Incident{
+			ID: e.Incident.DetectedAt.UTC().Format("20060102t150405z") + "-" + w.cfg.Account, Account: w.cfg.Account, State: Open,
+			StartedAt: e.Incident.StartedAt.UTC(), DetectedAt: e.Incident.DetectedAt.UTC(), number: e.Incident.ID,
+		}
+		w.incidents = append(w.incidents, in)
+		if len(w.incidents) > maxIncidents {
+			w.incidents = slices.Delete(w.incidents, 0, len(w.incidents)-maxIncidents)
+		}
+		w.current, w.released, w.forced = in, false, false
+	}
+	w.update(in, &e.Incident)
+	in.Forecast = w.trend.forecast(now)
+	names := make([]string, len(in.Culprits))
+	for i, c := range in.Culprits {
+		names[i] = fmt.Sprintf("%s (%.0f %%)", c, c.Share*100)
+	}
+	named := strings.Join(names, ", ")
+	switch e.Phase {
+	case detect.Opened:
+		in.note(e.At, "opened", fmt.Sprintf("noticed: %.3g times the usual rate; culprit: %s", in.Factor, named))
+		w.publish()
+		if in.Action == Contained {
+			in.note(e.At, "contain", "contained by itself: the culprit alone is held to its usual rate")
+		}
+	case detect.Updated:
+		in.note(e.At, "culprits", "culprit: "+named)
+	case detect.Resolved:
+		in.ResolvedAt = e.Incident.ResolvedAt.UTC()
+		in.note(e.At, "resolved", fmt.Sprintf("over: %d messages beyond the usual were offered, %d publishes held back", in.Excess, in.Refused))
+		w.end(now)
+	}
+	return Change{e.Phase, e.At.UTC(), in.copy()}, true
+}
+
+// update takes over what the detector says.
+func (w *Watch) update(in *Incident, d *detect.Incident) {
+	in.Kind, in.Confidence = d.Kind, d.Confidence
+	if !math.IsInf(d.Factor, 0) && !math.IsNaN(d.Factor) {
+		in.Factor = max(in.Factor, d.Factor)
+	}
+	in.Excess = int64(w.messages(d.Excess))
+	in.Culprits = in.Culprits[:0:0]
+	in.Rate, in.Usual = 0, 0
+	for _, c := range d.Culprits {
+		app, caller := w.split(c.Caller)
+		c := Culprit{app, caller, c.Event, c.Channel, slices.Clone(c.Payloads), c.Share, w.messages(c.Rate), w.messages(c.Usual)}
+		in.Culprits = append(in.Culprits, c)
+		in.Rate += c.Rate
+		in.Usual += c.Usual
+	}
+}
+
+func (in *Incident) note(at time.Time, kind, text string) {
+	if len(in.Timeline) < maxEntries {
+		in.Timeline = append(in.Timeline, Entry{at.UTC(), kind, text})
+	}
+}
+
+func (in *Incident) copy() Incident {
+	c := *in
+	c.Culprits = slices.Clone(in.Culprits)
+	c.Samples = slices.Clone(in.Samples)
+	c.Timeline = slices.Clone(in.Timeline)
+	return c
+}
+
+// end closes the current incident. w.mu is held.
+func (w *Watch) end(now time.Time) {
+	in := w.current
+	if in == nil {
+		return
+	}
+	if in.State = Resolved; in.ResolvedAt.IsZero() {
+		in.ResolvedAt = now
+	}
+	if in.Action == Contained {
+		in.Action = Released
+	}
+	w.refusals()
+	w.current = nil
+	w.publish()
+}
+
+// refusals takes over how much was held back.
+func (w *Watch) refusals() {
+	if w.current != nil {
+		w.current.Refused += w.cells.refused.Swap(0)
+	}
+}
+
+// publish tells the hot path what holds now. w.mu is held.
+func (w *Watch) publish() {
+	in := w.current
+	if in == nil {
+		w.open.Store(nil)
+		return
+	}
+	w.refusals()
+	h := &hold{forced: w.forced}
+	mode := Mode(w.mode.Load())
+	switch {
+	case in.Kind == detect.Everybody && !w.forced:
+		in.Action = None // nobody is to blame, so nobody is held
+	case w.forced, mode == Auto && !w.released:
+		in.Action, h.holding = Contained, true
+	case w.released:
+		in.Action = Released
+	case mode == Suggest:
+		in.Action = Suggested
+	default:
+		in.Action = None
+	}
+	all := true // every culprit is a few payloads
+	for _, c := range in.Culprits {
+		all = all && len(c.Payloads) > 0
+		h.payloads = append(h.payloads, c.Payloads...)
+	}
+	if !all {
+		h.payloads = nil
+	}
+	if old := w.open.Load(); old == nil || old.holding != h.holding || old.forced != h.forced || !slices.Equal(old.payloads, h.payloads) {
+		w.open.Store(h)
+	}
+}
+
+// sample keeps one publish a second of a culprit, and no more than maxSamples.
+// Of many at once all but one pass by without waiting.
+func (w *Watch) sample(now time.Time, app string, c *limiter.Claim, channel string) {
+	if second := now.Unix(); w.sampled.Load() == second || w.sampled.Swap(second) == second || !w.mu.TryLock() {
+		return
+	}
+	defer w.mu.Unlock()
+	if in := w.current; in != nil && len(in.Samples) < maxSamples {
+		in.Samples = append(in.Samples, Sample{
+			At: now.UTC(), App: app, Caller: c.Caller.Name(), Event: strings.Clone(c.Event), Channel: strings.Clone(channel),
+			Digest: c.Digest[0], Bytes: c.Size,
+		})
+	}
+}
+
+// Incidents lists what is known, newest first.
+func (w *Watch) Incidents() []Incident {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refusals()
+	out := make([]Incident, 0, len(w.incidents))
+	for _, in := range slices.Backward(w.incidents) {
+		out = append(out, in.copy())
+	}
+	return out
+}
+
+// Incident finds one.
+func (w *Watch) Incident(id string) (Incident, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if in := w.find(id); in != nil {
+		w.refusals()
+		return in.copy(), true
+	}
+	return Incident{}, false
+}
+
+func (w *Watch) find(id string) *Incident {
+	for _, in := range w.incidents {
+		if in.ID == id {
+			return in
+		}
+	}
+	return nil
+}
+
+// Contain holds the culprits of the open incident because a person says so:
+// whatever the mode, and critical publishes too. who and why go into the timeline.
+func (w *Watch) Contain(now time.Time, id, who, why string) error {
+	return w.order(now, id, "contain", by("contained", who, why), func(in *Incident) {
+		w.det.Contain(in.number)
+		w.forced, w.released = true, false
+	})
+}
+
+// Release lets the culprits of the open incident go, until it is over.
+func (w *Watch) Release(now time.Time, id, who, why string) error {
+	return w.order(now, id, "release", by("released", who, why), func(in *Incident) {
+		w.det.Release(in.number)
+		w.forced, w.released = false, true
+	})
+}
+
+// Ack notes that somebody looks after it. It works on resolved incidents too.
+func (w *Watch) Ack(now time.Time, id, who string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	in := w.find(id)
+	if in == nil {
+		return fmt.Errorf("there is no incident %q", id)
+	}
+	in.AckedBy = who
+	in.note(now, "ack", "acknowledged by "+who)
+	return nil
+}
+
+func by(what, who, why string) string {
+	if why == "" {
+		return what + " by " + who
+	}
+	return what + " by " + who + ": " + why
+}
+
+func (w *Watch) order(now time.Time, id, kind, text string, do func(*Incident)) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	in := w.find(id)
+	switch {
+	case in == nil:
+		return fmt.Errorf("there is no incident %q", id)
+	case in != w.current:
+		return fmt.Errorf("incident %q is over: nothing is held any more", id)
+	}
+	do(in)
+	in.note(now, kind, text)
+	w.publish()
+	return nil
+}
+
+// Accept ends the open incident as something that is usual from now on.
+func (w *Watch) Accept(now time.Time, id, who string) error {
+	return w.order(now, id, "accepted", "accepted as usual from now on by "+who, func(in *Incident) {
+		w.det.Accept(in.number)
+		w.end(now)
+	})
+}
+
+// Plan announces rises, such as load tests and campaigns; it replaces what was
+// announced before.
+func (w *Watch) Plan(p []detect.Planned) { w.det.Plan(p) }
+
+// Top lists the busiest keys; see detect.Detector.Top.
+func (w *Watch) Top(by detect.By, window time.Duration, limit int) []detect.Count {
+	return w.det.Top(by, window, limit)
+}

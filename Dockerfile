@@ -15,7 +15,7 @@ COPY --from=build /out/etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certi
 COPY --from=build --chown=65532:65532 --chmod=0700 /out/data /data
 COPY --from=build /out/pushguard /pushguard
 USER 65532:65532
-WORKDIR /
+WORKDIR /data
 VOLUME /data
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM

@@ -8,6 +8,8 @@
 //
 // # Signals
 //
+//   - SIGHUP: reload the config, all of it or nothing; so does a change of the
+//     file or of what it refers to.
 //   - SIGTERM, SIGINT: stop being ready, serve on for drain_delay, finish what is
 //     in flight, hand back leases, exit 0. A second one ends at once, exit 1.
 //

@@ -76,16 +76,11 @@ func (a *App) prepare(p *Proxy) error {
 	return nil
 }
 
-// deliveries estimates how many subscribers a publish reaches. The one whose
-// socket is excluded gets none, if it is subscribed at all; an estimate that is
-// to be on the safe side must not count on it beyond that one.
-func (a *App) deliveries(channels []string, excluded bool) int64 {
+// deliveries estimates how many subscribers a publish reaches.
+func (a *App) deliveries(channels []string) int64 {
 	var n int64
 	for _, c := range channels {
 		n += a.Fanout.Estimate(c)
-	}
-	if excluded && n > 0 {
-		n--
 	}
 	return n
 }

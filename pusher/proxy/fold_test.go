@@ -72,6 +72,19 @@ func TestTheSamePayloadToManyChannelsIsOnePublish(t *testing.T) {
 	}
 }
 
+// Pusher leaves the excluded socket out once in a call, however many publishes
+// share it.
+func TestASharedTriggerExcludesASocketOnce(t *testing.T) {
+	r := newRig(t, rigConfig{fold: &FoldConfig{Window: time.Second}, sim: sim.Config{Latency: 20 * time.Millisecond}})
+	r.together(repeat(30, func(i int) string {
+		return fmt.Sprintf(`{"name":"e","channel":"c%d","data":"same","socket_id":"1.2"}`, i)
+	}))
+	if st := r.sim.Stats(); st.Requests > 5 {
+		t.Errorf("%d calls: nothing was shared", st.Requests)
+	}
+	r.agree()
+}
+
 func TestDifferentEventsShareABatch(t *testing.T) {
 	r := newRig(t, rigConfig{fold: &FoldConfig{Window: time.Second}, sim: sim.Config{Latency: 30 * time.Millisecond}})
 	for _, g := range r.together(repeat(61, func(i int) string { return eventBody("e", fmt.Sprint("c", i), fmt.Sprint(i)) })) {

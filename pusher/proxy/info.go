@@ -5,7 +5,6 @@ import (
 
 	"github.com/valyala/fastjson"
 
-	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/quota"
 )
 
@@ -41,7 +40,7 @@ func (p *Proxy) readInfo(j *job, a *App, batch bool, sending int, body []byte, n
 			a.Fanout.Learn(now, ch, n, quota.FromInfo)
 			known += n
 		}
-		it.deliveries, it.counted = without(known, it.publish), true
+		it.deliveries, it.counted = known, true
 		return
 	}
 	list := doc.GetArray("batch")
@@ -57,7 +56,7 @@ func (p *Proxy) readInfo(j *job, a *App, batch bool, sending int, body []byte, n
 		it.info = list[at].MarshalTo(nil)
 		if n, ok := subscribers(list[at]); ok && len(it.claim.Channels) == 1 {
 			a.Fanout.Learn(now, it.claim.Channels[0], n, quota.FromInfo)
-			it.deliveries, it.counted = without(n, it.publish), true
+			it.deliveries, it.counted = n, true
 		}
 		at++
 	}
@@ -75,12 +74,4 @@ func subscribers(v *fastjson.Value) (int64, bool) {
 	}
 	c, err := n.Int64()
 	return c, err == nil && c >= 0
-}
-
-// without leaves out the one connection that the publish excludes.
-func without(deliveries int64, p *pusher.Publish) int64 {
-	if len(p.SocketID) > 0 && deliveries > 0 {
-		return deliveries - 1
-	}
-	return deliveries
 }

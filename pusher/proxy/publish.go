@@ -62,13 +62,21 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 			Event:    name,
 			Channels: channels,
 			Size:     len(ev.Data),
-			Cost:     a.price(ev, channels, a.deliveries(channels, len(ev.SocketID) > 0), shareOf(i)),
+			Cost:     a.price(ev, channels, excluding(ev, a.deliveries(channels)), shareOf(i)),
 		}
 		if a.Observe != nil || c.Rule.WantsDigest() {
 			c.Digest = a.seed.Digest(ev)
 		}
 		j.items = append(j.items, item{publish: ev, claim: c})
 	}
+}
+
+// excluding leaves out the one connection that a publish excludes.
+func excluding(p *pusher.Publish, deliveries int64) int64 {
+	if len(p.SocketID) > 0 && deliveries > 0 {
+		return deliveries - 1
+	}
+	return deliveries
 }
 
 // shareOf is how an event shares a call that holds its whole request.
@@ -158,7 +166,12 @@ func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoin
 		default:
 			n := it.deliveries
 			if !it.counted {
-				n = pr.app.deliveries(it.claim.Channels, len(it.publish.SocketID) > 0)
+				n = pr.app.deliveries(it.claim.Channels)
+			}
+			// The excluded socket gets none, once in a call: where several publishes
+			// share a trigger, only the one that bears the call may count on it.
+			if share != sharesTrigger {
+				n = excluding(it.publish, n)
 			}
 			actual = pr.app.price(it.publish, it.claim.Channels, n, share)
 		}

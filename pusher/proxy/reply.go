@@ -285,7 +285,7 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 			}
 			b = strconv.AppendQuote(append(b, "rate limit: channel "...), ch)
 			b = strconv.AppendQuote(append(b, " got more publishes than rule "...), it.claim.Rule.Name())
-			b = append(b, " allows it"...)
+			b = append(b, " allows"...)
 		case limiter.EventRate:
 			b = strconv.AppendQuote(append(b, "rate limit: event "...), it.claim.Event)
 			b = strconv.AppendQuote(append(b, " comes more often than rule "...), it.claim.Rule.Name())

@@ -122,6 +122,12 @@ func TestLastGoodCarriesAStartOverLostSources(t *testing.T) {
 	if err != nil || secrets(third.Config)[0] != "s3cret-2" || len(third.Config.FromLastGood) != 2 {
 		t.Errorf("%v, %q", err, third.Config.FromLastGood)
 	}
+	if err := third.Keep(time.Unix(3, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := os.ReadFile(got.LastGood); string(before) != string(after) {
+		t.Error("a start that used the cache in part rewrote it")
+	}
 }
 
 func TestLastGoodIsNotUsed(t *testing.T) {

@@ -263,7 +263,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`you sent "[0-9a-f]+"`), `you sent "…"`},
 	{regexp.MustCompile(`\?auth_key=[^ "]*`), "?auth_key=…"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z`), "DATE"},
-	{regexp.MustCompile(`\b(?:\d+(?:\.\d+)?(?:h|ms|µs|m|s))+\b`), "N s"},
+	{regexp.MustCompile(`\b\d+(?:\.\d+)? ?(?:ms|s|m|h)(?:\d+(?:\.\d+)?(?:ms|s|m))*\b`), "N s"},
 	{regexp.MustCompile(`(healthy|spent|shedding|exhausted|braked)-(node|go)\b`), "ACCOUNT"},
 	{regexp.MustCompile(`/apps/\d+/`), "/apps/ID/"},
 }

@@ -41,6 +41,7 @@ func (r *Result) Text(out io.Writer) error {
 	row("lost to the culprit, of the plan", func(o *Outcome) string { return percent(o.LostToCulprit, 2) })
 	row("contained publishes", func(o *Outcome) string { return grouped(o.Contained) })
 	row("incidents", func(o *Outcome) string { return strconv.Itoa(len(o.Incidents)) })
+	row("  and in the warm-up", func(o *Outcome) string { return strconv.Itoa(o.WarmupIncidents) })
 	if len(r.Sides) > 0 {
 		for i, n := range r.Sides[0].Naming {
 			name := "named after"

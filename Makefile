@@ -16,8 +16,9 @@ deps: ## install what the tests need (as root on Debian), or list what is missin
 check: ## gofmt, vet, staticcheck, govulncheck
 	@.ci/check
 
-unit: ## all Go tests with the race detector
-	$(GO) test -race -timeout 15m ./...
+unit: ## all Go tests with the race detector, and once more without it those that count allocations
+	$(GO) test -race -timeout 20m ./...
+	$(GO) test -run Alloc ./pusher/... ./limiter/... ./quota/...
 
 fuzz: ## each parser for 60 s
 	@.ci/fuzz 60s

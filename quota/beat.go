@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -377,7 +376,7 @@ func (l *Ledger) setBrake(text string) {
 	var b *Brake
 	if text != "" {
 		b = &Brake{}
-		if err := json.Unmarshal([]byte(text), b); err != nil {
+		if err := store.Unpack([]byte(text), b); err != nil {
 			l.log.Error("the store holds a brake that cannot be read; it is ignored", "brake", text, "err", err)
 			b = nil
 		}

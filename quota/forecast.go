@@ -1,11 +1,12 @@
 package quota
 
 import (
-	"encoding/json"
 	"fmt"
 	"math"
 	"sync"
 	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
 )
 
 // Forecast says where the day is heading.
@@ -196,7 +197,7 @@ func (f *Forecaster) Save() []byte {
 		return nil
 	}
 	f.dirty = false
-	data, err := json.Marshal(forecastState{1, f.hours, f.seen})
+	data, err := store.Pack(forecastState{1, f.hours, f.seen})
 	if err != nil {
 		return nil // a NaN; nothing worth keeping
 	}
@@ -206,7 +207,7 @@ func (f *Forecaster) Save() []byte {
 // Load takes a profile that Save returned.
 func (f *Forecaster) Load(data []byte) error {
 	var s forecastState
-	if err := json.Unmarshal(data, &s); err != nil {
+	if err := store.Unpack(data, &s); err != nil {
 		return fmt.Errorf("the stored profile of the week: %w", err)
 	}
 	if s.Format != 1 {

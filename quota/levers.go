@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -90,7 +89,7 @@ func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
 	if set.Since.IsZero() {
 		set.Since = now.UTC()
 	}
-	text, err := json.Marshal(set)
+	text, err := store.Pack(set)
 	if err != nil {
 		return fmt.Errorf("brake: %w", err)
 	}

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -41,7 +40,7 @@ func (l *Ledger) openRecords(ctx context.Context, now time.Time) {
 	l.record = mine
 	for _, data := range left {
 		var r record
-		if err := json.Unmarshal(data, &r); err != nil || r.Format != recordFormat || r.Account != cfg.Account {
+		if err := store.Unpack(data, &r); err != nil || r.Format != recordFormat || r.Account != cfg.Account {
 			continue
 		}
 		if today := DayOf(now); r.Day < today-1 || r.Day > today+1 {
@@ -92,7 +91,7 @@ func (l *Ledger) remember(b *book, pots []*pot, pulse *store.Pulse) {
 	if !fresh {
 		return
 	}
-	data, err := json.Marshal(r)
+	data, err := store.Pack(r)
 	if err == nil {
 		err = l.record.Save(data)
 	}

@@ -64,6 +64,9 @@ func (c *checkCmd) Run(p *process) error {
 		for j := range cfg.Accounts[i].Apps {
 			app := &cfg.Accounts[i].Apps[j]
 			skew, known, err := reachPusher(app, time.Now)
+			if err != nil {
+				err = fmt.Errorf("app %s at %s: %w", app.ID, app.UpstreamURL(), err)
+			}
 			out.line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL()), err)
 			if known {
 				out.line(fmt.Sprintf("clock: %s off Pusher's, which allows 600 s", skew), skewed(skew))
@@ -83,7 +86,13 @@ func (c *checkCmd) Run(p *process) error {
 		out.line("tls: certificate and key belong together", err)
 	}
 	text, err = openFiles(cfg)
-	out.line("limits: "+text, err)
+	if err != nil {
+		// Only a flood of connections meets it; a default config must pass on a
+		// default machine.
+		fmt.Fprintf(p.stdout, "warn  limits: %v\n", err)
+	} else {
+		out.line("limits: "+text, nil)
+	}
 	if out.failed > 0 {
 		return fmt.Errorf("%d of the online checks failed", out.failed)
 	}

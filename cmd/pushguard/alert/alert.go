@@ -161,7 +161,6 @@ type Sender struct {
 	state  State
 	stats  Stats
 	limits []*rate.Limiter
-	said   time.Time
 }
 
 // New checks the targets and takes up what an earlier process left in the

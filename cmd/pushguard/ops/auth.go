@@ -53,7 +53,7 @@ func (s *Server) look(r *http.Request) visitor {
 	case !fromLoopback(r):
 		return visitor{why: "reading from another host needs the admin token"}
 	case !s.hostKnown(r):
-		return visitor{why: "this port was asked for as " + printable(r.Host) + ", which is no name of this machine; open it as http://127.0.0.1 or http://localhost with the port, sign in, or name the host in the config"}
+		return visitor{why: "this port was asked for as " + printable(r.Host) + ", which is no name of this machine; sign in, or open it as 127.0.0.1 or localhost"}
 	}
 	return visitor{how: "loopback", why: "moving a lever needs the admin token"}
 }

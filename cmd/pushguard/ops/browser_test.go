@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -174,6 +173,6 @@ func TestInABrowser(t *testing.T) {
 		t.Error("the browser test ended badly:", err)
 	}
 	if ran < 20 {
-		t.Error(fmt.Sprintf("only %d parts ran", ran))
+		t.Errorf("only %d parts ran", ran)
 	}
 }

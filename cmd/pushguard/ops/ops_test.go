@@ -55,8 +55,7 @@ func TestStatusKeepsItsShape(t *testing.T) {
 	s := newStage(t, noon)
 	srv := s.server()
 	s.minute(srv, noon, func(now time.Time) { s.publish(now, "care", "care-api", "x", "private-ward-1", 2) })
-	var got map[string]any
-	got = into[map[string]any](t, ask(t, srv, "GET", "/api/v1/status", nil))
+	got := into[map[string]any](t, ask(t, srv, "GET", "/api/v1/status", nil))
 	for _, path := range []string{
 		"version", "replica", "uptime_s", "store.kind", "store.state", "accounts.0.name", "accounts.0.plan.name", "accounts.0.plan.messages_per_day",
 		"accounts.0.day", "accounts.0.used", "accounts.0.leased", "accounts.0.remaining", "accounts.0.forecast.exhausted_at", "accounts.0.forecast.used_at_reset",

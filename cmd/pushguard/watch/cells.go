@@ -18,10 +18,14 @@ import (
 // They are bounded by maxCells; combinations beyond it share one. What was not
 // asked for in idle is forgotten, which is no loss: its bucket is full again.
 type cells struct {
-	byKey   atomic.Pointer[map[cellKey]*cell]
-	mu      sync.Mutex // of writing byKey
-	rest    *cell
+	shards  [64]cellShard
+	rest    cell
 	refused atomic.Int64 // since it was last asked for
+}
+
+type cellShard struct {
+	mu    sync.Mutex
+	byKey map[cellKey]*cell
 }
 
 type cellKey struct {
@@ -49,31 +53,21 @@ type cell struct {
 	rate float64
 }
 
-func (cs *cells) init() {
-	cs.byKey.Store(&map[cellKey]*cell{})
-	cs.rest = &cell{}
-}
-
 func (cs *cells) get(k cellKey) *cell {
-	if c := (*cs.byKey.Load())[k]; c != nil {
+	sh := &cs.shards[uint32(k.series)%uint32(len(cs.shards))]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.byKey[k]
+	switch {
+	case c != nil:
 		return c
+	case len(sh.byKey) >= maxCells/len(cs.shards):
+		return &cs.rest
+	case sh.byKey == nil:
+		sh.byKey = map[cellKey]*cell{}
 	}
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	old := *cs.byKey.Load()
-	if c := old[k]; c != nil {
-		return c
-	}
-	if len(old) >= maxCells {
-		return cs.rest
-	}
-	grown := make(map[cellKey]*cell, len(old)+1)
-	for k, v := range old {
-		grown[k] = v
-	}
-	c := &cell{}
-	grown[k] = c
-	cs.byKey.Store(&grown)
+	c = &cell{}
+	sh.byKey[k] = c
 	return c
 }
 
@@ -106,23 +100,28 @@ func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int) bool {
 	return ok
 }
 
-// sweep forgets what is idle, and everything when nothing is held any more.
+// sweep forgets what is idle, or everything.
 func (cs *cells) sweep(now time.Time, all bool) {
-	cs.mu.Lock()
-	defer cs.mu.Unlock()
-	old := *cs.byKey.Load()
-	if len(old) == 0 {
-		return
-	}
-	kept := map[cellKey]*cell{}
-	if !all {
-		for k, c := range old {
+	for i := range cs.shards {
+		sh := &cs.shards[i]
+		sh.mu.Lock()
+		for k, c := range sh.byKey {
 			c.mu.Lock()
-			if now.Sub(c.last) < idle {
-				kept[k] = c
+			if all || now.Sub(c.last) >= idle {
+				delete(sh.byKey, k)
 			}
 			c.mu.Unlock()
 		}
+		sh.mu.Unlock()
 	}
-	cs.byKey.Store(&kept)
+}
+
+// len is how many combinations have a bucket of their own.
+func (cs *cells) len() (n int) {
+	for i := range cs.shards {
+		cs.shards[i].mu.Lock()
+		n += len(cs.shards[i].byKey)
+		cs.shards[i].mu.Unlock()
+	}
+	return n
 }

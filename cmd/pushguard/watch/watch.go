@@ -45,8 +45,7 @@ type Config struct {
 }
 
 // Watch watches one account. Observe and the functions that Containment gives
-// are for the hot path: they take no lock that publishes of different
-// combinations share, make no allocation for what is known, and are safe for
+// are for the hot path: they take no lock that all publishes share, make no allocation for what is known, and are safe for
 // concurrent use. So is all else, but Tick, which one goroutine calls.
 type Watch struct {
 	cfg   Config
@@ -94,7 +93,6 @@ func New(cfg Config) *Watch {
 		w.names.Store(&map[[2]string]string{})
 	}
 	w.mode.Store(uint32(cfg.Mode))
-	w.cells.init()
 	return w
 }
 

@@ -211,15 +211,15 @@ func TestCriticalIsHeldOnlyWithThePlanAtStakeOrByAPerson(t *testing.T) {
 }
 
 func TestModesAndOrders(t *testing.T) {
-	for _, mode := range []Mode{Suggest, Off} {
+	for _, mode := range []Mode{Auto, Suggest, Off} {
 		c := newTown(t, mode)
 		c.run(2*time.Hour, 0, "", 0)
 		in := c.opened(60, "refresh", 7)
-		if want := map[Mode]Action{Suggest: Suggested, Off: None}[mode]; in.Action != want {
+		if want := map[Mode]Action{Auto: Contained, Suggest: Suggested, Off: None}[mode]; in.Action != want {
 			t.Errorf("mode %d: action %s, want %s", mode, in.Action, want)
 		}
 		c.run(time.Minute, 60, "refresh", 7)
-		if len(c.held) > 0 {
+		if (len(c.held) > 0) != (mode == Auto) {
 			t.Errorf("mode %d held %v", mode, c.held)
 		}
 		if err := c.w.Contain(c.now, in.ID, "ann", "enough"); err != nil {
@@ -326,6 +326,39 @@ func TestCallersOfTwoAppsAreToldApart(t *testing.T) {
 	}
 	if len(named) != 1 || named[0].App != "2" || named[0].Caller != "api" {
 		t.Errorf("named %+v, want app 2's api alone", named)
+	}
+}
+
+// Replicas' and cores' clocks differ: a time that was seen before makes no
+// tokens, and the seconds after it are not counted twice.
+func TestTimeThatGoesBackMakesNoTokens(t *testing.T) {
+	var cs cells
+	h := detect.Hold{Series: 1, Rate: 1}
+	passed := 0
+	for range 1000 {
+		for _, at := range []time.Duration{10 * time.Second, 0} {
+			if cs.take(monday.Add(at), h, false, 1) {
+				passed++
+			}
+		}
+	}
+	if passed != fewSeconds {
+		t.Errorf("%d passed at 1/s with a bucket of %d", passed, fewSeconds)
+	}
+}
+
+// However many combinations are held, the buckets are bounded.
+func TestCellsAreBounded(t *testing.T) {
+	var cs cells
+	for i := range maxCells + 100 {
+		cs.take(monday, detect.Hold{Series: int32(i), Rate: 1}, false, 1)
+	}
+	if n := cs.len(); n != maxCells {
+		t.Errorf("%d buckets", n)
+	}
+	cs.sweep(monday.Add(idle), false)
+	if n := cs.len(); n != 0 {
+		t.Errorf("%d buckets are left of what was idle", n)
 	}
 }
 

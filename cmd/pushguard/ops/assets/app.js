@@ -119,7 +119,7 @@ function header(f, a, stale) {
   const many = f.status.accounts.length > 1;
   const theme = document.documentElement.dataset.theme || "system";
   return h("header", { key: "header", class: "bar" },
-    h("a", { class: "brand", href: link("overview") }, h("img", { src: "/assets/icon.svg", alt: "", width: 20, height: 20 }), "pushguard"),
+    h("a", { class: "brand", href: link("overview") }, h("img", { src: "/assets/icon.svg", alt: "", width: 20, height: 20 }), h("span", null, "pushguard")),
     many
       ? h("label", { class: "pick" }, h("span", { class: "hidden-text" }, "Account"),
         h("select", { value: app.account, onchange: (e) => { app.account = e.target.value; location.hash = link(...app.route.slice(0, 1)); render(); } },

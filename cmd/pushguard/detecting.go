@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/alert"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
@@ -84,7 +86,36 @@ func (g *guard) saveWatch(ctx context.Context, a *account) {
 	}
 }
 
-// tellChange logs one step of an incident.
+// newAlerts makes the sender of the config's alerts; nil when it has none.
+// Where alerts go is read at start: a change of it needs a restart.
+func newAlerts(cfg *config.Config, log *slog.Logger) (*alert.Sender, error) {
+	var targets []alert.Target
+	for i, a := range cfg.Alerts {
+		t := alert.Target{Name: fmt.Sprintf("alerts[%d]", i)}
+		switch {
+		case !a.Slack.IsZero():
+			t.Kind, t.URL = alert.Slack, a.Slack.Reveal()
+		case !a.PagerDuty.IsZero():
+			t.Kind, t.RoutingKey = alert.PagerDuty, a.PagerDuty.Reveal()
+		default:
+			t.Kind, t.URL = alert.Webhook, a.Webhook.Reveal()
+		}
+		targets = append(targets, t)
+	}
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	return alert.New(alert.Config{Targets: targets, Outbox: alert.NewFile(cfg.DataDir), Log: log})
+}
+
+// tell hands an alert over; it never waits.
+func (g *guard) tell(a alert.Alert) {
+	if g.alerts != nil && !g.alerts.Send(a) {
+		g.log.Warn("an alert was dropped: too many wait already")
+	}
+}
+
+// tellChange logs one step of an incident, and tells who is to be told.
 func (g *guard) tellChange(account string, c watch.Change) {
 	in := c.Incident
 	who := "everybody"
@@ -93,6 +124,7 @@ func (g *guard) tellChange(account string, c watch.Change) {
 	}
 	g.log.Warn("incident "+string(c.Phase), "account", account, "id", in.ID, "kind", string(in.Kind), "culprit", who,
 		"factor", strconv.FormatFloat(in.Factor, 'f', 1, 64), "excess_messages", in.Excess, "action", string(in.Action))
+	g.tell(alert.OfIncident(c, ""))
 }
 
 // incidents are those of all accounts, as the admin port shows them.

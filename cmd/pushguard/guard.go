@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/alert"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 	"github.com/pushguard/pushguard/limiter"
@@ -43,6 +44,7 @@ type guard struct {
 	adminSrv *http.Server
 	upstream *prometheus.HistogramVec
 	reloads  reloads
+	alerts   *alert.Sender // nil: nobody is to be told
 
 	// fleet is what is served now; applying guards its replacement.
 	applying sync.Mutex
@@ -99,6 +101,12 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 	}
 	g.proxy = proxy.New(proxy.Config{Log: log, MaxBody: int(cfg.MaxBody), MaxConns: cfg.MaxConnections,
 		MaxConnsPerIP: cfg.MaxConnectionsPerPeer, ReadTimeout: cfg.ReadTimeout})
+	if g.alerts, err = newAlerts(cfg, log); err != nil {
+		return g, err
+	}
+	if g.alerts != nil {
+		g.running.Go(func() { g.alerts.Run(g.runCtx) })
+	}
 	if err := g.apply(ctx, cfg); err != nil {
 		return g, err
 	}
@@ -158,6 +166,7 @@ func (g *guard) accounts() []ops.Account {
 func (g *guard) breakerMoved(account string) func(limiter.Transition) {
 	return func(t limiter.Transition) {
 		g.log.Warn("quota breaker moved", "account", account, "from", t.From.String(), "to", t.To.String(), "reason", t.Reason)
+		g.tell(alert.OfBreaker(account, t, ""))
 	}
 }
 

@@ -152,16 +152,10 @@ func (c *checker) notBuilt() {
 	for i, a := range c.cfg.Accounts {
 		for j, r := range a.Rules {
 			p := fmt.Sprintf("accounts[%d].rules[%d]", i, j)
-			if r.Conflate > 0 {
-				c.warn(p+".conflate", "is read but not acted on by this version: nothing is held back", "")
-			}
 			if r.Dedupe.Scope == ScopeCluster {
 				c.warn(p+".dedupe", "asks for scope cluster, but this version deduplicates in each replica", "")
 			}
 		}
-	}
-	if len(c.cfg.Alerts) > 0 {
-		c.warn("alerts", "are read but not sent by this version", "")
 	}
 }
 

@@ -377,7 +377,6 @@ func TestWarnings(t *testing.T) {
 		{withRest("    rules:\n      - match: { caller: ap }\n"), `"ap" is the name of no caller of this account; did you mean "app"?`},
 		{withRest("on_store_loss: open\n"), "on_store_loss has no effect with the embedded store"},
 		{withRest("    rules: [ { mode: enforce } ]\nmode: observe\n"), "rules[0].mode has no effect: the whole file is in mode observe"},
-		{withRest("    rules:\n      - conflate: 1s\n"), "rules[0].conflate is read but not acted on"},
 	} {
 		c, err := parseFake(k.text)
 		if err != nil {

@@ -172,7 +172,7 @@ func TestInABrowser(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error("the browser test ended badly:", err)
 	}
-	if ran < 20 {
+	if ran < 20 && os.Getenv("ONLY") == "" {
 		t.Errorf("only %d parts ran", ran)
 	}
 }

@@ -82,7 +82,7 @@ func (s *Server) listIncidents() []Incident {
 	if s.cfg.Incidents == nil {
 		return []Incident{}
 	}
-	list := slices.Clone(s.cfg.Incidents())
+	list := orEmpty(slices.Clone(s.cfg.Incidents()))
 	slices.SortStableFunc(list, func(a, b Incident) int {
 		if (a.State == IncidentOpen) != (b.State == IncidentOpen) {
 			return map[bool]int{true: -1, false: 1}[a.State == IncidentOpen]

@@ -154,7 +154,7 @@ function drawForecast(u, d) {
   ctx.beginPath();
   ctx.moveTo(x(t0), y(v0));
   ctx.lineTo(x(ta), y(va));
-  if (va <= 0) ctx.lineTo(x(vb <= 0 ? tb : end), y(0));
+  if (va < 1) ctx.lineTo(x(vb < 1 ? tb : end), y(0));
   ctx.lineTo(x(tb), y(vb));
   ctx.closePath();
   ctx.fill();
@@ -170,7 +170,7 @@ function drawForecast(u, d) {
   ctx.beginPath();
   ctx.arc(x(t0), y(v0), 3.5 * px, 0, 7);
   ctx.fill();
-  if (vm <= 0 && tm < end) {
+  if (vm < 1 && tm < end) {
     ctx.fillStyle = color("bad");
     ctx.beginPath();
     ctx.arc(x(tm), y(0), 4.5 * px, 0, 7);

@@ -157,7 +157,7 @@ func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoin
 			continue
 		}
 		it.state = settled
-		actual := it.claim.Cost
+		var actual int64
 		switch {
 		case got.fate == limiter.Refused && share == bearsCall:
 			actual = pr.app.Billing.Cost(pusher.Shape{OwnCall: true, Failed: true})

@@ -16,9 +16,7 @@ const browser = await chromium.launch({
 const sizes = { wide: { width: 1920, height: 1080 }, narrow: { width: 390, height: 844 } };
 let failed = 0;
 
-async function part(name, run, { size = "wide", scheme = "light", signedIn = false } = {}) {
-  if (only && !only.test(name)) return;
-  const began = Date.now();
+async function once(name, run, { size, scheme, signedIn }) {
   const context = await browser.newContext({ viewport: sizes[size], colorScheme: scheme, timezoneId: "Europe/Berlin", deviceScaleFactor: size === "narrow" ? 2 : 1 });
   const page = await context.newPage();
   const trouble = [];
@@ -32,10 +30,24 @@ async function part(name, run, { size = "wide", scheme = "light", signedIn = fal
     if (trouble.length) throw new Error(trouble.join("\n"));
   } catch (e) {
     error = e.stack || String(e);
-    failed++;
     await page.screenshot({ path: `shots/FAILED-${name.replace(/\W+/g, "-")}.png` }).catch(() => {});
   }
   await context.close();
+  return error;
+}
+
+async function part(name, run, { size = "wide", scheme = "light", signedIn = false } = {}) {
+  if (only && !only.test(name)) return;
+  const began = Date.now();
+  let error = "";
+  // On a machine that is busy with other packages' tests a page can miss its
+  // time. What fails twice is a failure; what fails once is said.
+  for (let attempt = 1; attempt <= 2; attempt++) {
+    error = await once(name, run, { size, scheme, signedIn });
+    if (!error) break;
+    if (attempt === 1) console.error(`${name}: tried again after: ${error}`);
+  }
+  if (error) failed++;
   console.log(JSON.stringify({ Name: name, Error: error, Ms: Date.now() - began }));
 }
 
@@ -248,7 +260,7 @@ await part("lever: the usage", async (page) => {
   await page.getByRole("button", { name: "Correct the usage …" }).click();
   const d = page.getByRole("dialog");
   await d.getByLabel("Messages used today").fill("nonsense");
-  must(await d.getByRole("button", { name: "Correct the usage" }).isDisabled(), "nonsense is taken");
+  await d.locator("button:disabled", { hasText: "Correct the usage" }).waitFor(); // nonsense is not taken
   await d.getByLabel("Messages used today").fill("3,300,000");
   await d.getByText(/The quota breaker is shed_bulk then/).waitFor();
   await d.getByRole("button", { name: "Correct the usage" }).click();

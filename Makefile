@@ -17,7 +17,8 @@ check: ## gofmt, vet, staticcheck, govulncheck
 	@.ci/check
 
 unit: ## all Go tests with the race detector, and once more without it those that count allocations
-	$(GO) test -race -timeout 20m ./...
+	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /cmd/pushguard/ops)
+	$(GO) test -race -timeout 20m ./cmd/pushguard/ops # by itself: a browser beside other tests misses its times
 	$(GO) test -run Alloc ./pusher/... ./limiter/... ./quota/...
 
 fuzz: ## each parser for 60 s

@@ -253,22 +253,25 @@ func (g *guard) drain(ctx context.Context) error {
 // stop ends whatever of the guard has begun. It may be called on a guard that
 // did not start whole.
 func (g *guard) stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	serve, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	var errs []error
 	if g.gate != nil {
 		g.gate.shut() // who was accepted by the kernel already is still served
-		g.proxy.Linger(ctx, lingerFor)
+		g.proxy.Linger(serve, lingerFor)
 	}
 	if g.proxy != nil {
-		if err := g.proxy.Shutdown(ctx); err != nil {
+		if err := g.proxy.Shutdown(serve); err != nil {
 			errs = append(errs, fmt.Errorf("%d requests were still under way at the end: %w", g.proxy.InFlight(), err))
 		}
 	}
 	g.applying.Lock() // a reload under way ends first, and none follows
 	defer g.applying.Unlock()
+	// A time of its own: a connection that would not end must not cost the leases.
+	settle, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	for _, a := range g.fleet.Load().accounts {
-		if err := a.close(ctx); err != nil {
+		if err := a.close(settle); err != nil {
 			errs = append(errs, err)
 		}
 	}

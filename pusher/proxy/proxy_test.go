@@ -312,7 +312,7 @@ func TestWebhooksAreBelievedOnlyWithASignature(t *testing.T) {
 		req, _ := http.NewRequest("POST", "http://"+r.addr+"/webhooks/7", strings.NewReader(body))
 		req.Header.Set("X-Pusher-Key", key)
 		req.Header.Set("X-Pusher-Signature", signature)
-		resp, err := http.DefaultTransport.RoundTrip(req)
+		resp, err := r.client.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
 		}

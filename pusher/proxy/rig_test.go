@@ -34,6 +34,7 @@ type rig struct {
 	logs   *lockedBuffer
 	store  *store.Store
 	shelf  *quota.Shelf
+	client *http.Transport
 }
 
 type lockedBuffer struct {
@@ -74,7 +75,7 @@ const (
 
 func newRig(t testing.TB, c rigConfig) *rig {
 	t.Helper()
-	r := &rig{t: t, logs: &lockedBuffer{}, caller: pusher.NewKey("ck", rigCallerSecret)}
+	r := &rig{t: t, logs: &lockedBuffer{}, caller: pusher.NewKey("ck", rigCallerSecret), client: &http.Transport{}}
 	log := slog.New(slog.NewTextHandler(r.logs, nil))
 	if c.plan == 0 {
 		c.plan = 1 << 30
@@ -151,7 +152,10 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		}
 	})
 	t.Cleanup(func() {
-		stop, done := context.WithTimeout(context.Background(), 5*time.Second)
+		// A connection that was opened and never used looks to the server like one
+		// whose first request is on its way, and is waited for.
+		r.client.CloseIdleConnections()
+		stop, done := context.WithTimeout(context.Background(), 30*time.Second)
 		defer done()
 		if err := r.proxy.Shutdown(stop); err != nil {
 			t.Error("shutdown:", err)
@@ -210,7 +214,7 @@ func (r *rig) try(k *pusher.Key, method, path string, params url.Values, body st
 	if err != nil {
 		return reply{}, err
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
+	resp, err := r.client.RoundTrip(req)
 	if err != nil {
 		return reply{}, err
 	}

@@ -11,9 +11,12 @@ import (
 // and begins a window; what comes inside it is held, and the newest of it goes out at its end,
 // which begins the next window. A channel and event that is quiet for a window is forgotten.
 //
+// While a value is held, nothing newer may overtake it, or the older one would arrive last: so what
+// comes after the window's end, before the held one went out, takes its place and is due at once.
+//
 // It is bounded: where there is no room, a publish is not conflated but judged as any other, and
-// lost counts it. The windows are this replica's own; what is held is shared (quota.Shelf), so n
-// replicas that get the same channel's burst send at most n firsts and then one newest a window.
+// lost counts it. The windows are this replica's own; what is held is shared (quota.Shelf), so a
+// border on a shared store asks it before it sends a first (Verdict.First).
 type bursts struct {
 	shards [shardsNum]burstShard
 	most   int // keys a shard
@@ -22,35 +25,64 @@ type bursts struct {
 
 type burstShard struct {
 	mu    sync.Mutex
-	until map[dkey]int64 // unix ns
+	until map[dkey]burst
 	swept int64
+}
+
+// burst is one window.
+type burst struct {
+	until int64 // unix ns, a whole millisecond, as the store keeps due times
+	held  bool  // a value waits, as far as this replica knows
+}
+
+// heldFor is how long after its window's end a value is believed to wait still, when nobody told of
+// its going out: another replica may have sent it.
+const heldFor = time.Minute
+
+func endOf(at int64, window time.Duration) int64 {
+	const ms = int64(time.Millisecond)
+	return (at + int64(window) + ms - 1) / ms * ms
 }
 
 func newBursts(maxKeys int) *bursts {
 	b := &bursts{most: max(maxKeys/shardsNum, 16)}
 	for i := range b.shards {
-		b.shards[i].until = map[dkey]int64{}
+		b.shards[i].until = map[dkey]burst{}
 	}
 	return b
 }
 
-// begin reports the end of the window that now lies in; if there is none it begins one, and the
-// publish is the first of its burst.
-func (b *bursts) begin(now time.Time, k dkey, window time.Duration) (until time.Time, first bool) {
+// begin reports when the publish is due; if nothing is under way it begins a window, and the publish
+// is the first of its burst.
+func (b *bursts) begin(now time.Time, k dkey, window time.Duration) (due time.Time, first bool) {
 	s := &b.shards[k.lo%shardsNum]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	at := now.UnixNano()
-	end, known := s.until[k]
-	if known && end > at {
-		return time.Unix(0, end), false
-	}
-	if !known && len(s.until) >= b.most && !s.sweep(at) {
+	w, known := s.until[k]
+	switch {
+	case known && w.until > at:
+		s.until[k] = burst{w.until, true}
+		return time.Unix(0, w.until), false
+	case known && w.waits(at):
+		s.until[k] = burst{endOf(at, window), true}
+		return now, false
+	case !known && len(s.until) >= b.most && !s.sweep(at):
 		b.lost.Add(1)
 		return time.Time{}, true
 	}
-	s.until[k] = at + int64(window)
+	s.until[k] = burst{until: endOf(at, window)}
 	return time.Time{}, true
+}
+
+func (w burst) waits(at int64) bool { return w.held && at-w.until < int64(heldFor) }
+
+// waits reports whether a value is held under the key.
+func (b *bursts) waits(now time.Time, k dkey) bool {
+	s := &b.shards[k.lo%shardsNum]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.until[k].waits(now.UnixNano())
 }
 
 // sweep forgets windows that are over and reports whether that made room. It looks at all keys of
@@ -61,30 +93,35 @@ func (s *burstShard) sweep(at int64) bool {
 	}
 	s.swept = at
 	before := len(s.until)
-	for k, end := range s.until {
-		if end <= at {
+	for k, w := range s.until {
+		if w.until <= at && !w.waits(at) {
 			delete(s.until, k)
 		}
 	}
 	return len(s.until) < before
 }
 
-// again begins the next window: the newest of the last one goes out now.
+// again begins the next window: the newest of the last one goes out now. Where a newer one has
+// begun it already, that one waits.
 func (b *bursts) again(now time.Time, k dkey, window time.Duration) {
 	s := &b.shards[k.lo%shardsNum]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.until[k]; known || len(s.until) < b.most {
-		s.until[k] = now.UnixNano() + int64(window)
+	at := now.UnixNano()
+	if w, known := s.until[k]; known && w.until <= at || !known && len(s.until) < b.most {
+		s.until[k] = burst{until: endOf(at, window)}
 	}
 }
 
-// end takes a window back that a publish began which then did not go out.
+// end takes a window back that a publish began which then did not go out, unless another waits for
+// its end.
 func (b *bursts) end(k dkey) {
 	s := &b.shards[k.lo%shardsNum]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.until, k)
+	if !s.until[k].held {
+		delete(s.until, k)
+	}
 }
 
 // burstKey is what a publish is conflated by: its event, its channels in any order, and the claim's
@@ -105,11 +142,17 @@ func (j *judgement) conflate(r *CompiledRule) Outcome {
 		j.a.bursts.again(j.now, k, r.spec.Conflate)
 		return Sent
 	}
-	until, first := j.a.bursts.begin(j.now, k, r.spec.Conflate)
+	due, first := j.a.bursts.begin(j.now, k, r.spec.Conflate)
 	if first {
 		j.v.burst, j.v.began = k, true
 		return Sent
 	}
-	j.v.Due = until
+	j.v.Due = due
 	return j.refuse(Conflated, NewerValue, 0)
+}
+
+// overtakes reports whether the publish would overtake one that is held. Then it takes that one's
+// place, even if the same was delivered before: A, B, A within a window must end with A.
+func (j *judgement) overtakes(r *CompiledRule) bool {
+	return r.spec.Conflate > 0 && r.spec.Dedupe > 0 && j.c.Event != "" && j.a.bursts.waits(j.now, j.a.burstKey(j.c))
 }

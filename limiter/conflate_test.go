@@ -24,17 +24,28 @@ func TestABurstGoesOutFirstAndNewest(t *testing.T) {
 	}{
 		{0, "e", "c", 1, false, Delivered, Sent, 0},
 		{100, "e", "c", 2, false, 0, Conflated, 1000},
-		{100, "e", "d", 3, false, Delivered, Sent, 0},  // another channel
-		{100, "f", "c", 4, false, Delivered, Sent, 0},  // another event
-		{900, "e", "c", 5, false, 0, Conflated, 1000},  // a newer value, the same end
-		{901, "e", "c", 1, false, 0, Deduplicated, 0},  // the delivered value again is no news
-		{1010, "e", "c", 5, true, Delivered, Sent, 0},  // the newest goes out, and begins the next window
-		{1500, "e", "c", 6, false, 0, Conflated, 2010}, // of which this is the first to wait
-		{2010, "e", "c", 6, true, Delivered, Sent, 0},  //
-		{3011, "e", "c", 7, false, NotSent, Sent, 0},   // quiet for a window: at once; but it fails
-		{3012, "e", "c", 8, false, Delivered, Sent, 0}, // so the next is the first
-		{3013, "e", "c", 9, false, 0, Conflated, 4012}, //
-		{100, "", "", 0, false, Delivered, Sent, 0},    // a read has no event and is never held
+		{100, "e", "d", 3, false, Delivered, Sent, 0},   // another channel
+		{100, "f", "c", 4, false, Delivered, Sent, 0},   // another event
+		{900, "e", "c", 5, false, 0, Conflated, 1000},   // a newer value, the same end
+		{900, "e", "g", 1, false, Delivered, Sent, 0},   //
+		{901, "e", "g", 1, false, 0, Deduplicated, 0},   // the delivered value again is no news
+		{902, "e", "c", 1, false, 0, Conflated, 1000},   // but it is where another was to follow it
+		{903, "e", "c", 5, false, 0, Conflated, 1000},   //
+		{1010, "e", "c", 5, true, Delivered, Sent, 0},   // the newest goes out, and begins the next window
+		{1500, "e", "c", 6, false, 0, Conflated, 2010},  // of which this is the first to wait
+		{2010, "e", "c", 6, true, Delivered, Sent, 0},   //
+		{3011, "e", "c", 7, false, NotSent, Sent, 0},    // quiet for a window: at once; but it fails
+		{3012, "e", "c", 8, false, Delivered, Sent, 0},  // so the next is the first
+		{3013, "e", "c", 9, false, 0, Conflated, 4012},  //
+		{4100, "e", "c", 7, false, 0, Conflated, 4100},  // the held one is not out yet: it must not arrive last
+		{4200, "e", "c", 6, false, 0, Conflated, 5100},  // that began the next window
+		{4300, "e", "c", 9, true, Delivered, Sent, 0},   // an old one, late: the newest still waits
+		{4301, "e", "c", 8, false, 0, Conflated, 5100},  //
+		{5100, "e", "c", 8, true, Delivered, Sent, 0},   //
+		{6101, "e", "c", 9, false, Delivered, Sent, 0},  // quiet for a window
+		{6102, "e", "c", 8, false, 0, Conflated, 7101},  //
+		{70000, "e", "c", 7, false, Delivered, Sent, 0}, // nobody told of the held one: another replica sent it
+		{100, "", "", 0, false, Delivered, Sent, 0},     // a read has no event and is never held
 		{101, "", "", 0, false, Delivered, Sent, 0},
 	}
 	for i, s := range story {
@@ -50,6 +61,21 @@ func TestABurstGoesOutFirstAndNewest(t *testing.T) {
 			t.Fatalf("step %d: due %s, want %s", i, v.Due, at(s.due))
 		}
 		a.Done(at(s.ms), c, &v, s.fate, 1)
+	}
+}
+
+// The first of a burst fails while a newer value is held: that one is not forgotten.
+func TestAFailedFirstKeepsWhatFollowedIt(t *testing.T) {
+	b := newBursts(1000)
+	t0 := time.Unix(1000, 0)
+	k := dkey{lo: 1, hi: 1}
+	if _, first := b.begin(t0, k, time.Second); !first {
+		t.Fatal("not the first")
+	}
+	b.begin(t0.Add(time.Millisecond), k, time.Second)
+	b.end(k)
+	if due, first := b.begin(t0.Add(2*time.Millisecond), k, time.Second); first || !due.Equal(t0.Add(time.Second)) {
+		t.Errorf("first %v, due %s: it overtakes what is held", first, due)
 	}
 }
 

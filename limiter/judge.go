@@ -52,8 +52,10 @@ func (j *judgement) judge() Outcome {
 	if f := j.a.contain.Load(); f != nil && !(*f)(j.now, j.c) {
 		return j.refuse(Contained, Culprit, time.Second)
 	}
-	if o := j.dedupe(j.c.Rule, 0, &j.v.ticket, j.p.spec.Mode == Enforce); o != Sent {
-		return o
+	if !j.overtakes(j.c.Rule) {
+		if o := j.dedupe(j.c.Rule, 0, &j.v.ticket, j.p.spec.Mode == Enforce); o != Sent {
+			return o
+		}
 	}
 	if o := j.conflate(j.c.Rule); o != Sent {
 		return o

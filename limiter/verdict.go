@@ -206,3 +206,7 @@ type Verdict struct {
 	ticket   ticket // its place in the dedupe window
 	shadow   ticket // its place there under the observing rule
 }
+
+// First reports whether the publish is the first of a burst, as far as this replica knows. Another
+// replica may hold an older value, which must not arrive after it.
+func (v *Verdict) First() bool { return v.began && v.admitted }

@@ -27,6 +27,7 @@ var ErrShelfFull = errors.New("the account holds as many publishes as it may")
 
 type put struct {
 	item store.Held
+	swap bool // only in the place of one that waits
 	done chan putDone
 }
 
@@ -66,27 +67,60 @@ func (s *Shelf) Run(ctx context.Context) {
 }
 
 func (s *Shelf) carry(ctx context.Context, batch []put) {
-	items := make([]store.Held, len(batch))
-	for i, p := range batch {
+	ctx = context.WithoutCancel(ctx)
+	var holds, swaps []put
+	for _, p := range batch {
+		if p.swap {
+			swaps = append(swaps, p)
+		} else {
+			holds = append(holds, p)
+		}
+	}
+	if len(holds) > 0 {
+		as, err := s.st.Hold(ctx, s.account, s.most, itemsOf(holds))
+		for i, p := range holds {
+			d := putDone{err: err}
+			if err == nil {
+				d.replaced = as[i] == store.Replaced
+				if as[i] == store.NoRoom {
+					d.err = ErrShelfFull
+				}
+			}
+			p.done <- d
+		}
+	}
+	if len(swaps) > 0 {
+		swapped, err := s.st.SwapHeld(ctx, s.account, itemsOf(swaps))
+		for i, p := range swaps {
+			p.done <- putDone{replaced: err == nil && swapped[i], err: err}
+		}
+	}
+}
+
+func itemsOf(puts []put) []store.Held {
+	items := make([]store.Held, len(puts))
+	for i, p := range puts {
 		items[i] = p.item
 	}
-	as, err := s.st.Hold(context.WithoutCancel(ctx), s.account, s.most, items)
-	for i, p := range batch {
-		d := putDone{err: err}
-		if err == nil {
-			d.replaced = as[i] == store.Replaced
-			if as[i] == store.NoRoom {
-				d.err = ErrShelfFull
-			}
-		}
-		p.done <- d
-	}
+	return items
 }
 
 // Put holds body under id until due, and returns when it survives this process. It reports whether it replaced an
 // older one, which then is never sent. After an error nothing was promised; it may be held all the same.
 func (s *Shelf) Put(ctx context.Context, id string, due time.Time, body []byte) (replaced bool, err error) {
-	p := put{store.Held{ID: id, Due: due, Body: body}, make(chan putDone, 1)}
+	return s.carried(ctx, put{store.Held{ID: id, Due: due, Body: body}, false, make(chan putDone, 1)})
+}
+
+// Shared reports whether other replicas can hold publishes on this shelf.
+func (s *Shelf) Shared() bool { return !s.st.Exclusive() }
+
+// Swap puts body in the place of one that waits under id, whichever replica held it, and reports whether there was
+// one. After an error it may have happened all the same.
+func (s *Shelf) Swap(ctx context.Context, id string, body []byte) (swapped bool, err error) {
+	return s.carried(ctx, put{store.Held{ID: id, Body: body}, true, make(chan putDone, 1)})
+}
+
+func (s *Shelf) carried(ctx context.Context, p put) (replaced bool, err error) {
 	select {
 	case s.puts <- p:
 	case <-ctx.Done():

@@ -85,24 +85,58 @@ func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
 		counts.notHeld.Add(1)
 		return false
 	}
-	rec, err := json.Marshal(heldPublish{App: a.ID, Caller: pr.caller.Name(), At: now, Body: pusher.AppendEvent(nil, it.publish)})
+	id, rec := heldAs(pr, it, now)
+	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
+	defer cancel()
+	replaced, err := a.Shelf.Put(ctx, id, it.verdict.Due, rec)
 	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
-		defer cancel()
-		var replaced bool
-		if replaced, err = a.Shelf.Put(ctx, heldID(a.ID, it.publish, it.claim.Group), it.verdict.Due, rec); err == nil {
-			counts.held.Add(1)
-			if replaced {
-				counts.replaced.Add(1)
-			}
-			return true
+		counts.held.Add(1)
+		if replaced {
+			counts.replaced.Add(1)
 		}
+		return true
 	}
 	counts.notHeld.Add(1)
 	if p.holdFails.CompareAndSwap(false, true) {
 		p.log.Warn("a publish could not be held for conflation and goes out at once, as do others until this is over", "app", a.ID, "err", err)
 	}
 	return false
+}
+
+func heldAs(pr *principal, it *item, now time.Time) (id string, rec []byte) {
+	rec, err := json.Marshal(heldPublish{App: pr.app.ID, Caller: pr.caller.Name(), At: now, Body: pusher.AppendEvent(nil, it.publish)})
+	if err != nil {
+		panic(err) // strings, a time and bytes
+	}
+	return heldID(pr.app.ID, it.publish, it.claim.Group), rec
+}
+
+// swapTimeout bounds how long the first of a burst waits to hear whether
+// another replica holds an older value. Where the store is slower the first
+// goes out, and the older value may arrive after it.
+const swapTimeout = 100 * time.Millisecond
+
+// overtakes reports whether another replica holds an older value of what would
+// be the first of a burst here. Then it has taken that one's place on the
+// shelf, for the newest must arrive last.
+func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
+	a := pr.app
+	if !it.verdict.First() || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
+		return false
+	}
+	id, rec := heldAs(pr, it, now)
+	ctx, cancel := context.WithTimeout(context.Background(), swapTimeout)
+	defer cancel()
+	swapped, err := a.Shelf.Swap(ctx, id, rec)
+	if err != nil && p.holdFails.CompareAndSwap(false, true) {
+		p.log.Warn("the store does not say in time whether an older value is held; firsts of a burst go out without asking until it answers", "app", a.ID, "err", err)
+	}
+	if !swapped {
+		return false
+	}
+	p.stats.heldCounts.held.Add(1)
+	p.stats.heldCounts.replaced.Add(1)
+	return true
 }
 
 // Release sends what an account's shelf holds when its windows end, its own and

@@ -9,7 +9,10 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/pusher/sim"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/store"
+	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
 // eventually waits for a condition, at most ten seconds.
@@ -114,6 +117,37 @@ func TestOneReplicaSendsWhatIsHeld(t *testing.T) {
 			}
 			seen[d] = true
 		}
+	}
+}
+
+// Two replicas take one channel's values in turn. What one of them holds must not arrive after what the other got
+// later.
+func TestTheNewestArrivesLastWhicheverReplicaGotIt(t *testing.T) {
+	url := "redis://" + redistest.Start(t).Addr()
+	var rigs []*rig
+	var simulator *sim.Server
+	for range 2 {
+		st, err := store.Open(t.Context(), url, store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = st.Close() })
+		r := newRig(t, rigConfig{policy: conflating(time.Second), release: true, store: st, simulator: simulator})
+		simulator = r.sim
+		rigs = append(rigs, r)
+	}
+	a, b := rigs[0], rigs[1]
+	want(t, a.publish("news", "c", "1"), 200, "sent")
+	want(t, a.publish("news", "c", "2"), 200, "conflated")
+	want(t, b.publish("news", "c", "3"), 200, "conflated") // b knows of no burst, the shelf does
+	want(t, b.publish("news", "d", "x"), 200, "sent")
+	eventually(t, "the newest", func() bool { return len(a.dataOf("news")) == 3 })
+	eventually(t, "an empty shelf", func() bool {
+		waiting, claimed, err := a.shelf.Count(t.Context())
+		return err == nil && waiting+claimed == 0
+	})
+	if got := fmt.Sprint(a.dataOf("news")); got != "[1 x 3]" {
+		t.Errorf("arrived %s, want the first and the newest", got)
 	}
 }
 

@@ -107,6 +107,10 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 		}
 		it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
 		switch {
+		case it.verdict.Outcome == limiter.Sent && p.overtakes(pr, it, now):
+			it.state = settled
+			it.verdict.Outcome, it.verdict.Reason = limiter.Conflated, limiter.NewerValue
+			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
 		case it.verdict.Outcome == limiter.Sent:
 			it.state = toSend
 			sending++

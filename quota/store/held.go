@@ -62,6 +62,28 @@ func (s *Store) Hold(ctx context.Context, account string, most int, items []Held
 	return out, nil
 }
 
+// SwapHeld puts each item in the place of one that waits under its id, and reports where there was one; the due time
+// stays. Where none waits nothing is kept.
+func (s *Store) SwapHeld(ctx context.Context, account string, items []Held) ([]bool, error) {
+	args := make([]any, 0, 1+2*len(items))
+	args = append(args, "swap")
+	for _, h := range items {
+		args = append(args, h.ID, h.Body)
+	}
+	res, err := s.run(ctx, heldScript, heldKeys(account), args...)
+	if err != nil {
+		return nil, err
+	}
+	if len(res) != len(items) {
+		return nil, fmt.Errorf("the store answered for %d held publishes of %d", len(res), len(items))
+	}
+	out := make([]bool, len(res))
+	for i, r := range res {
+		out[i] = r == "1"
+	}
+	return out, nil
+}
+
 // ClaimHeld takes up to limit publishes that are due at now. Whoever claims settles or returns each before until;
 // what is not settled by then can be claimed again.
 func (s *Store) ClaimHeld(ctx context.Context, account string, now, until time.Time, limit int) ([]Claimed, error) {

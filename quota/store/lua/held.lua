@@ -21,6 +21,16 @@ if op == 'hold' then
       out[#out + 1] = '0'
     end
   end
+elseif op == 'swap' then
+  -- 2..: id, body each. Puts the body in the place of one that waits; answers 1, or 0 where none does.
+  for i = 2, #ARGV, 2 do
+    if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+      out[#out + 1] = '1'
+    else
+      out[#out + 1] = '0'
+    end
+  end
 elseif op == 'claim' then
   -- 2 now, 3 until, 4 limit, 5 prefix of new tokens. First what dead replicas claimed and never settled.
   local limit = num(ARGV[4])

@@ -38,23 +38,28 @@ func (s FanoutSource) String() string {
 	return "unknown"
 }
 
-// halfLife is after what time half of the difference from the configured count is forgotten, in minutes. A webhook
+// halfLife is after what time half of the difference from the configured count is forgotten, in seconds. A webhook
 // tells of every change, so its silence means that nothing changed; the others were true when they were asked.
-var halfLife = [...]float64{FromDefault: 1, FromPoll: 10, FromInfo: 30, FromWebhook: 12 * 60}
+var halfLife = [...]float64{FromDefault: 60, FromPoll: 10 * 60, FromInfo: 30 * 60, FromWebhook: 12 * 3600}
+
+// trustFor is for how long a source is believed against a less trusted one, in seconds.
+const trustFor = 5 * 60
 
 // Fanout estimates how many deliveries a publish to a channel causes. It is learned: from webhooks, from answers to
 // info, from polls; what was learned drifts back to the configured count with age.
 //
 // Memory is bounded: 16 bytes a channel, 32 MB at most for the roughly two million channels of MaxLearned, and only
-// those that differ from their configured count take a place. When a neighbourhood of the table is full the oldest
-// entry is forgotten, which then counts as configured. Names are not kept, only 64 bits of hash.
+// those that differ from their configured count, or are known to be empty, take a place. When a neighbourhood of the
+// table is full the oldest entry is forgotten, which then counts as configured. Names are not kept, only 64 bits of
+// hash. What a poll found occupied is kept beside it, see occupied.go.
 //
-// Safe for concurrent use; Estimate takes no lock and does not allocate.
+// Safe for concurrent use; Estimate and KnownEmpty take no lock and do not allocate.
 type Fanout struct {
 	def      int64
 	patterns []FanoutPattern
-	clock    atomic.Int64 // newest minute heard of
+	clock    atomic.Int64 // newest second heard of, since 2020
 	shards   [fanoutShards]fanoutShard
+	occupied atomic.Pointer[occupied]
 
 	mu    sync.Mutex
 	fresh []learned // learned here and not yet told to other replicas; bounded
@@ -78,27 +83,52 @@ type fanoutShard struct {
 
 type fanoutTable struct{ slots []fanoutSlot } // a power of two of sets
 
-// A slot is free while val is 0. val is count<<28 | minute<<4 | source, minutes since 2020.
+// A slot is free while val is 0. val is count<<36 | second<<4 | empty | source, seconds since 2020. With the flag empty
+// the count is 0, and its place holds since how many seconds it was so when it was learned.
 type fanoutSlot struct{ key, val atomic.Uint64 }
 
 type learned struct{ key, val uint64 }
 
 const (
-	maxCount   = 1<<36 - 1
-	minuteBits = 24
+	countBits  = 28
+	secondBits = 32
+	maxCount   = 1<<countBits - 1
+	emptyFlag  = 8
 	epoch2020  = 1577836800
 )
 
-func pack(n int64, minute int64, source FanoutSource) uint64 {
-	minute = min(max(minute, 1), 1<<minuteBits-1)
-	return uint64(min(max(n, 0), maxCount))<<28 | uint64(minute)<<4 | uint64(source)&15
+// fact is a val taken apart.
+type fact struct {
+	count  int64
+	second int64 // when it was true
+	since  int64 // when the channel became empty, if it is
+	empty  bool
+	source FanoutSource
 }
 
-func unpack(v uint64) (n, minute int64, source FanoutSource) {
-	return int64(v >> 28), int64(v >> 4 & (1<<minuteBits - 1)), FanoutSource(v & 15)
+func (x fact) pack() uint64 {
+	second := min(max(x.second, 1), 1<<secondBits-1)
+	n, low := min(max(x.count, 0), maxCount), int64(x.source&7)
+	if x.empty {
+		n, low = min(max(second-x.since, 0), maxCount), low|emptyFlag
+	}
+	return uint64(n)<<(secondBits+4) | uint64(second)<<4 | uint64(low)
 }
 
-func minuteOf(now time.Time) int64 { return (now.Unix() - epoch2020) / 60 }
+func unpack(v uint64) fact {
+	x := fact{count: int64(v >> (secondBits + 4)), second: int64(v >> 4 & (1<<secondBits - 1)), source: FanoutSource(v & 7), empty: v&emptyFlag != 0}
+	if x.empty {
+		x.since, x.count = x.second-x.count, 0
+	}
+	return x
+}
+
+// sound says that a val of another process can be one.
+func (x fact) sound() bool { return x.second > 0 && int(x.source) < len(sourceNames) }
+
+func secondOf(now time.Time) int64 { return now.Unix() - epoch2020 }
+
+func timeOf(second int64) time.Time { return time.Unix(second+epoch2020, 0).UTC() }
 
 // NewFanout starts from the configured counts alone; the first pattern that matches wins,
 // and def is for channels that match none. Negative counts are taken as zero.
@@ -130,38 +160,82 @@ func (f *Fanout) Estimate(channel string) int64 {
 func (f *Fanout) Explain(channel string) (n int64, source FanoutSource, age time.Duration) {
 	def := f.configured(channel)
 	h := xxhash.Sum64String(channel)
-	v, ok := f.shards[h>>58].load(h)
+	x, ok := f.newest(h)
 	if !ok {
 		return def, FromDefault, 0
 	}
-	count, minute, source := unpack(v)
-	old := max(f.clock.Load()-minute, 0)
-	n = count
-	if old > 0 && count != def {
+	old := max(f.clock.Load()-x.second, 0)
+	n = x.count
+	if old > 0 && n != def {
 		// Rounded up: an estimate that is too low costs more than one that is too high.
-		n = int64(math.Ceil(float64(def) + float64(count-def)*math.Exp2(-float64(old)/halfLife[min(int(source), len(halfLife)-1)])))
+		n = int64(math.Ceil(float64(def) + float64(n-def)*math.Exp2(-float64(old)/halfLife[min(int(x.source), len(halfLife)-1)])))
 	}
-	return n, source, time.Duration(old) * time.Minute
+	return n, x.source, time.Duration(old) * time.Second
+}
+
+// newest is what is known of a channel: from the table, or from the last poll if that is newer.
+func (f *Fanout) newest(h uint64) (fact, bool) {
+	var x fact
+	v, ok := f.shards[h>>58].load(h)
+	if ok {
+		x = unpack(v)
+	}
+	if o := f.occupied.Load(); o != nil && (!ok || o.outdates(x)) {
+		switch occupied := o.has(h); {
+		case !occupied:
+			since := o.second
+			if o.before != nil && !o.before.has(h) {
+				since = o.before.second
+			}
+			if ok && x.empty {
+				since = min(since, x.since)
+			}
+			return fact{second: o.second, since: since, empty: true, source: FromPoll}, true
+		case ok && x.empty: // somebody came, nobody knows how many
+			return fact{}, false
+		}
+	}
+	return x, ok
+}
+
+// Emptiness is what is known of a channel that nobody subscribes to.
+type Emptiness struct {
+	Since  time.Time    // when it was first seen empty; it may have been so before
+	AsOf   time.Time    // when it was last known to be
+	Source FanoutSource // FromWebhook: Pusher said so and would tell of a change; FromPoll, FromInfo: it was so at AsOf
+}
+
+// KnownEmpty says since when nobody subscribes to channel, and how fresh that is; false when somebody may. The word of
+// a webhook holds until another says otherwise, for it tells of each change; that of the others is as old as AsOf, and
+// whoever acts on it says how old it may be. Webhooks are told apart by the second in which Pusher sent them: of two of
+// one second the one that says occupied wins.
+func (f *Fanout) KnownEmpty(channel string) (Emptiness, bool) {
+	x, ok := f.newest(xxhash.Sum64String(channel))
+	if !ok || !x.empty {
+		return Emptiness{}, false
+	}
+	return Emptiness{Since: timeOf(x.since), AsOf: timeOf(x.second), Source: x.source}, true
 }
 
 // Tick tells the time, so that estimates age when nothing is learned.
 func (f *Fanout) Tick(now time.Time) {
-	m := minuteOf(now)
+	s := secondOf(now)
 	for {
 		c := f.clock.Load()
-		if m <= c || f.clock.CompareAndSwap(c, m) {
+		if s <= c || f.clock.CompareAndSwap(c, s) {
 			return
 		}
 	}
 }
 
-// Learn records a count that was seen. A less trusted source does not overrule a more trusted one that spoke in the
-// last five minutes.
+// Learn records a count that was seen at now. A less trusted source does not overrule a more trusted one that spoke in
+// the last five minutes, and old news does not overrule newer.
 func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSource) {
 	f.Tick(now)
 	h := xxhash.Sum64String(channel)
-	l := learned{h, pack(n, minuteOf(now), source)}
-	if f.put(l, n == f.configured(channel)) {
+	second := secondOf(now)
+	l := learned{h, fact{count: n, second: second, since: second, empty: n <= 0, source: source}.pack()}
+	if f.put(l, n > 0 && n == f.configured(channel)) {
 		f.mu.Lock()
 		if len(f.fresh) < maxFresh {
 			f.fresh = append(f.fresh, l)
@@ -180,16 +254,22 @@ func (f *Fanout) put(l learned, plain bool) bool {
 		t = &fanoutTable{make([]fanoutSlot, setSize)}
 		s.table.Store(t)
 	}
-	_, minute, source := unpack(l.val)
+	next := unpack(l.val)
 	set := t.set(l.key)
 	victim := &set[0]
 	oldest := int64(math.MaxInt64)
 	for i := range set {
 		v := set[i].val.Load()
-		_, m, src := unpack(v)
+		x := unpack(v)
+		m := x.second
 		if v != 0 && set[i].key.Load() == l.key {
-			if m > minute || (src > source && minute-m < 5) {
+			if m > next.second || x.source > next.source && next.second-m < trustFor ||
+				m == next.second && x.source == next.source && next.empty && !x.empty {
 				return false
+			}
+			if next.empty && x.empty {
+				next.since = min(x.since, next.since)
+				l.val = next.pack()
 			}
 			set[i].val.Store(l.val)
 			return true
@@ -266,7 +346,7 @@ func (s *fanoutShard) place(l learned) {
 			s.used++
 			break
 		}
-		if _, m, _ := unpack(v); m < oldest {
+		if m := unpack(v).second; m < oldest {
 			victim, oldest = &set[i], m
 		}
 	}
@@ -304,7 +384,7 @@ func (f *Fanout) Fresh() []byte {
 func (f *Fanout) Merge(msg []byte) {
 	for ; len(msg) >= 16; msg = msg[16:] {
 		l := learned{binary.BigEndian.Uint64(msg), binary.BigEndian.Uint64(msg[8:])}
-		if _, minute, source := unpack(l.val); l.val != 0 && minute > 0 && int(source) < len(sourceNames) {
+		if unpack(l.val).sound() {
 			f.put(l, false)
 		}
 	}

@@ -9,7 +9,9 @@
 // that dies leaves at most its lease unspent, and that counts as spent until the day ends.
 //
 // Exceptions, each asked for: LossOpen lends beyond the lease while the store is out of reach, a Settle above
-// the hold is booked as it is (it did go out), and the plan or the count can be changed under way.
+// the hold is booked as it is (it did go out; what the lease could not pay of it is unknown to the others until the
+// next heartbeat, which begins at once, and is lost if the replica is killed before), and the plan or the count can
+// be changed under way.
 package quota
 
 import (
@@ -305,7 +307,9 @@ func (l *Ledger) Settle(now time.Time, h Hold, actual int64) {
 		}
 		return
 	}
-	h.pot.settle(h.class, h.cost, actual)
+	if h.pot.settle(h.class, h.cost, actual) {
+		l.kick() // until the store knows of it, a crash would hide it
+	}
 	if h.share != nil {
 		h.share.settle(Bulk, h.cost, actual)
 	}
@@ -319,7 +323,9 @@ func (l *Ledger) book(now time.Time, n int64) {
 			return
 		}
 	}
-	b.plan.settle(Critical, 0, n)
+	if b.plan.settle(Critical, 0, n) {
+		l.kick()
+	}
 }
 
 // Refund gives a hold back: nothing went out.

@@ -93,17 +93,19 @@ func (t *pot) want(p Priority, cost int64) {
 	}
 }
 
-// settle books what a hold of cost tokens of class really cost.
-func (t *pot) settle(class Priority, cost, actual int64) {
+// settle books what a hold of cost tokens of class really cost; beyond says that the lease could not pay for it.
+func (t *pot) settle(class Priority, cost, actual int64) (beyond bool) {
 	switch {
 	case actual < cost:
 		t.lease[class].Add(cost - actual)
 	case actual > cost:
 		if _, _, ok := t.take(class, actual-cost); !ok {
 			t.over.Add(actual - cost)
+			beyond = true
 		}
 	}
 	t.spent.Add(actual)
+	return beyond
 }
 
 // borrow lends cost while the store is out of reach.

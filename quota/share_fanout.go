@@ -8,6 +8,9 @@ import (
 // fanoutEvery is between two exchanges of learned subscriber counts.
 const fanoutEvery = 5 * time.Second
 
+// learnedTopic tells the form of the messages: releases before it had one of minutes under the app's bare name.
+const learnedTopic = "2/"
+
 type sharedFanout struct {
 	f     *Fanout
 	after int64
@@ -41,7 +44,7 @@ func (l *Ledger) shareLearned(ctx context.Context, now time.Time) {
 		if l.st.Exclusive() {
 			return true
 		}
-		newest, msgs, err := l.st.ShareLearned(ctx, l.cfg.Load().Account, name.(string), s.after, s.f.Fresh())
+		newest, msgs, err := l.st.ShareLearned(ctx, l.cfg.Load().Account, learnedTopic+name.(string), s.after, s.f.Fresh())
 		if err != nil {
 			return false
 		}

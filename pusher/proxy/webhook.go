@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/pusher"
@@ -31,13 +33,17 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, id string) {
 			"this webhook is not signed with the key and secret of an app that pushguard knows; check the app id in the webhook's URL.")
 		return
 	}
-	_, events, err := pusher.ParseWebhook(body)
+	sent, events, err := pusher.ParseWebhook(body)
 	if err != nil {
 		p.stats.refused(fasthttp.StatusBadRequest)
 		refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
 		return
 	}
+	// Pusher repeats calls for minutes, so news is as old as the call says.
 	now := p.now()
+	if at := time.UnixMilli(sent); sent > 0 && at.Before(now) {
+		now = at
+	}
 	for i := range events {
 		ev := &events[i]
 		switch ev.Name {

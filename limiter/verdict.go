@@ -83,16 +83,17 @@ const (
 	UpstreamTimeout     // unavailable: no answer in time, the fate is unknown
 	UpstreamUnreachable // unavailable: no connection
 	Draining            // unavailable: this replica is shutting down
+	Overloaded          // unavailable: this replica has more than it can carry, and this was not important enough
 )
 
 // Reasons is how many there are; arrays indexed by Reason have this length.
-const Reasons = 27
+const Reasons = 28
 
 var reasonNames = [Reasons]string{
 	"", "duplicate", "caller_rate", "event_rate", "channel_rate", "app_rate", "rule_rate", "culprit",
 	"plan_spent", "floor_reserved", "share_spent", "exhausted", "shedding_bulk", "shedding_normal",
 	"critical_only", "breaker_open", "brake_pulled", "store_lost", "newer_value", "refreshed", "nobody_there",
-	"upstream_failing", "upstream_open", "upstream_refused", "upstream_timeout", "upstream_unreachable", "draining",
+	"upstream_failing", "upstream_open", "upstream_refused", "upstream_timeout", "upstream_unreachable", "draining", "overloaded",
 }
 
 // String is a stable word, as in the header Pushguard-Reason; empty for NoReason.

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"text/tabwriter"
 	"time"
+
+	"github.com/pushguard/pushguard/bench/stage"
 )
 
 func main() {
@@ -43,16 +45,15 @@ func run(out io.Writer, binary, only string, rate, rounds int, fresh bool) error
 	}
 	defer os.RemoveAll(dir)
 	if binary == "" {
-		binary = filepath.Join(dir, "pushguard")
-		if text, err := exec.Command("go", "build", "-o", binary, "github.com/pushguard/pushguard/cmd/pushguard").CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w\n%s", err, text)
+		if binary, err = stage.Build(dir); err != nil {
+			return err
 		}
 	}
-	redis, stop, err := startRedis(dir)
+	redis, err := stage.StartRedis(dir)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer redis.Stop()
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "story\tpublishes\trefused\tbroken\tnot 200\tlost\tdoubled\tslowest\twhat happened")
 	failed := 0
@@ -64,7 +65,7 @@ func run(out io.Writer, binary, only string, rate, rounds int, fresh bool) error
 		if err != nil {
 			return err
 		}
-		d := &drill{dir: dir, binary: binary, redis: redis, judge: j, rate: rate, rounds: rounds, fresh: fresh}
+		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh}
 		r, note, err := s.run(d)
 		if err != nil {
 			j.close()
@@ -108,7 +109,7 @@ var stories = []struct {
 
 // config is one account on the shared store; more goes at its top.
 func (d *drill) config(name, more string) (string, error) {
-	return writeConfig(d.dir, name, fmt.Sprintf(`%s
+	return stage.WriteConfig(d.dir, name, fmt.Sprintf(`%s
 admin: { listen: "127.0.0.1:0" }
 data_dir: %q
 store: %q
@@ -130,27 +131,17 @@ func (d *drill) under(story string, to target, act func() error) (*result, error
 	stop := make(chan struct{})
 	done := make(chan *result, 1)
 	go func() { done <- drive(d.rate, to, stop, story, d.fresh) }()
-	pause(time.Second)
+	stage.Pause(time.Second)
 	err := act()
-	pause(time.Second)
+	stage.Pause(time.Second)
 	close(stop)
 	return <-done, err
 }
 
-func pause(d time.Duration) { <-time.After(d) }
-
 const patience = 60 * time.Second
 
-func (d *drill) start(config string, env []string, sockets []*os.File, args ...string) (*replica, error) {
-	r, err := launch(d.dir, d.binary, env, sockets, append([]string{"--config", config}, args...)...)
-	if err != nil {
-		return nil, err
-	}
-	if err := r.ready(patience); err != nil {
-		r.kill()
-		return nil, err
-	}
-	return r, nil
+func (d *drill) start(config string, env []string, sockets []*os.File, args ...string) (*stage.Replica, error) {
+	return stage.Start(d.dir, d.binary, env, sockets, patience, append([]string{"--config", config}, args...)...)
 }
 
 // rolling replaces three replicas one after the other. Clients send to those
@@ -161,20 +152,20 @@ func (d *drill) rolling() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	var all [3]atomic.Pointer[replica]
+	var all [3]atomic.Pointer[stage.Replica]
 	for i := range all {
 		r, err := d.start(file, secretEnv, nil)
 		if err != nil {
 			return nil, "", err
 		}
 		all[i].Store(r)
-		defer func() { all[i].Load().kill() }()
+		defer func() { all[i].Load().Kill() }()
 	}
 	var ready atomic.Pointer[[]string]
 	look := func() {
 		var up []string
 		for i := range all {
-			if r := all[i].Load(); r.isReady() {
+			if r := all[i].Load(); r.IsReady() {
 				up = append(up, r.Data)
 			}
 		}
@@ -209,8 +200,8 @@ func (d *drill) rolling() (*result, string, error) {
 				return err
 			}
 			old := all[i].Load()
-			if err := old.leave(patience); err != nil { // no longer asked once it says so itself
-				next.kill()
+			if err := old.Leave(patience); err != nil { // no longer asked once it says so itself
+				next.Kill()
 				return err
 			}
 			all[i].Store(next)
@@ -220,21 +211,11 @@ func (d *drill) rolling() (*result, string, error) {
 	return r, "3 replicas replaced one by one", err
 }
 
-// port is a free one that stays the same over processes.
-func port() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
-}
-
 func always(addr string) target { return func(int64) string { return addr } }
 
 // handover replaces the process on one address, the new one beside the old.
 func (d *drill) handover() (*result, string, error) {
-	addr, err := port()
+	addr, err := stage.FreePort()
 	if err != nil {
 		return nil, "", err
 	}
@@ -246,7 +227,7 @@ func (d *drill) handover() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { now.kill() }()
+	defer func() { now.Kill() }()
 	r, err := d.under("handover", always(addr), func() error {
 		for range d.rounds {
 			next, err := d.start(file, secretEnv, nil, "--reuse-port")
@@ -255,8 +236,8 @@ func (d *drill) handover() (*result, string, error) {
 			}
 			old := now
 			now = next
-			if err := old.leave(patience); err != nil {
-				old.kill()
+			if err := old.Leave(patience); err != nil {
+				old.Kill()
 				return err
 			}
 		}
@@ -293,10 +274,10 @@ func (d *drill) sockets() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { now.kill() }()
+	defer func() { now.Kill() }()
 	r, err := d.under("sockets", always(addr), func() error {
 		for range d.rounds {
-			if err := now.leave(patience); err != nil {
+			if err := now.Leave(patience); err != nil {
 				return err
 			}
 			next, err := d.start(file, secretEnv, files)
@@ -313,7 +294,7 @@ func (d *drill) sockets() (*result, string, error) {
 // failedVersion hands over to a config that does not start, and to a binary
 // that is none.
 func (d *drill) failedVersion() (*result, string, error) {
-	addr, err := port()
+	addr, err := stage.FreePort()
 	if err != nil {
 		return nil, "", err
 	}
@@ -329,16 +310,16 @@ func (d *drill) failedVersion() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer now.kill()
+	defer now.Kill()
 	r, err := d.under("failed", always(addr), func() error {
 		if next, err := d.start(bad, secretEnv, nil, "--reuse-port"); err == nil {
-			next.kill()
+			next.Kill()
 			return errors.New("the bad config started")
 		}
 		d := *d
 		d.binary = "/bin/false"
 		if next, err := d.start(file, secretEnv, nil, "--reuse-port"); err == nil {
-			next.kill()
+			next.Kill()
 			return errors.New("a binary that is none started")
 		}
 		return nil
@@ -348,7 +329,7 @@ func (d *drill) failedVersion() (*result, string, error) {
 
 // environment is the incident: the secret that was there is no longer there.
 func (d *drill) environment() (*result, string, error) {
-	addr, err := port()
+	addr, err := stage.FreePort()
 	if err != nil {
 		return nil, "", err
 	}
@@ -360,14 +341,14 @@ func (d *drill) environment() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer now.kill()
+	defer now.Kill()
 	r, err := d.under("environment", always(addr), func() error {
 		check := exec.Command(d.binary, "check", "--config", file, "--online", "--replacing")
 		if text, err := check.CombinedOutput(); err == nil {
 			return fmt.Errorf("check found nothing wrong: %s", text)
 		}
 		if next, err := d.start(file, nil, nil, "--reuse-port"); err == nil {
-			next.kill()
+			next.Kill()
 			return errors.New("it started without its secret")
 		}
 		return nil
@@ -377,7 +358,7 @@ func (d *drill) environment() (*result, string, error) {
 
 // lastGood is the same with a cache of what was there.
 func (d *drill) lastGood() (*result, string, error) {
-	addr, err := port()
+	addr, err := stage.FreePort()
 	if err != nil {
 		return nil, "", err
 	}
@@ -389,7 +370,7 @@ func (d *drill) lastGood() (*result, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	defer func() { now.kill() }()
+	defer func() { now.Kill() }()
 	r, err := d.under("last-good", always(addr), func() error {
 		next, err := d.start(file, nil, nil, "--reuse-port")
 		if err != nil {
@@ -397,10 +378,10 @@ func (d *drill) lastGood() (*result, string, error) {
 		}
 		old := now
 		now = next
-		if !strings.Contains(next.out.String(), "LAST GOOD") {
-			return fmt.Errorf("it does not say that it runs on old values: %s", next.out)
+		if !strings.Contains(next.Out.String(), "LAST GOOD") {
+			return fmt.Errorf("it does not say that it runs on old values: %s", next.Out)
 		}
-		return old.leave(patience)
+		return old.Leave(patience)
 	})
 	return r, "the secret is gone, but last_good has it: the new process took over, loudly", err
 }

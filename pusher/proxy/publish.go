@@ -142,12 +142,7 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 // send makes one upstream call of all items that are to be sent, and settles
 // each by what became of it.
 func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) answer {
-	var got answer
-	if f := pr.app.fold; f != nil {
-		got = f.send(j, pr, batch, sending, out, now)
-	} else {
-		got = pr.app.Upstream.call(j, out, now)
-	}
+	got := pr.app.carry(j, pr, batch, sending, out, now)
 	if got.quotaSpent {
 		p.exhausted(pr.app, got.text, now)
 	}

@@ -31,7 +31,7 @@ func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []by
 	if len(path) > len(pathUsers) && string(path[:len(pathUsers)]) == string(pathUsers) {
 		target = append(append([]byte("/apps/"), a.ID...), path...)
 	}
-	got := a.Upstream.call(j, outgoingOf(ctx, j, target, ctx.Request.Body()), now)
+	got := a.Upstream.admit(j, it.verdict.Rule.Priority(), outgoingOf(ctx, j, target, ctx.Request.Body()), now)
 	if got.quotaSpent {
 		p.exhausted(a, got.text, now)
 	}

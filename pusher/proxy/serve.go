@@ -27,6 +27,7 @@ type job struct {
 	req      fasthttp.Request
 	resp     fasthttp.Response
 	wait     waiter
+	turn     turn     // its place before the upstream
 	merged   [][]byte // the channels of a publish that carries several waiters'
 }
 
@@ -107,6 +108,9 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")
 		ctx.SetConnectionClose()
+		return
+	}
+	if p.crowded(ctx) {
 		return
 	}
 	path, query := splitTarget(ctx.Request.Header.RequestURI())

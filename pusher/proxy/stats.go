@@ -18,6 +18,7 @@ type Stats struct {
 	panics      atomic.Int64
 	relayed     atomic.Int64
 	unavailable atomic.Int64
+	crowded     atomic.Int64
 	webhooks    atomic.Int64
 	refusals    [600]atomic.Int64
 	heldCounts  heldCounts

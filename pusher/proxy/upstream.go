@@ -66,6 +66,8 @@ type Upstream struct {
 	breaker circuitbreaker.CircuitBreaker[any]
 	timeout time.Duration
 	off     bool
+	// admission bounds what is under way to it.
+	admission *admission
 
 	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
 	seconds prometheus.Observer
@@ -88,7 +90,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	if u.Port() == "" {
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
-	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second)}
+	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission()}
 	up.seconds = cfg.Seconds
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second}
 	up.client = &fasthttp.HostClient{

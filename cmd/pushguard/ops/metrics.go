@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
 )
 
 // Labels are bounded: account, app and caller come from the config file alone,
@@ -27,6 +28,11 @@ var (
 	descUpstreamUp  = desc("upstream_breaker_open", "1 while the app's upstream breaker is not closed.", "app")
 	descRefusals    = desc("refused_requests_total", "Requests refused before judgement (signature, shape, size), by status code.", "code")
 	descPanics      = desc("panics_total", "Requests that met a defect of pushguard and were answered 500.")
+	descShed        = desc("overload_shed_total", "Requests that were answered 503 because the app had more on their way than could be carried, by priority.", "app", "priority")
+	descCrowded     = desc("overload_crowded_total", "Requests that were refused unread because the replica had too many under way.")
+	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts.", "app")
+	descUnderWay    = desc("overload_under_way", "Requests on their way to Pusher.", "app")
+	descWaiting     = desc("overload_waiting", "Requests that wait for a place on the way to Pusher.", "app")
 	descStoreUp     = desc("store_up", "1 while the store answers.")
 	descReload      = desc("config_last_reload_successful", "1 if the config in force is the one that was last given.")
 	descBuild       = desc("build_info", "Always 1; the version is in the labels.", "version", "goversion")
@@ -47,7 +53,7 @@ type collector struct{ s *Server }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPublishes, descWould, descUsed, descLimit, descForecast, descLeased, descBreaker, descBrake,
-		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descStoreUp, descReload, descBuild, descBucketsLost} {
+		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descWaiting, descStoreUp, descReload, descBuild, descBucketsLost} {
 		ch <- d
 	}
 }
@@ -92,6 +98,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			app.Upstream.Codes(func(code int, n int64) { counter(descUpstream, n, app.ID, strconv.Itoa(code)) })
 			up, _ := app.Upstream.State()
 			gauge(descUpstreamUp, truth(up != "closed"), app.ID)
+			over := app.Upstream.Overload()
+			for pr, n := range over.Shed {
+				counter(descShed, n, app.ID, quota.Priority(pr).String())
+			}
+			gauge(descMayGo, float64(over.Limit), app.ID)
+			gauge(descUnderWay, float64(over.UnderWay), app.ID)
+			gauge(descWaiting, float64(over.Waiting), app.ID)
 			mem := app.Limiter.Memory()
 			counter(descBucketsLost, mem.BucketsLost, app.ID, "buckets")
 			counter(descBucketsLost, mem.DigestsLost, app.ID, "dedupe")
@@ -99,6 +112,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.s.cfg.Stats.Refusals(func(code int, n int64) { counter(descRefusals, n, strconv.Itoa(code)) })
 	counter(descPanics, c.s.cfg.Stats.Panics())
+	counter(descCrowded, c.s.cfg.Stats.Crowded())
 	_, state := c.s.cfg.Store()
 	gauge(descStoreUp, truth(state == "up"))
 	gauge(descReload, truth(c.s.cfg.ReloadOK == nil || c.s.cfg.ReloadOK()))

@@ -161,11 +161,17 @@ type AppStatus struct {
 }
 
 // UpstreamStatus is the upstream breaker: "closed", "open" or "half-open", and
-// the share of recent calls that failed.
+// the share of recent calls that failed; and how many requests are on their way
+// to it, may be, wait to be, and were sent away because they could not be, by
+// priority.
 type UpstreamStatus struct {
-	URL       string  `json:"url"`
-	State     string  `json:"state"`
-	ErrorRate float64 `json:"error_rate"`
+	URL       string           `json:"url"`
+	State     string           `json:"state"`
+	ErrorRate float64          `json:"error_rate"`
+	Limit     int64            `json:"limit"`
+	UnderWay  int64            `json:"under_way"`
+	Waiting   int64            `json:"waiting"`
+	Shed      map[string]int64 `json:"shed,omitempty"`
 }
 
 // Status gathers what /api/v1/status shows.
@@ -220,10 +226,17 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 	}
 	for _, app := range a.Apps {
 		state, rate := app.Upstream.State()
-		out.Apps = append(out.Apps, AppStatus{
-			ID: app.ID, Mode: app.Limiter.Policy().Mode.String(),
-			Upstream: UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate},
-		})
+		over := app.Upstream.Overload()
+		up := UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate, Limit: over.Limit, UnderWay: over.UnderWay, Waiting: over.Waiting}
+		for p, n := range over.Shed {
+			if n > 0 {
+				if up.Shed == nil {
+					up.Shed = map[string]int64{}
+				}
+				up.Shed[quota.Priority(p).String()] = n
+			}
+		}
+		out.Apps = append(out.Apps, AppStatus{ID: app.ID, Mode: app.Limiter.Policy().Mode.String(), Upstream: up})
 	}
 	sort.Slice(out.Apps, func(i, j int) bool { return out.Apps[i].ID < out.Apps[j].ID })
 	return out

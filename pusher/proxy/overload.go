@@ -1,0 +1,418 @@
+package proxy
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// admission bounds how many requests are on their way to one upstream, so that
+// more than can be carried waits in a line of bounded length and time, the more
+// important first, instead of making everybody slow.
+//
+// How many may be under way follows from how long they take: while that stays
+// near what it is without a queue there may be more, when it grows there must be
+// fewer. The rule is the gradient of Netflix' concurrency-limits (Gradient2Limit)
+// and of Envoy's adaptive concurrency filter, with the latter's way to learn
+// anew, now and then, what "without a queue" is. The line's bound in time is the
+// queue timeout of "Fail at Scale" (B. Maurer, ACM Queue 13(8), 2015). It notices
+// a slow upstream and a busy processor alike: either makes the same wait longer.
+//
+// The gate stands after judgement, although judgement costs something: priority
+// is known only then, what is refused anyway needs no place, and what is dear is
+// the call. What comes while a whole replica is full is refused before that (see
+// crowded).
+//
+// The common path, below the limit with nobody waiting, is a few atomics.
+type admission struct {
+	limit   atomic.Int64 // how many may be under way
+	under   atomic.Int64 // how many are
+	waiting atomic.Int64 // how many would be
+	peak    atomic.Int64 // the most that were, in this window
+
+	ends  atomic.Int64 // when the window ends, Unix nanoseconds
+	tally [tallies]atomic.Int64
+
+	shed [quota.Priorities]atomic.Int64
+
+	mu    sync.Mutex
+	lines [quota.Priorities]line
+	pace  pace
+}
+
+const (
+	// maxUnderWay bounds the requests that a replica has taken in and not
+	// answered; beyond it nothing is looked at.
+	maxUnderWay = 8192
+	// maxWaiting bounds the line before one upstream.
+	maxWaiting = 1024
+	// paceWindow is how often the limit is thought over, and fewSamples how much
+	// it takes to do so.
+	paceWindow = 100 * time.Millisecond
+	fewSamples = 20
+)
+
+// patience is how long a request of each priority stands in line. The SDKs give
+// up after about 5 s, so that also a refusal arrives in time.
+var patience = [quota.Priorities]time.Duration{quota.Bulk: 250 * time.Millisecond, quota.Normal: 250 * time.Millisecond, quota.Critical: time.Second}
+
+func newAdmission() *admission {
+	a := &admission{pace: pace{limit: paceStart}}
+	a.limit.Store(paceStart)
+	return a
+}
+
+// turn is a job's place in line.
+type turn struct {
+	wake       chan bool // whether it may go
+	timer      *time.Timer
+	prev, next *turn
+	standing   bool
+}
+
+// line is first in, first out: publishes of one caller must not overtake.
+type line struct{ first, last *turn }
+
+func (l *line) join(t *turn) {
+	t.prev, t.next, t.standing = l.last, nil, true
+	if l.last != nil {
+		l.last.next = t
+	} else {
+		l.first = t
+	}
+	l.last = t
+}
+
+func (l *line) leave(t *turn) {
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		l.first = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	} else {
+		l.last = t.prev
+	}
+	t.prev, t.next, t.standing = nil, nil, false
+}
+
+// enter takes a place, waiting for one if need be, and reports whether there is
+// one; who has one must leave.
+func (a *admission) enter(t *turn, class quota.Priority) bool {
+	if a.waiting.Load() == 0 && a.take() {
+		return true
+	}
+	a.mu.Lock()
+	a.waiting.Add(1) // before the look at what is free: who leaves looks the other way round
+	if a.head(class) == nil && a.take() {
+		a.waiting.Add(-1)
+		a.mu.Unlock()
+		return true
+	}
+	if a.waiting.Load() > maxWaiting && !a.evict(class) {
+		a.waiting.Add(-1)
+		a.mu.Unlock()
+		a.shed[class].Add(1)
+		return false
+	}
+	if t.wake == nil {
+		t.wake, t.timer = make(chan bool, 1), time.NewTimer(patience[class])
+	} else {
+		t.timer.Reset(patience[class])
+	}
+	a.lines[class].join(t)
+	a.mu.Unlock()
+	ok := false
+	select {
+	case ok = <-t.wake:
+		t.timer.Stop()
+	case <-t.timer.C:
+		a.mu.Lock()
+		gone := !t.standing
+		if !gone {
+			a.lines[class].leave(t)
+			a.waiting.Add(-1)
+		}
+		a.mu.Unlock()
+		if gone { // in the same moment its turn came
+			ok = <-t.wake
+		}
+	}
+	if !ok {
+		a.shed[class].Add(1)
+	}
+	return ok
+}
+
+// head is the first of those in line that are at least as important. a.mu is
+// held.
+func (a *admission) head(class quota.Priority) *turn {
+	for c := quota.Priority(quota.Priorities); c > class; c-- {
+		if t := a.lines[c-1].first; t != nil {
+			return t
+		}
+	}
+	return a.lines[class].first
+}
+
+// evict makes room in a full line for a request of class, at the cost of the
+// one that is less important and has waited longest. a.mu is held.
+func (a *admission) evict(class quota.Priority) bool {
+	for c := range class {
+		if t := a.lines[c].first; t != nil {
+			a.lines[c].leave(t)
+			a.waiting.Add(-1)
+			t.wake <- false
+			return true
+		}
+	}
+	return false
+}
+
+// take takes a place if one is free.
+func (a *admission) take() bool {
+	limit := a.limit.Load()
+	for {
+		n := a.under.Load()
+		if n >= limit {
+			a.peak.Store(n)
+			return false
+		}
+		if a.under.CompareAndSwap(n, n+1) {
+			if n+1 > a.peak.Load() {
+				a.peak.Store(n + 1)
+			}
+			return true
+		}
+	}
+}
+
+// leave gives the place back and lets the next one go; took is how long it was
+// used, if that tells anything.
+func (a *admission) leave(now time.Time, took time.Duration, telling bool) {
+	a.under.Add(-1)
+	if telling {
+		a.tally[tallyOf(took)].Add(1)
+	}
+	if ends := a.ends.Load(); now.UnixNano() >= ends && a.ends.CompareAndSwap(ends, now.Add(paceWindow).UnixNano()) {
+		a.think(now)
+	}
+	if a.waiting.Load() > 0 {
+		a.letIn()
+	}
+}
+
+// letIn lets as many go as there are places.
+func (a *admission) letIn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for c := quota.Priorities; c > 0; {
+		t := a.lines[c-1].first
+		if t == nil {
+			c--
+			continue
+		}
+		if !a.take() {
+			return
+		}
+		a.lines[c-1].leave(t)
+		a.waiting.Add(-1)
+		t.wake <- true
+	}
+}
+
+// think closes a window and sets the limit for the next.
+func (a *admission) think(now time.Time) {
+	var counts [tallies]int64
+	var n int64
+	for i := range a.tally {
+		counts[i] = a.tally[i].Load()
+		n += counts[i]
+	}
+	if n < fewSamples {
+		return // they count in the next one
+	}
+	for i := range a.tally {
+		a.tally[i].Add(-counts[i])
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	full := float64(a.peak.Swap(a.under.Load())) >= 0.9*float64(a.limit.Load())
+	a.limit.Store(a.pace.next(now, median(&counts, n), full))
+}
+
+// tallies are the classes of a coarse histogram: eight to a doubling, from 64 µs
+// to about a minute.
+const tallies = 160
+
+func tallyOf(d time.Duration) int {
+	if d < 64*time.Microsecond {
+		return 0
+	}
+	return min(int(8*math.Log2(float64(d)/64e3)), tallies-1)
+}
+
+func median(counts *[tallies]int64, n int64) time.Duration {
+	half := (n + 1) / 2
+	for i, c := range counts {
+		if half -= c; half <= 0 {
+			return time.Duration(64e3 * math.Exp2((float64(i)+0.5)/8))
+		}
+	}
+	return time.Minute
+}
+
+// pace is the arithmetic of the limit, without clock or lock.
+type pace struct {
+	limit float64
+	base  time.Duration // median time of a call when none waits for another; 0: not known
+	asked time.Time     // when base was last learned for certain
+	probe int           // windows left of a probe; see next
+}
+
+const (
+	paceStart = 256
+	paceLeast = 8
+	paceMost  = 4096
+	// paceTolerance and paceSlack: a call may take so much longer than base before
+	// the limit sinks.
+	paceTolerance = 1.3
+	paceSlack     = time.Millisecond
+	// paceProbe: while the limit is what holds requests back, this often half of it
+	// is tried for two windows, to learn base anew.
+	paceProbe = 10 * time.Second
+)
+
+// next is the limit after a window in which calls took typical, the median; full
+// says that the limit was reached. While it is not, nothing needs to be held
+// back, and what calls take then is what they take.
+func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
+	if p.asked.IsZero() {
+		p.asked = now
+	}
+	switch {
+	case p.probe > 0: // the first window drains what was under way, the second is the measure
+		if p.probe--; p.probe == 0 {
+			p.base, p.asked = typical, now
+		}
+	case !full:
+		if p.base == 0 || typical < p.base {
+			p.base = typical
+		} else {
+			p.base += (typical - p.base) / 5
+		}
+		p.asked = now
+	default:
+		if p.base == 0 || typical < p.base {
+			p.base = typical
+		}
+		allowed := paceTolerance*float64(p.base) + float64(paceSlack)
+		switch g := allowed / float64(typical); {
+		case g < 1:
+			p.limit *= max(g, 0.5)
+		case g > 1.2: // nobody waits there: the limit is what holds back
+			p.limit += max(1, p.limit/4)
+		default:
+			p.limit += max(1, p.limit/20)
+		}
+		p.limit = min(max(p.limit, paceLeast), paceMost)
+		if now.Sub(p.asked) >= paceProbe {
+			p.probe = 2
+		}
+	}
+	if p.probe > 0 {
+		return int64(max(p.limit/2, paceLeast))
+	}
+	return int64(p.limit)
+}
+
+// crowded refuses a request unread when this replica has too many under way.
+func (p *Proxy) crowded(ctx *fasthttp.RequestCtx) bool {
+	if p.inFlight.Load() <= maxUnderWay {
+		return false
+	}
+	p.stats.crowded.Add(1)
+	p.unavailable(ctx, limiter.Overloaded.String(), fasthttp.StatusServiceUnavailable, time.Second, overloadText)
+	return true
+}
+
+const overloadText = "pushguard has more publishes than it can carry at this moment, and more important ones go first; the request was not sent and cost no message. Try again in a second."
+
+// overloaded is the answer of a call that was not made.
+func overloaded() answer {
+	return answer{
+		fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.Overloaded, word: limiter.Overloaded.String(),
+		status: fasthttp.StatusServiceUnavailable, retryAfter: time.Second, text: overloadText,
+	}
+}
+
+// carry takes the events of j that are to be sent upstream, alone or with
+// others, if there is a place for them.
+func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) (got answer) {
+	if a.fold == nil {
+		return a.Upstream.admit(j, j.class(), out, now)
+	}
+	door := a.Upstream.admission
+	if !door.enter(&j.turn, j.class()) {
+		return overloaded()
+	}
+	defer door.done(time.Now(), &got)
+	return a.fold.send(j, pr, batch, sending, out, now)
+}
+
+// admit is call, if there is a place for it.
+func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Time) (got answer) {
+	if !u.admission.enter(&j.turn, class) {
+		return overloaded()
+	}
+	defer u.admission.done(time.Now(), &got)
+	return u.call(j, out, now)
+}
+
+// done leaves. Only what Pusher answered tells how busy it is; what it does not
+// answer is the breaker's to judge.
+func (a *admission) done(began time.Time, got *answer) {
+	ended := time.Now()
+	a.leave(ended, ended.Sub(began), got.fate == limiter.Delivered || got.fate == limiter.Refused)
+}
+
+// class is the priority of the most important event that is to be sent.
+func (j *job) class() quota.Priority {
+	c := quota.Bulk
+	for i := range j.items {
+		if it := &j.items[i]; it.state == toSend {
+			c = max(c, it.verdict.Rule.Priority())
+		}
+	}
+	return c
+}
+
+// Overload is how an upstream's admission stands.
+type Overload struct {
+	Limit    int64 // requests that may be under way at once
+	UnderWay int64 // that are
+	Waiting  int64 // that stand in line for a place
+	// Shed counts requests that were answered 503 because they got none, by
+	// quota.Priority.
+	Shed [quota.Priorities]int64
+}
+
+// Overload tells how many requests are on their way and how many had to be sent
+// away.
+func (u *Upstream) Overload() Overload {
+	o := Overload{Limit: u.admission.limit.Load(), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
+	for i := range o.Shed {
+		o.Shed[i] = u.admission.shed[i].Load()
+	}
+	return o
+}
+
+// Crowded counts requests that were refused unread because the replica was full.
+func (s *Stats) Crowded() int64 { return s.crowded.Load() }

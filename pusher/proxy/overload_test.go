@@ -1,0 +1,283 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// A server that carries 20 calls at once at 20 ms each, and lets the rest wait:
+// 1,000 a second. Twice as much is offered. The limit finds about 20, so that a
+// call takes little more than 20 ms, although most of what comes cannot go.
+func TestPaceFindsWhatAServerCarries(t *testing.T) {
+	const slots, call = 20.0, 20 * time.Millisecond
+	var p pace
+	p.limit = paceStart
+	now := time.Unix(0, 0)
+	limit := float64(p.next(now, call, false)) // an idle window: base is known
+	var late []float64
+	for i := range 600 { // a minute
+		now = now.Add(paceWindow)
+		typical := time.Duration(max(1, limit/slots) * float64(call))
+		limit = float64(p.next(now, typical, true))
+		if i > 100 {
+			late = append(late, limit)
+		}
+	}
+	slices.Sort(late)
+	if least, mid, most := late[len(late)/100], late[len(late)/2], late[len(late)*99/100]; least < slots/2-1 || mid < slots*0.9 || most > slots*1.6 {
+		t.Errorf("the limit was %.0f to %.0f, mostly %.0f; the server carries %.0f", least, most, mid, slots)
+	}
+	if p.base < call*9/10 || p.base > call*11/10 {
+		t.Errorf("a call without a queue takes %s, learned was %s", call, p.base)
+	}
+}
+
+// An upstream that becomes slower by itself is not an overload: after one probe
+// at most the limit is where it was.
+func TestPaceFollowsASlowerUpstream(t *testing.T) {
+	p := pace{limit: paceStart}
+	now := time.Unix(0, 0)
+	p.next(now, 20*time.Millisecond, false)
+	least := int64(paceMost)
+	for range 300 {
+		now = now.Add(paceWindow)
+		least = min(least, p.next(now, 100*time.Millisecond, true))
+	}
+	if got := p.next(now.Add(paceWindow), 100*time.Millisecond, true); got < paceStart || p.base != 100*time.Millisecond {
+		t.Errorf("limit %d (least %d), base %s after half a minute", got, least, p.base)
+	}
+	// And below the limit it costs nothing at all.
+	q := pace{limit: paceStart}
+	for i := range 100 {
+		if got := q.next(now, time.Duration(i)*10*time.Millisecond, false); got != paceStart {
+			t.Fatalf("limit %d though it was never reached", got)
+		}
+	}
+}
+
+func TestPaceKeepsItsBounds(t *testing.T) {
+	p := pace{limit: paceStart}
+	now := time.Unix(0, 0)
+	p.next(now, time.Millisecond, false)
+	for range 50 {
+		now = now.Add(paceWindow)
+		if got := p.next(now, time.Minute, true); got < paceLeast {
+			t.Fatal(got)
+		}
+	}
+	p = pace{limit: paceStart}
+	for range 500 {
+		if got := p.next(now, time.Millisecond, true); got > paceMost {
+			t.Fatal(got)
+		}
+	}
+	if p.limit != paceMost {
+		t.Errorf("nothing is slow and the limit is %v", p.limit)
+	}
+}
+
+// standing waits until n stand in line.
+func standing(a *admission, n int64) {
+	synctest.Wait()
+	if got := a.waiting.Load(); got != n {
+		panic(fmt.Sprintf("%d in line, not %d", got, n))
+	}
+}
+
+// Places go to the more important first, and among equals to who came first.
+func TestTheLineGoesByPriority(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission()
+		a.limit.Store(1)
+		var first turn
+		if !a.enter(&first, quota.Bulk) {
+			t.Fatal("an idle line refuses")
+		}
+		var mu sync.Mutex
+		var order []string
+		var all sync.WaitGroup
+		for i, class := range []quota.Priority{quota.Bulk, quota.Normal, quota.Critical, quota.Bulk, quota.Normal, quota.Critical} {
+			all.Go(func() {
+				var mine turn
+				if !a.enter(&mine, class) {
+					t.Errorf("%d %s was sent away", i, class)
+				}
+				mu.Lock()
+				order = append(order, fmt.Sprintf("%s %d", class, i))
+				mu.Unlock()
+				a.leave(time.Now(), time.Millisecond, true)
+			})
+			standing(a, int64(i)+1)
+		}
+		a.leave(time.Now(), time.Millisecond, true)
+		all.Wait()
+		if got := strings.Join(order, " "); got != "critical 2 critical 5 normal 1 normal 4 bulk 0 bulk 3" {
+			t.Error(got)
+		}
+		if a.under.Load() != 0 || a.waiting.Load() != 0 {
+			t.Errorf("%d under way, %d waiting", a.under.Load(), a.waiting.Load())
+		}
+	})
+}
+
+// Nobody stands in line for longer than his patience.
+func TestTheLineHasAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission()
+		a.limit.Store(0)
+		for class := range quota.Priority(quota.Priorities) {
+			began := time.Now()
+			var mine turn
+			if a.enter(&mine, class) {
+				t.Error("let in")
+			}
+			if took := time.Since(began); took != patience[class] {
+				t.Errorf("%s stood for %s", class, took)
+			}
+			if a.shed[class].Load() != 1 || a.waiting.Load() != 0 {
+				t.Errorf("%s: %d shed, %d waiting", class, a.shed[class].Load(), a.waiting.Load())
+			}
+		}
+	})
+}
+
+// A full line makes room for what is more important, and for nothing else.
+func TestAFullLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAdmission()
+		a.limit.Store(0)
+		var all sync.WaitGroup
+		var gone [maxWaiting]atomic.Bool
+		for i := range maxWaiting {
+			all.Go(func() {
+				var mine turn
+				began := time.Now()
+				if a.enter(&mine, quota.Normal) {
+					t.Error("let in")
+				}
+				gone[i].Store(time.Since(began) < patience[quota.Normal])
+			})
+			synctest.Wait()
+		}
+		var more turn
+		began := time.Now()
+		if a.enter(&more, quota.Normal) || a.enter(&more, quota.Bulk) || time.Since(began) != 0 {
+			t.Error("a line that is full grows")
+		}
+		all.Go(func() {
+			var mine turn
+			a.enter(&mine, quota.Critical)
+			if time.Since(began) != patience[quota.Critical] {
+				t.Error("the more important one had no place in a full line")
+			}
+		})
+		standing(a, maxWaiting)
+		all.Wait()
+		if !gone[0].Load() || gone[1].Load() {
+			t.Error("another one had to go than the one that stood longest")
+		}
+	})
+}
+
+// An upstream that carries little and is asked for a lot: what is critical gets
+// through, the rest is told to come back, and the ledger pays for what was sent
+// and nothing else.
+func TestOverloadShedsByPriority(t *testing.T) {
+	var busy = make(chan struct{}, 4)
+	var served atomic.Int64
+	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		busy <- struct{}{}
+		<-time.After(25 * time.Millisecond)
+		<-busy
+		served.Add(1)
+		fmt.Fprint(w, "{}")
+	}))
+	t.Cleanup(up.Close)
+	r := newRig(t, rigConfig{upstream: up.URL, policy: limiter.Policy{Rules: []limiter.Rule{
+		{Name: "alarms", Match: limiter.Match{Event: []string{"alarm"}}, Priority: quota.Critical}, {Name: "rest", Priority: quota.Bulk}}}})
+	door := r.app.Upstream.admission
+	door.mu.Lock()
+	door.pace.limit, door.pace.base = 8, 25*time.Millisecond // as it is after a while of this
+	door.limit.Store(8)
+	door.mu.Unlock()
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
+	defer stop()
+	var all sync.WaitGroup
+	var bulk, shed, alarms, lost atomic.Int64
+	for i := range 100 {
+		all.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				event := "refresh"
+				if i < 4 {
+					event = "alarm"
+				}
+				got := r.publish(event, fmt.Sprint("c", i), fmt.Sprint(n))
+				switch {
+				case event == "alarm" && got.status == 200:
+					alarms.Add(1)
+				case event == "alarm":
+					lost.Add(1)
+				case got.status == 200:
+					bulk.Add(1)
+				case got.status == 503 && got.outcome == "unavailable" && got.header.Get("Pushguard-Reason") == "overloaded" && got.header.Get("Retry-After") == "1" &&
+					strings.HasPrefix(got.header.Get("Content-Type"), "text/plain") && strings.Contains(got.body, "cost no message"):
+					shed.Add(1)
+				default:
+					t.Errorf("%d %s %v %s", got.status, got.outcome, got.header, got.body)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if alarms.Load() == 0 || lost.Load() > 0 || shed.Load() == 0 {
+		t.Errorf("critical: %d sent, %d not; bulk: %d sent, %d told to come back", alarms.Load(), lost.Load(), bulk.Load(), shed.Load())
+	}
+	o := r.app.Upstream.Overload()
+	if o.UnderWay != 0 || o.Waiting != 0 || o.Shed[quota.Bulk] != shed.Load() || o.Shed[quota.Critical] != 0 {
+		t.Errorf("%+v", o)
+	}
+	// Each is one call and two deliveries.
+	if n := alarms.Load() + bulk.Load(); served.Load() != n || r.used() != 3*n {
+		t.Errorf("%d were told sent, the upstream served %d, the ledger booked %d", n, served.Load(), r.used())
+	}
+}
+
+// A defect under way does not cost a place for ever.
+func TestAPanicGivesItsPlaceBack(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	r.app.Upstream.client.Dial = nil
+	r.app.Upstream.client.DialTimeout = func(string, time.Duration) (net.Conn, error) { panic("a defect") }
+	if got := r.publish("e", "c", "d"); got.status != 500 {
+		t.Fatal(got)
+	}
+	if n := r.app.Upstream.Overload().UnderWay; n != 0 {
+		t.Errorf("%d under way", n)
+	}
+}
+
+// More than a replica can take in at all is refused before it is read.
+func TestACrowdedReplica(t *testing.T) {
+	r := newRig(t, rigConfig{})
+	r.proxy.inFlight.Add(maxUnderWay)
+	got := r.publish("e", "c", "d")
+	r.proxy.inFlight.Add(-maxUnderWay)
+	if got.status != 503 || got.outcome != "unavailable" || got.header.Get("Pushguard-Reason") != "overloaded" || r.proxy.Stats().Crowded() != 1 || r.used() != 0 {
+		t.Errorf("%+v, crowded %d, used %d", got, r.proxy.Stats().Crowded(), r.used())
+	}
+	if got := r.publish("e", "c", "d"); got.status != 200 {
+		t.Error(got)
+	}
+}

@@ -267,3 +267,8 @@ func (t *pot) mayGet(p Priority, cost int64) bool {
 	}
 	return n >= cost
 }
+
+// mayCallBack reports whether what other replicas hold unused would do, although waiting for it was in vain before.
+func (t *pot) mayCallBack(p Priority, cost int64) bool {
+	return t.stuck.Load() && t.room[p].Load()+t.holds(p)+t.lent.Load() >= cost
+}

@@ -48,16 +48,21 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			if h, _, ok := takeBoth(b, s, p, cost); ok {
 				return h, Granted
 			}
-			if d := l.hopeless(b, s, p, cost); d != Granted && (try > 0 || now.Sub(l.view.Load().at) < cfg.Every) {
-				return Hold{}, d
-			}
-			if b.plan.holds(p) < cost {
-				b.plan.want(p, cost)
+			d := l.hopeless(b, s, p, cost)
+			// Also who gives up at once says what it lacks: what others hold unused is called back by their next
+			// heartbeats, and is not stranded.
+			if d == Granted || b.plan.mayCallBack(p, cost) {
+				if b.plan.holds(p) < cost {
+					b.plan.want(p, cost)
+				}
 			}
 			if s != nil {
-				if sp := s.on(b.day); sp != nil && sp.holds(Bulk) < cost {
+				if sp := s.on(b.day); sp != nil && (d == Granted || sp.mayCallBack(Bulk, cost)) && sp.holds(Bulk) < cost {
 					sp.want(Bulk, cost)
 				}
+			}
+			if d != Granted && (try > 0 || now.Sub(l.view.Load().at) < cfg.Every) {
+				return Hold{}, d
 			}
 		} else if l.gate.Load()&gateLost != 0 || l.closed.Load() {
 			l.openLocal(now)

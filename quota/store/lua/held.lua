@@ -1,9 +1,24 @@
 -- Publishes that were answered and wait to be sent. A held one has an id, by which a newer one replaces it; one that
 -- a replica has claimed has a token of its own, so that a newer one may be held beside it.
--- KEYS: due (zset id → ms), body (hash id → body), out (zset token → ms), outbody (hash token → id, newline, body).
+-- KEYS: due (zset id → ms), body (hash id → body), out (zset token → ms), outbody (hash token → id, newline, body),
+-- busy (hash id → the token it is claimed under; true only while that token is in outbody).
 -- ARGV: 1 op, 2.. the op's own.
 local op = ARGV[1]
 local out = {'OK'}
+local function over(token)
+  local both = redis.call('HGET', KEYS[4], token)
+  if both then
+    local cut = string.find(both, '\n', 1, true)
+    local id = string.sub(both, 1, cut - 1)
+    if redis.call('HGET', KEYS[5], id) == token then
+      redis.call('HDEL', KEYS[5], id)
+    end
+    redis.call('ZREM', KEYS[3], token)
+    redis.call('HDEL', KEYS[4], token)
+    return id, string.sub(both, cut + 1)
+  end
+  redis.call('ZREM', KEYS[3], token)
+end
 if op == 'hold' then
   -- 2 most; then id, due, body each. Answers 1 held, 2 replaced an older one, 0 no room.
   local room = num(ARGV[2]) - num(redis.call('ZCARD', KEYS[1]))
@@ -42,40 +57,38 @@ elseif op == 'claim' then
     out[#out + 1] = redis.call('HGET', KEYS[4], token) or ''
     limit = limit - 1
   end
-  if limit > 0 then
-    local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', '0', str(limit))
-    for n, id in ipairs(ids) do
+  -- Then what is due, but not what follows one of its id that is still being sent: it could overtake that.
+  local out_now = num(redis.call('ZCARD', KEYS[3]))
+  local ids = limit > 0 and redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'LIMIT', '0', str(limit + out_now)) or {}
+  for n, id in ipairs(ids) do
+    local before = redis.call('HGET', KEYS[5], id)
+    if limit > 0 and not (before and redis.call('HEXISTS', KEYS[4], before) == 1) then
       local token = ARGV[5] .. str(n)
       local body = id .. '\n' .. (redis.call('HGET', KEYS[2], id) or '')
       redis.call('ZREM', KEYS[1], id)
       redis.call('HDEL', KEYS[2], id)
       redis.call('ZADD', KEYS[3], ARGV[3], token)
       redis.call('HSET', KEYS[4], token, body)
+      redis.call('HSET', KEYS[5], id, token)
       out[#out + 1] = token
       out[#out + 1] = '0'
       out[#out + 1] = body
+      limit = limit - 1
     end
   end
 elseif op == 'settle' then
   -- 2.. tokens
   for i = 2, #ARGV do
-    redis.call('ZREM', KEYS[3], ARGV[i])
-    redis.call('HDEL', KEYS[4], ARGV[i])
+    over(ARGV[i])
   end
 elseif op == 'return' then
   -- 2 due, 3.. tokens. A newer one that was held meanwhile wins.
   for i = 3, #ARGV do
-    local both = redis.call('HGET', KEYS[4], ARGV[i])
-    if both then
-      local cut = string.find(both, '\n', 1, true)
-      local id, body = string.sub(both, 1, cut - 1), string.sub(both, cut + 1)
-      if not redis.call('ZSCORE', KEYS[1], id) then
-        redis.call('ZADD', KEYS[1], ARGV[2], id)
-        redis.call('HSET', KEYS[2], id, body)
-      end
+    local id, body = over(ARGV[i])
+    if id and not redis.call('ZSCORE', KEYS[1], id) then
+      redis.call('ZADD', KEYS[1], ARGV[2], id)
+      redis.call('HSET', KEYS[2], id, body)
     end
-    redis.call('ZREM', KEYS[3], ARGV[i])
-    redis.call('HDEL', KEYS[4], ARGV[i])
   end
 else
   return redis.error_reply('unknown op ' .. op)

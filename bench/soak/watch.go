@@ -1,0 +1,110 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// sample is what the process held at one second, and how many publishes had been
+// answered by then.
+type sample struct {
+	at                                time.Duration
+	resident, heap, goroutines, files float64
+	answered                          int64
+}
+
+// measure is something that must stay flat. Slack is what a process may gain at
+// all: below it a tenth of something small would be noise.
+type measure struct {
+	name  string
+	of    func(sample) float64
+	slack float64
+}
+
+var measures = []measure{
+	{"resident memory, MiB", func(s sample) float64 { return s.resident }, 16},
+	{"heap in use, MiB", func(s sample) float64 { return s.heap }, 12},
+	{"goroutines", func(s sample) float64 { return s.goroutines }, 30},
+	{"file descriptors", func(s sample) float64 { return s.files }, 30},
+}
+
+var scraper = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{Proxy: nil}}
+
+// sample looks at the process from outside, but for what only Go itself knows.
+func (s *soak) sample(at time.Duration) (sample, error) {
+	one := sample{at: at, answered: s.load.answered.Load()}
+	pid := s.replica.Pid()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return one, err
+	}
+	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	line, _, _ := strings.Cut(rest, "kB")
+	kb, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
+	if err != nil {
+		return one, fmt.Errorf("VmRSS: %w", err)
+	}
+	one.resident = kb / 1024
+	fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return one, err
+	}
+	one.files = float64(len(fds))
+	resp, err := scraper.Get("http://" + s.replica.Admin + "/metrics")
+	if err != nil {
+		return one, fmt.Errorf("/metrics: %w", err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), " ")
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "go_goroutines":
+			one.goroutines = v
+		case "go_memstats_heap_inuse_bytes":
+			one.heap = v / (1 << 20)
+		}
+	}
+	if one.goroutines == 0 || one.heap == 0 {
+		return one, fmt.Errorf("/metrics has no go_goroutines or go_memstats_heap_inuse_bytes")
+	}
+	return one, lines.Err()
+}
+
+// quiet are the samples of each whole cycle's quiet part.
+func (s *soak) quiet() (cycles [][]sample) {
+	for _, one := range s.samples {
+		n := int(one.at / s.cycle)
+		if n >= int(s.long/s.cycle) || float64(one.at%s.cycle) < quietFrom*float64(s.cycle) {
+			continue
+		}
+		for len(cycles) <= n {
+			cycles = append(cycles, nil)
+		}
+		cycles[n] = append(cycles[n], one)
+	}
+	return slices.DeleteFunc(cycles, func(c []sample) bool { return len(c) == 0 })
+}
+
+// middle is the median of m over some cycles.
+func middle(m measure, cycles [][]sample) float64 {
+	var all []float64
+	for _, c := range cycles {
+		for _, one := range c {
+			all = append(all, m.of(one))
+		}
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}

@@ -41,6 +41,7 @@ type app struct {
 	*proxy.App
 	form   appForm
 	policy limiter.Policy
+	sink   *sink // nil: nothing of this app is swallowed
 }
 
 // appForm is what of the config an app is built from, beside its policy; equal
@@ -232,9 +233,19 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 				back.add(func() { _ = judge.Apply(old.policy) })
 				return judge.Apply(policy)
 			}
+			if test := old.LoadTest; test != nil {
+				live := step
+				step = func() error {
+					back.add(func() { _ = test.Limiter.Apply(old.policy) })
+					if err := test.Limiter.Apply(policy); err != nil {
+						return err
+					}
+					return live()
+				}
+			}
 		}
 		if reflect.DeepEqual(out.form, old.form) {
-			out.App = old.App
+			out.App, out.sink = old.App, old.sink
 			return out, step, nil
 		}
 	} else if judge, err = limiter.New(policy, a.Ledger, a.Breaker); err != nil {
@@ -248,41 +259,61 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 	}
 	for _, caller := range c.Callers {
 		for _, secret := range caller.Secret {
-			keys = append(keys, proxy.CallerKey{Key: pusher.NewKey(caller.Key, secret.Reveal()), Caller: caller.Name})
+			keys = append(keys, proxy.CallerKey{Key: pusher.NewKey(caller.Key, secret.Reveal()), Caller: caller.Name, LoadTest: caller.LoadTest})
 		}
 	}
+	if g.extras.sink || hasLoadTest(c) {
+		var before *sink
+		if old != nil {
+			before = old.sink
+		}
+		out.sink = newSink(account, c, before)
+	}
+	var live *sink // where what is no load test goes
+	if g.extras.sink {
+		live = out.sink
+	}
 	var up *proxy.Upstream
-	if old != nil && reflect.DeepEqual(out.form.upstream, old.form.upstream) {
+	if old != nil && (live == nil || live == old.sink) && reflect.DeepEqual(out.form.upstream, old.form.upstream) {
 		up = old.Upstream
-	} else if up, err = g.buildUpstream(c, keys[0].Key); err != nil {
+	} else if up, err = g.buildUpstream(c, keys[0].Key, live); err != nil {
 		return nil, nil, err
 	}
 	var fanout *quota.Fanout
 	if old != nil && reflect.DeepEqual(out.form.app.Subscribers, old.form.app.Subscribers) {
 		fanout = old.Fanout // with what it has learned
 	} else {
-		patterns := make([]quota.FanoutPattern, len(c.Subscribers.Patterns))
-		for i, p := range c.Subscribers.Patterns {
-			patterns[i] = quota.FanoutPattern(p)
-		}
-		fanout = quota.NewFanout(c.Subscribers.Default, patterns)
+		fanout = newFanout(c)
 		a.Ledger.ShareFanout(c.ID, fanout)
 	}
 	out.App = &proxy.App{
 		ID: c.ID, Account: account.Name, Keys: keys, Upstream: up, Limiter: judge, Ledger: a.Ledger, Breaker: a.Breaker,
 		Fanout:  fanout,
 		Billing: billing(account.Billing),
-		Limits:  pusher.Limits{DataBytes: c.Limits.DataBytes, Channels: c.Limits.Channels, Batch: c.Limits.Batch, ChannelName: c.Limits.ChannelName, EventName: c.Limits.EventName},
+		Limits:  limits(c),
 		Fold:    fold(c),
 		Observe: a.watch.Observe,
 		Shelf:   a.shelf,
 	}
+	if g.extras.record != nil {
+		out.Record = g.extras.record.of(c.ID)
+	}
+	if hasLoadTest(c) {
+		var before *proxy.App
+		if old != nil {
+			before = old.LoadTest
+		}
+		if out.LoadTest, err = g.buildLoadTest(c, policy, out.App, out.sink, before); err != nil {
+			return nil, nil, err
+		}
+	}
 	return out, step, nil
 }
 
-func (g *guard) buildUpstream(c *config.App, key *pusher.Key) (*proxy.Upstream, error) {
+// buildUpstream makes the way to Pusher, or with a sink the end of it.
+func (g *guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*proxy.Upstream, error) {
 	id := c.ID
-	return proxy.NewUpstream(proxy.UpstreamConfig{
+	cfg := proxy.UpstreamConfig{
 		URL:         c.UpstreamURL(),
 		Key:         key,
 		Timeout:     c.Timeout,
@@ -295,7 +326,15 @@ func (g *guard) buildUpstream(c *config.App, key *pusher.Key) (*proxy.Upstream, 
 		OnBreaker: func(from, to string, rate float64) {
 			g.log.Warn("upstream breaker moved", "app", id, "from", from, "to", to, "error_rate", rate)
 		},
-	})
+	}
+	if swallow != nil {
+		cfg.Sink = swallow.answer
+	}
+	return proxy.NewUpstream(cfg)
+}
+
+func limits(c *config.App) pusher.Limits {
+	return pusher.Limits{DataBytes: c.Limits.DataBytes, Channels: c.Limits.Channels, Batch: c.Limits.Batch, ChannelName: c.Limits.ChannelName, EventName: c.Limits.EventName}
 }
 
 // retire lets go of what next no longer has, once requests under way with it

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/alert"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
@@ -45,6 +47,8 @@ type guard struct {
 	upstream *prometheus.HistogramVec
 	reloads  reloads
 	alerts   *alert.Sender // nil: nobody is to be told
+	tracing  *tracing      // nil: no traces
+	extras   extras
 
 	// fleet is what is served now; applying guards its replacement.
 	applying sync.Mutex
@@ -61,6 +65,7 @@ type guard struct {
 type ports struct {
 	data, admin net.Listener // nil: to be opened
 	reuse       bool         // beside another process on the same address
+	extras      extras
 }
 
 // startGuard proves config, store, credentials' form and a first lease, opens
@@ -76,6 +81,7 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 		Help:    "Duration of calls to Pusher, from the wait for a connection to the last byte.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 	}, []string{"app"})}
+	g.extras = given.extras
 	g.runCtx, g.stopRun = context.WithCancel(context.WithoutCancel(ctx))
 	g.fleet.Store(&fleet{cfg: cfg})
 	defer func() {
@@ -99,7 +105,14 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 	if err != nil {
 		return g, err
 	}
-	g.proxy = proxy.New(proxy.Config{Log: log, MaxBody: int(cfg.MaxBody), MaxConns: cfg.MaxConnections,
+	if g.tracing, err = newTracing(ctx, cfg.Tracing, g.replica, log); err != nil {
+		return g, err
+	}
+	var tracer trace.Tracer
+	if g.tracing != nil {
+		tracer = g.tracing.tracer
+	}
+	g.proxy = proxy.New(proxy.Config{Log: log, Tracer: tracer, MaxBody: int(cfg.MaxBody), MaxConns: cfg.MaxConnections,
 		MaxConnsPerIP: cfg.MaxConnectionsPerPeer, ReadTimeout: cfg.ReadTimeout})
 	if g.alerts, err = newAlerts(cfg, log); err != nil {
 		return g, err
@@ -118,11 +131,14 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 		Checks:         g.checks(),
 		ReloadOK:       g.reloads.ok,
 		Token:          cfg.Admin.Token.Reveal(),
+		Hosts:          cfg.Admin.Hosts,
+		TrustHeader:    trustHeader(cfg),
+		TrustFrom:      trustFrom(cfg),
 		Log:            log,
 		Incidents:      g.incidents,
 		IncidentAction: g.incidentAction,
 		Top:            g.top,
-		Collectors:     append([]prometheus.Collector{g.upstream}, g.reloads.collectors()...),
+		Collectors:     g.collectors(),
 	})
 	if g.data == nil {
 		if g.data, err = listen(ctx, cfg.Listen, given.reuse); err != nil {
@@ -152,12 +168,39 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 	return g, nil
 }
 
+func (g *guard) collectors() []prometheus.Collector {
+	all := append([]prometheus.Collector{g.upstream}, g.reloads.collectors()...)
+	if g.extras.record != nil {
+		all = append(all, g.extras.record)
+	}
+	return all
+}
+
+func trustHeader(cfg *config.Config) string {
+	if cfg.Admin.TrustHeader == nil {
+		return ""
+	}
+	return cfg.Admin.TrustHeader.Name
+}
+
+func trustFrom(cfg *config.Config) (from []netip.Prefix) {
+	if cfg.Admin.TrustHeader != nil {
+		for _, s := range cfg.Admin.TrustHeader.From {
+			if p, err := config.ParsePrefix(s); err == nil { // the config was checked
+				from = append(from, p)
+			}
+		}
+	}
+	return from
+}
+
 // accounts are what is served now.
 func (g *guard) accounts() []ops.Account {
 	f := g.fleet.Load()
 	all := make([]ops.Account, len(f.accounts))
 	for i, a := range f.accounts {
 		all[i] = a.Account
+		all[i].Swallowed, all[i].Sink = a.swallowed, g.extras.sink
 	}
 	return all
 }
@@ -285,6 +328,15 @@ func (g *guard) stop(ctx context.Context) error {
 	}
 	g.stopRun()
 	g.running.Wait()
+	if g.tracing != nil {
+		// The last spans are worth a moment, and no more.
+		last, cancel := context.WithTimeout(ctx, 3*time.Second)
+		if err := g.tracing.shutdown(last); err != nil {
+			g.log.Warn("the last traces are lost", "err", err)
+		}
+		cancel()
+	}
+	errs = append(errs, g.extras.close())
 	if g.store != nil {
 		if err := g.store.Close(); err != nil {
 			errs = append(errs, err)

@@ -37,6 +37,7 @@ type life struct {
 	file     string
 	dir      string
 	upstream string
+	pusher   *sim.Server
 	log      *logBuffer
 	cmd      *serveCmd
 }
@@ -89,10 +90,17 @@ const secondAccount = `
 
 func begin(t *testing.T, edits ...string) *life {
 	t.Helper()
-	srv := httptest.NewServer(sim.New(sim.Config{MessagesPerDay: 1 << 40, Subscribers: 1, Apps: []sim.App{
-		{ID: "1", Key: "app-key", Secret: "app-secret"}, {ID: "2", Key: "second-key", Secret: "second-secret"}}}))
+	return beginWith(t, nil, edits...)
+}
+
+// beginWith is begin with what a command line can ask for beside the config.
+func beginWith(t *testing.T, asked func(*life) extras, edits ...string) *life {
+	t.Helper()
+	behind := sim.New(sim.Config{MessagesPerDay: 1 << 40, Subscribers: 1, Apps: []sim.App{
+		{ID: "1", Key: "app-key", Secret: "app-secret"}, {ID: "2", Key: "second-key", Secret: "second-secret"}}})
+	srv := httptest.NewServer(behind)
 	t.Cleanup(srv.Close)
-	l := &life{t: t, dir: t.TempDir(), upstream: srv.URL, log: &logBuffer{}}
+	l := &life{t: t, dir: t.TempDir(), upstream: srv.URL, pusher: behind, log: &logBuffer{}}
 	l.file = filepath.Join(l.dir, "pushguard.yaml")
 	l.cmd = &serveCmd{Config: l.file}
 	l.put("web", "old-secret")
@@ -105,7 +113,11 @@ func begin(t *testing.T, edits ...string) *life {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.g, err = startGuardOn(context.Background(), loaded.Config, log, level, ports{}); err != nil {
+	var given ports
+	if asked != nil {
+		given.extras = asked(l)
+	}
+	if l.g, err = startGuardOn(context.Background(), loaded.Config, log, level, given); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -156,14 +168,37 @@ func (l *life) reload() error {
 // publish returns the status of one publish signed with that pair.
 func (l *life) publish(app, key, secret string) int {
 	l.t.Helper()
-	body, path := `{"name":"x","channel":"c","data":"`+rand.Text()+`"}`, "/apps/"+app+"/events"
+	return l.send(app, key, secret, `{"name":"x","channel":"c","data":"`+rand.Text()+`"}`, nil).status
+}
+
+type heard struct {
+	status int
+	body   string
+	header http.Header
+}
+
+// send makes one publish of that body, signed with that pair.
+func (l *life) send(app, key, secret, body string, header http.Header) heard {
+	l.t.Helper()
+	path := "/apps/" + app + "/events"
 	uri := pusher.NewKey(key, secret).AppendSigned([]byte(path+"?"), "POST", []byte(path), nil, []byte(body), time.Now())
-	resp, err := http.Post("http://"+l.g.data.Addr().String()+string(uri), "application/json", strings.NewReader(body))
+	req, err := http.NewRequest("POST", "http://"+l.g.data.Addr().String()+string(uri), strings.NewReader(body))
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	resp.Body.Close()
-	return resp.StatusCode
+	if header != nil {
+		req.Header = header
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return heard{resp.StatusCode, string(text), resp.Header}
 }
 
 func (l *life) get(path string) string {

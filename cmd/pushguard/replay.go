@@ -18,6 +18,7 @@ import (
 
 type replayCmd struct {
 	File    string   `arg:"" help:"A scenario in YAML, or a trace in JSON lines (with --config)."`
+	App     string   `help:"Whose publishes of a trace are replayed; without it, the first one's." placeholder:"ID"`
 	Config  string   `help:"The config to replay a trace with." placeholder:"FILE"`
 	Compare []string `help:"A further config (or scenario) whose rules, breaker and containment the same traffic is run through. May be given several times." placeholder:"FILE"`
 	Seed    uint64   `help:"Draw the traffic by another seed than the scenario's." placeholder:"N"`
@@ -86,7 +87,7 @@ func (c *replayCmd) load(getenv func(string) string) (*replay.Scenario, error) {
 	case c.Config == "":
 		return nil, usageError{fmt.Errorf("%s is a trace: say with --config by which rules it is replayed", c.File)}
 	}
-	return replay.OfTrace(c.Config, c.File, getenv)
+	return replay.OfTrace(c.Config, c.File, c.App, getenv)
 }
 
 // isTrace looks at the first character that says anything.

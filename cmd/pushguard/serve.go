@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -23,15 +24,23 @@ type guardFlags struct {
 }
 
 type serveCmd struct {
-	Config    string `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
-	ReusePort bool   `help:"Open both ports beside another serve that was started with this flag too, to replace it without refusing a connection. Linux; needs a shared store."`
+	Config    string        `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
+	Sink      bool          `help:"Send nothing: answer in Pusher's place, and tell what it would have cost. Uses a store of its own, whatever the config says, and alerts nobody."`
+	Record    string        `help:"Write every publish into this new file for pushguard replay, payloads hashed." placeholder:"FILE"`
+	RecordMax string        `help:"Recording ends when the file is this large." default:"1GiB" placeholder:"SIZE"`
+	RecordFor time.Duration `help:"Recording ends after this long." placeholder:"DURATION"`
+	ReusePort bool          `help:"Open both ports beside another serve that was started with this flag too, to replace it without refusing a connection. Linux; needs a shared store."`
 	guardFlags
+
+	sinkDir string // what --sink keeps, for as long as it runs
 }
 
 func (serveCmd) Help() string {
 	return `Examples:
   PUSHER_URL=http://KEY:SECRET@api-eu.pusher.com/apps/1234 pushguard serve
   pushguard serve --config pushguard.yaml --log-format json
+  pushguard serve --config pushguard.yaml --sink         a load test that costs nothing
+  pushguard serve --config pushguard.yaml --record day.jsonl --record-for 1h
 
 Then give the Pusher SDK of your app server the host and port of the data port.
 SIGHUP, or a change of the file or of a secret in it, reloads: all of it or nothing.
@@ -61,6 +70,20 @@ func (c *serveCmd) Run(p *process) error {
 		return err
 	}
 	given.reuse = c.ReusePort
+	most, err := config.ParseBytes(c.RecordMax)
+	if err != nil || most < 1<<16 {
+		return usageError{fmt.Errorf("--record-max %s: a size of at least 64KiB, like 500MiB", c.RecordMax)}
+	}
+	given.extras.sink = c.Sink
+	if c.Sink {
+		log.Warn("SINK: nothing is sent to Pusher; usage is counted in a store of this process alone")
+		defer os.RemoveAll(cfg.DataDir)
+	}
+	if c.Record != "" {
+		if given.extras.record, err = startRecording(c.Record, most, c.RecordFor, log); err != nil {
+			return err
+		}
+	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP) // from here on it no longer ends the process
 	defer signal.Stop(hup)
@@ -91,6 +114,7 @@ func (c *serveCmd) Run(p *process) error {
 	if err := g.drain(context.Background()); err != nil {
 		return err
 	}
+	g.saySunk()
 	log.Info("stopped")
 	return nil
 }
@@ -112,10 +136,29 @@ func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) 
 		return loaded, err
 	}
 	c.apply(loaded.Config)
+	if c.Sink {
+		if err := c.isolate(loaded.Config); err != nil {
+			return loaded, err
+		}
+	}
 	if err := loaded.Config.CheckFlags(); err != nil {
 		return loaded, usageError{err}
 	}
 	return loaded, nil
+}
+
+// isolate keeps a sink's hands off everything that a guard that sends may share
+// with it: the count of the plan, the incidents, the people who are told.
+func (c *serveCmd) isolate(cfg *config.Config) error {
+	if c.sinkDir == "" {
+		dir, err := os.MkdirTemp("", "pushguard-sink-")
+		if err != nil {
+			return err
+		}
+		c.sinkDir = dir
+	}
+	cfg.Store, cfg.DataDir, cfg.Alerts = config.Default().Store, c.sinkDir, nil
+	return nil
 }
 
 // newLoader knows every source of secrets.

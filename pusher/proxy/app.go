@@ -36,6 +36,15 @@ type App struct {
 	// Observe, if set, is told of every publish as it was offered, whatever
 	// becomes of it. It runs on the hot path and keeps none of its arguments.
 	Observe func(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64)
+	// Record, if set, is told of every publish with what became of it, in the
+	// words of limiter.Outcome. It runs on the hot path and keeps none of its
+	// arguments. digest is keyed: nobody can try payloads out on it.
+	Record func(now time.Time, caller, event string, channels []string, digest [2]uint64, size int, messages int64, outcome string)
+	// LoadTest serves the callers whose keys are marked as a load test: an App of
+	// the same id with a Limiter, an Upstream and counters of its own, so that
+	// nothing of a test reaches Pusher, the plan, the detector or the buckets of
+	// others. nil: no key is.
+	LoadTest *App
 	// Shelf keeps what rules conflate until their windows end; nil conflates
 	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
 	Shelf *quota.Shelf
@@ -59,6 +68,8 @@ type CallerKey struct {
 	// Own marks the app's own pair: who signs with it is told apart by SDK
 	// header and peer address.
 	Own bool
+	// LoadTest marks a key of whom App.LoadTest serves.
+	LoadTest bool
 }
 
 func (a *App) prepare(p *Proxy) error {
@@ -67,6 +78,14 @@ func (a *App) prepare(p *Proxy) error {
 		return errors.New("proxy: an app has no id")
 	case a.Upstream == nil, a.Limiter == nil, a.Ledger == nil, a.Fanout == nil:
 		return fmt.Errorf("proxy: app %s is not complete", a.ID)
+	}
+	if a.LoadTest != nil {
+		if a.LoadTest.ID != a.ID || a.LoadTest.LoadTest != nil {
+			return fmt.Errorf("proxy: app %s: what serves its load tests is another app", a.ID)
+		}
+		if err := a.LoadTest.prepare(p); err != nil {
+			return err
+		}
 	}
 	a.seed = p.stats.seed
 	a.eventsPath, a.batchPath = []byte("/apps/"+a.ID+"/events"), []byte("/apps/"+a.ID+"/batch_events")

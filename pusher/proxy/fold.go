@@ -424,6 +424,9 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	}
 	j.body = b
 	out.body = b
+	if j.trace != nil {
+		linkGroup(group)
+	}
 	got := f.app.Upstream.call(j, out, now)
 	if got.fate == limiter.Refused && divisible(got.status) {
 		f.splits.Add(1)

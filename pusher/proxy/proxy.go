@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
@@ -35,6 +36,9 @@ import (
 type Config struct {
 	// Log takes the proxy's few lines: states that change, never one a request.
 	Log *slog.Logger
+	// Tracer, if set, gets a span of each request and each call to Pusher, and
+	// the callers' W3C trace context is passed on. nil costs nothing.
+	Tracer trace.Tracer
 	// Now is the border's clock, read once a request. Nil means time.Now.
 	Now func() time.Time
 	// MaxBody bounds a request's body in bytes; more is cut off while reading
@@ -83,6 +87,8 @@ type principal struct {
 	caller *limiter.Caller
 	keys   []*pusher.Key // more than one while a secret is being rotated
 	own    bool          // the app's own pair, shared by callers that have no key
+	// loadTest: app is the one that swallows
+	loadTest bool
 }
 
 // New returns a proxy that knows no app yet and answers 401 to everybody; give
@@ -158,12 +164,19 @@ func (p *Proxy) Apply(apps []*App) error {
 				errs = append(errs, errors.New("proxy: app "+a.ID+": caller "+c.Caller+" has no key"))
 				continue
 			}
+			serving := a
+			if c.LoadTest {
+				if serving = a.LoadTest; serving == nil {
+					errs = append(errs, errors.New("proxy: app "+a.ID+": caller "+c.Caller+" is a load test, but nothing serves it"))
+					continue
+				}
+			}
 			name := c.Key.Name()
 			pr := t.byKey[name]
 			if pr == nil {
-				pr = &principal{app: a, caller: a.Limiter.Caller(c.Caller), own: c.Own}
+				pr = &principal{app: serving, caller: serving.Limiter.Caller(c.Caller), own: c.Own, loadTest: c.LoadTest}
 				t.byKey[name] = pr
-			} else if pr.app != a || pr.caller != a.Limiter.Caller(c.Caller) {
+			} else if pr.app != serving || pr.caller != serving.Limiter.Caller(c.Caller) {
 				errs = append(errs, errors.New("proxy: auth key "+strconv.Quote(name)+" belongs to two callers"))
 				continue
 			}

@@ -42,7 +42,18 @@ func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch b
 			break
 		}
 	}
+	if a.Record != nil {
+		j.record(a, now)
+	}
 	p.answerPublish(ctx, j, pr, batch, last, now)
+}
+
+func (j *job) record(a *App, now time.Time) {
+	for i := range j.items {
+		it := &j.items[i]
+		c := &it.claim
+		a.Record(now, c.Caller.Name(), c.Event, c.Channels, c.Digest, c.Size, c.Cost, it.verdict.Outcome.String())
+	}
 }
 
 // open lays out one item an event.
@@ -64,7 +75,7 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 			Size:     len(ev.Data),
 			Cost:     a.price(ev, channels, excluding(ev, a.deliveries(channels)), shareOf(i)),
 		}
-		if a.Observe != nil || c.Rule.WantsDigest() {
+		if a.Observe != nil || a.Record != nil || c.Rule.WantsDigest() {
 			c.Digest = a.seed.Digest(ev)
 		}
 		j.items = append(j.items, item{publish: ev, claim: c})

@@ -2,12 +2,14 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"net"
 	"runtime/debug"
 	"time"
 	"unsafe"
 
 	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
@@ -27,8 +29,10 @@ type job struct {
 	req      fasthttp.Request
 	resp     fasthttp.Response
 	wait     waiter
-	turn     turn     // its place before the upstream
-	merged   [][]byte // the channels of a publish that carries several waiters'
+	turn     turn            // its place before the upstream
+	merged   [][]byte        // the channels of a publish that carries several waiters'
+	trace    context.Context // with the request's span; nil: not traced
+	links    []trace.Link    // to those who share this job's call
 }
 
 // item is one event of a request on its way through judgement and sending.
@@ -89,7 +93,14 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 			ctx.Response.Reset()
 			refuse(ctx, fasthttp.StatusInternalServerError, "internal_error",
 				"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
+			if j.trace != nil {
+				j.items = nil // they may be half made
+				j.endSpan(ctx)
+			}
 			return
+		}
+		if j.trace != nil {
+			j.endSpan(ctx)
 		}
 		j.release()
 		p.jobs.Put(j)
@@ -125,11 +136,19 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		p.webhook(ctx, string(id))
 		return
 	}
+	if p.cfg.Tracer != nil {
+		p.beginSpan(ctx, j, ep)
+	}
 	now := p.now()
 	pr, e := p.authenticate(ctx, j, method, path, query, id, now)
 	if e != nil {
 		p.stats.refused(e.Status)
 		refuse(ctx, e.Status, "invalid_request", e.Text)
+		return
+	}
+	if marked := ctx.Request.Header.PeekBytes(headerLoadTest); len(marked) > 0 && !pr.loadTest {
+		p.stats.refused(fasthttp.StatusForbidden)
+		refuse(ctx, fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
 		return
 	}
 	events, isPublish, e := p.decode(ctx, j, pr.app, ep, channel)
@@ -154,6 +173,14 @@ var (
 	protocol11       = []byte("HTTP/1.1")
 	headerLengthHead = []byte("\ncontent-length")
 )
+
+// headerLoadTest says of a request that it belongs to a load test and must not
+// go out. It gives no right and takes none away: who signs with the key of a
+// load_test caller is never sent, with or without it, and from anybody else it
+// is refused, so that a test with the wrong key costs nothing.
+var headerLoadTest = []byte("Pushguard-Load-Test")
+
+const loadTestRefused = "this request is marked as a load test (Pushguard-Load-Test), but its key belongs to no caller with load_test: true, so it would have been sent for real; nothing was sent."
 
 // smuggling says why a request is one that two servers in a row may read
 // differently (RFC 9112, 6.3 and 11.2), or that no HTTP/1 client sends.

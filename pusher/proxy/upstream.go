@@ -15,6 +15,7 @@ import (
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
@@ -51,6 +52,9 @@ type UpstreamConfig struct {
 	OnBreaker func(from, to string, failureRate float64)
 	// Seconds, if set, takes the duration of each call.
 	Seconds prometheus.Observer
+	// Sink, if set, answers every call in Pusher's place; nothing is sent and no
+	// connection made. It keeps neither request nor response.
+	Sink func(req *fasthttp.Request, resp *fasthttp.Response)
 }
 
 // Upstream is Pusher as one app reaches it: kept-alive connections, a timeout
@@ -68,6 +72,7 @@ type Upstream struct {
 	off     bool
 	// admission bounds what is under way to it.
 	admission *admission
+	sink      func(*fasthttp.Request, *fasthttp.Response)
 
 	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
 	seconds prometheus.Observer
@@ -91,7 +96,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
 	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission()}
-	up.seconds = cfg.Seconds
+	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second}
 	up.client = &fasthttp.HostClient{
 		Addr:  addr,
@@ -227,7 +232,19 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 		req.SetBodyRaw(out.body)
 	}
 	began := time.Now()
-	err := u.client.DoTimeout(req, resp, u.timeout)
+	var err error
+	var span trace.Span
+	if j.trace != nil {
+		span = j.beginCall(u, req, out.method)
+	}
+	if u.sink != nil {
+		u.sink(req, resp)
+	} else {
+		err = u.client.DoTimeout(req, resp, u.timeout)
+	}
+	if span != nil {
+		endCall(span, resp.StatusCode(), err)
+	}
 	if u.seconds != nil {
 		u.seconds.Observe(time.Since(began).Seconds())
 	}

@@ -89,6 +89,8 @@ func (c *checker) all() {
 	if t := cfg.Admin.Token; !t.IsZero() && len(t.Reveal()) < 16 {
 		c.warn("admin.token", "is shorter than 16 characters", "make one with: openssl rand -hex 24")
 	}
+	c.adminPort()
+	c.tracing()
 	if cfg.Replica != "" && !isName(cfg.Replica) {
 		c.fail("replica", c.show("replica", cfg.Replica)+"is not a name", nameForm)
 	}

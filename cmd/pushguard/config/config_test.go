@@ -51,6 +51,8 @@ var hidden = map[string]string{
 	"PUSHER_KEY":            "key-4f1e",
 	"PUSHER_SECRET":         "sec-77aa91",
 	"CARE_API_SECRET":       "care-5512",
+	"LOAD_TEST_SECRET":      "load-8830",
+	"OTLP_TOKEN":            "otlp-61c7",
 }
 
 func env(name string) string { return hidden[name] }
@@ -318,6 +320,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		`replica: "" -> "guard-1"`,
 		"last_good: {false } -> {true }",
 		"tls: added",
+		"admin.hosts[0]: added", "admin.trust_header: added", "tracing: added",
 	}
 	got := Diff(asIs, full)
 	for _, line := range got {

@@ -57,6 +57,11 @@ func DefaultDedupe() Dedupe { return Dedupe{Scope: ScopeReplica} }
 // DefaultTLS is a certificate's setting before the file speaks.
 func DefaultTLS() TLS { return TLS{MinVersion: TLS12} }
 
+// DefaultTracing is tracing before the file speaks: few traces, as every one
+// costs memory and a line to the collector.
+func DefaultTracing() Tracing { return Tracing{Sample: 0.01} }
+
+func (t *Tracing) preset() { *t = DefaultTracing() }
 func (a *Account) preset() { *a = DefaultAccount() }
 func (a *App) preset()     { *a = DefaultApp() }
 func (r *Rule) preset()    { *r = DefaultRule() }

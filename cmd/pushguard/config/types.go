@@ -41,6 +41,8 @@ type Config struct {
 	TLS *TLS `yaml:"tls,omitempty"`
 	// Format and level of the log on standard error.
 	Log Log `yaml:"log,omitempty"`
+	// OpenTelemetry traces of the data port, by OTLP. Off if left out. Needs a restart.
+	Tracing *Tracing `yaml:"tracing,omitempty"`
 	// Keep what the references last resolved to (mode 0600) and start from that when a secret source is out of reach: true keeps it in data_dir, a path keeps it there.
 	LastGood LastGood `yaml:"last_good,omitempty"`
 	// How often references to AWS are asked again, so that a changed secret is taken without a restart; 0s is never. Files are watched.
@@ -61,6 +63,29 @@ type Admin struct {
 	Listen string `yaml:"listen,omitempty"`
 	// Token for writes always, and for reads when the address is not loopback.
 	Token Secret `yaml:"token,omitempty"`
+	// Names under which this port may be read without the token from this machine, beside localhost and addresses, such as guard.internal. Needs a restart.
+	Hosts []string `yaml:"hosts,omitempty"`
+	// An authenticating proxy that says in a header who the user is. Needs a restart.
+	TrustHeader *TrustHeader `yaml:"trust_header,omitempty"`
+}
+
+// TrustHeader lets in whom an authenticating proxy vouches for, to read and to
+// move levers.
+type TrustHeader struct {
+	// The header with the user's name, such as X-Forwarded-User. The proxy must remove it from what it is sent.
+	Name string `yaml:"name" jsonschema:"required"`
+	// Addresses of the proxy, as 10.0.0.7 or 10.0.0.0/24. From elsewhere the header is ignored.
+	From []string `yaml:"from" jsonschema:"required,minItems=1"`
+}
+
+// Tracing sends OpenTelemetry traces of requests to a collector.
+type Tracing struct {
+	// URL of the collector's OTLP over HTTP, as http://127.0.0.1:4318; /v1/traces is added where no path is given.
+	OTLP string `yaml:"otlp" jsonschema:"required"`
+	// Part of the requests that begin a trace here. A caller's own decision (traceparent) is followed.
+	Sample Percent `yaml:"sample,omitempty"`
+	// Value of the Authorization header towards the collector.
+	Authorization Secret `yaml:"authorization,omitempty"`
 }
 
 // Account is one account at Pusher: a plan that several apps share.
@@ -183,6 +208,8 @@ type Caller struct {
 	Share Percent `yaml:"share,omitempty"`
 	// observe decides and counts this caller's own rate and share without acting on them.
 	Mode Mode `yaml:"mode,omitempty"`
+	// true: this caller's publishes are a load test. They are judged and answered as others, by buckets of their own, but never sent, never counted on the plan, and the detector does not see them.
+	LoadTest bool `yaml:"load_test,omitempty"`
 }
 
 // Rule says what happens to the publishes that it matches.

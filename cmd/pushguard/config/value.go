@@ -37,6 +37,13 @@ func (p *Percent) setText(text string) error {
 // Bytes is a size.
 type Bytes int64
 
+// ParseBytes reads a size as the file has it.
+func ParseBytes(s string) (int64, error) {
+	var b Bytes
+	err := b.setText(s)
+	return int64(b), err
+}
+
 var units = []struct {
 	name string
 	size int64

@@ -34,6 +34,11 @@ type Account struct {
 	// the plan, to be drawn. Zero fields of Levels mean the breaker's defaults.
 	Levels limiter.BreakerConfig
 	Floors [quota.Priorities]float64
+	// Swallowed, if set, is what was kept from Pusher and what that would have
+	// cost, nil where nothing of the account has a sink. Sink: everything is
+	// swallowed, not load tests alone.
+	Swallowed func() *Swallowed
+	Sink      bool
 }
 
 // thresholds are Levels with the breaker's defaults where nothing is set.

@@ -52,6 +52,28 @@ type AccountStatus struct {
 	CallersTotal int            `json:"callers_total"`
 	Callers      []CallerStatus `json:"callers"`
 	Apps         []AppStatus    `json:"apps"`
+	// Sink is true when this replica swallows everything (serve --sink).
+	Sink bool `json:"sink"`
+	// Swallowed is what did not go to Pusher because of --sink or because its
+	// callers are load tests; null when no caller is one.
+	Swallowed *Swallowed `json:"swallowed"`
+}
+
+// Swallowed is what answered in Pusher's place and what Pusher would have
+// billed for it, counted on this replica since the process began.
+type Swallowed struct {
+	Calls      int64 `json:"calls"`
+	Events     int64 `json:"events"`
+	Deliveries int64 `json:"deliveries"`
+	Messages   int64 `json:"messages"`
+}
+
+// Add adds o.
+func (s *Swallowed) Add(o Swallowed) {
+	s.Calls += o.Calls
+	s.Events += o.Events
+	s.Deliveries += o.Deliveries
+	s.Messages += o.Messages
 }
 
 // ThresholdStatus says at which part of the plan (0–1) the breaker begins to
@@ -214,6 +236,9 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Apps:       []AppStatus{},
 	}
 	out.CallersTotal = len(out.Callers)
+	if out.Sink = a.Sink; a.Swallowed != nil {
+		out.Swallowed = a.Swallowed()
+	}
 	if snap.Brake != nil {
 		out.Brake = &BrakeStatus{Priority: snap.Brake.Allow, Reason: snap.Brake.Reason, By: snap.Brake.By, Since: snap.Brake.Since.UTC()}
 		if !snap.Brake.Until.IsZero() {

@@ -31,7 +31,7 @@ func Run(ctx context.Context, s *Scenario, seed uint64, sides []Side) (*Result, 
 	var err error
 	var tr *trace
 	if s.Trace != "" {
-		if tr, err = openTrace(s.Trace); err != nil {
+		if tr, err = openTrace(s.Trace, s.App.ID); err != nil {
 			return nil, err
 		}
 		defer tr.close()

@@ -60,7 +60,7 @@ func NewRecorder(out io.WriteCloser, buffer int, log *slog.Logger) *Recorder {
 
 // Note writes one publish down. cost is its price in messages; outcome is the
 // word of limiter.Outcome. Nothing of the arguments is kept.
-func (r *Recorder) Note(now time.Time, caller, event string, channels []string, digest [2]uint64, size int, cost int64, outcome string) {
+func (r *Recorder) Note(now time.Time, app, caller, event string, channels []string, digest [2]uint64, size int, cost int64, outcome string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -84,7 +84,9 @@ func (r *Recorder) Note(now time.Time, caller, event string, channels []string, 
 	}
 	b = append(b, `{"at":"`...)
 	b = now.UTC().AppendFormat(b, time.RFC3339Nano)
-	b = append(b, `","caller":`...)
+	b = append(b, `","app":`...)
+	b = appendString(b, app)
+	b = append(b, `,"caller":`...)
 	b = appendString(b, caller)
 	b = append(b, `,"event":`...)
 	b = appendString(b, event)

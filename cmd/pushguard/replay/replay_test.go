@@ -250,13 +250,13 @@ func TestRecordAndReplay(t *testing.T) {
 	r := NewRecorder(f, 0, nil)
 	at := time.Date(2026, 3, 10, 9, 0, 0, 0, time.UTC)
 	for i := range 600 {
-		r.Note(at.Add(time.Duration(i)*time.Second), "api \"x\"\n", "e\x01\xff<é>", []string{"c1", "c2"}, [2]uint64{uint64(i), ^uint64(0)}, 77, 3, "sent")
-		r.Note(at.Add(time.Duration(i)*time.Second), "lab", "result", []string{"c"}, [2]uint64{}, 1, 2, "throttled")
+		r.Note(at.Add(time.Duration(i)*time.Second), "1", "api \"x\"\n", "e\x01\xff<é>", []string{"c1", "c2"}, [2]uint64{uint64(i), ^uint64(0)}, 77, 3, "sent")
+		r.Note(at.Add(time.Duration(i)*time.Second), "1", "lab", "result", []string{"c"}, [2]uint64{}, 1, 2, "throttled")
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tr, err := openTrace(path)
+	tr, err := openTrace(path, "1")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestRecordAndReplay(t *testing.T) {
 	if err := os.WriteFile(cfg, []byte(head), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := OfTrace(cfg, path, none)
+	s, err := OfTrace(cfg, path, "", none)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestRecorderDropsAloud(t *testing.T) {
 	r := NewRecorder(disk, 1000, slog.New(slog.NewTextHandler(&log, nil)))
 	note := func(n int) {
 		for range n {
-			r.Note(time.Unix(1e9, 0), "api", "e", []string{"c"}, [2]uint64{1, 2}, 3, 4, "sent")
+			r.Note(time.Unix(1e9, 0), "1", "api", "e", []string{"c"}, [2]uint64{1, 2}, 3, 4, "sent")
 		}
 	}
 	note(1)
@@ -336,7 +336,7 @@ func TestRecorderDropsAloud(t *testing.T) {
 	if want := int(r.Written()) + 1; lines != want {
 		t.Errorf("%d lines, want %d", lines, want)
 	}
-	r.Note(time.Now(), "api", "e", nil, [2]uint64{}, 0, 0, "") // after the end: nothing
+	r.Note(time.Now(), "1", "api", "e", nil, [2]uint64{}, 0, 0, "") // after the end: nothing
 }
 
 type discard struct{ io.Writer }
@@ -349,9 +349,9 @@ func TestRecorderDoesNotAllocate(t *testing.T) {
 	ch := []string{"private-user-1"}
 	now := time.Unix(1e9, 123)
 	for range 10_000 {
-		r.Note(now, "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent")
+		r.Note(now, "1", "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent")
 	}
-	if n := testing.AllocsPerRun(1000, func() { r.Note(now, "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent") }); n > 0 {
+	if n := testing.AllocsPerRun(1000, func() { r.Note(now, "1", "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent") }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
@@ -390,7 +390,7 @@ func BenchmarkNote(b *testing.B) {
 	now := time.Unix(1e9, 123)
 	b.ReportAllocs()
 	for b.Loop() {
-		r.Note(now, "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent")
+		r.Note(now, "1", "api", "news", ch, [2]uint64{1, 2}, 3, 4, "sent")
 	}
 }
 
@@ -410,7 +410,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add([]byte(`{"at":"2026-03-10T09:00:00Z","caller":"a","event":"e","channels":["c","d"],"payload":"00000000000000010000000000000002","size":3,"cost":4,"outcome":"sent"}`))
 	f.Add([]byte(`{"dropped":3}`))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		p, err := parseRecord(line)
+		p, err := parseRecord(line, "1")
 		if err == nil && p != nil && (p.at.IsZero() || len(p.channels) == 0 || p.cost < 0) {
 			t.Errorf("%s was read as %+v", line, p)
 		}

@@ -302,13 +302,27 @@ func LoadConfig(path string, getenv func(string) string) (*config.Config, error)
 	return config.Parse(path, []byte(mask(rest, getenv)), getenv)
 }
 
-// OfTrace is a scenario of a recorded trace under a config.
-func OfTrace(configPath, tracePath string, getenv func(string) string) (*Scenario, error) {
+// OfTrace is a scenario of a recorded trace under a config. app names whose
+// publishes are replayed; empty is the app of the trace's first publish.
+func OfTrace(configPath, tracePath, app string, getenv func(string) string) (*Scenario, error) {
 	cfg, err := LoadConfig(configPath, getenv)
 	if err != nil {
 		return nil, err
 	}
-	s := &Scenario{Name: tracePath, Config: cfg, Account: &cfg.Accounts[0], App: &cfg.Accounts[0].Apps[0]}
+	if app == "" {
+		if app, err = firstApp(tracePath); err != nil {
+			return nil, err
+		}
+	}
+	s := &Scenario{Name: tracePath, Config: cfg}
 	s.Trace = tracePath
-	return s, nil
+	for i := range cfg.Accounts {
+		for j := range cfg.Accounts[i].Apps {
+			if a := &cfg.Accounts[i].Apps[j]; a.ID == app || app == "" {
+				s.Account, s.App = &cfg.Accounts[i], a
+				return s, nil
+			}
+		}
+	}
+	return nil, fmt.Errorf("%s has no app %s, which %s is of", configPath, app, tracePath)
 }

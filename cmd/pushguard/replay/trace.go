@@ -15,6 +15,7 @@ import (
 // Record is one line of a trace: one publish as it was offered.
 type Record struct {
 	At       time.Time `json:"at"`
+	App      string    `json:"app,omitempty"` // empty: the only one
 	Caller   string    `json:"caller"`
 	Event    string    `json:"event"`
 	Channel  string    `json:"channel,omitempty"`
@@ -33,6 +34,7 @@ type trace struct {
 	file *os.File
 	scan *bufio.Scanner
 	name string
+	app  string // publishes of others are passed over
 	line int
 	next *publish // read ahead
 	last time.Time
@@ -40,12 +42,12 @@ type trace struct {
 
 const maxLine = 1 << 20
 
-func openTrace(path string) (*trace, error) {
+func openTrace(path, app string) (*trace, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	t := &trace{file: f, scan: bufio.NewScanner(f), name: path}
+	t := &trace{file: f, scan: bufio.NewScanner(f), name: path, app: app}
 	t.scan.Buffer(make([]byte, 64<<10), maxLine)
 	return t, nil
 }
@@ -76,7 +78,7 @@ func (t *trace) peek() (*publish, error) {
 		if len(t.scan.Bytes()) == 0 {
 			continue
 		}
-		p, err := parseRecord(t.scan.Bytes())
+		p, err := parseRecord(t.scan.Bytes(), t.app)
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", t.name, t.line, err)
 		}
@@ -92,13 +94,13 @@ func (t *trace) peek() (*publish, error) {
 	return t.next, nil
 }
 
-// parseRecord reads one line; nil is a line that holds no publish.
-func parseRecord(line []byte) (*publish, error) {
+// parseRecord reads one line; nil is a line that holds no publish of the app.
+func parseRecord(line []byte, app string) (*publish, error) {
 	var r Record
 	if err := json.Unmarshal(line, &r); err != nil {
 		return nil, err
 	}
-	if r.Dropped > 0 {
+	if r.Dropped > 0 || (r.App != "" && r.App != app) {
 		return nil, nil
 	}
 	if r.Channel != "" {
@@ -169,4 +171,29 @@ func (e *engine) replayTrace(ctx context.Context, tr *trace, start, from time.Ti
 			return t, err
 		}
 	}
+}
+
+// firstApp is the app of a trace's first publish; empty where the trace is of a
+// time when traces did not say.
+func firstApp(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	scan := bufio.NewScanner(f)
+	scan.Buffer(make([]byte, 64<<10), maxLine)
+	for line := 1; scan.Scan(); line++ {
+		var r Record
+		if len(scan.Bytes()) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(scan.Bytes(), &r); err != nil {
+			return "", fmt.Errorf("%s:%d: %w", path, line, err)
+		}
+		if r.Dropped == 0 {
+			return r.App, nil
+		}
+	}
+	return "", scan.Err()
 }

@@ -3,12 +3,12 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED ?= 1
 
-.PHONY: help test deps check unit fuzz bench build dist drill clean
+.PHONY: help test deps check unit story fuzz bench build dist drill clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-test: deps check unit ## everything: dependencies, static checks, all tests with the race detector
+test: deps check unit story ## everything: dependencies, static checks, all tests with the race detector
 
 deps: ## install what the tests need (as root on Debian), or list what is missing
 	@.ci/deps
@@ -20,6 +20,9 @@ unit: ## all Go tests with the race detector, and once more without it those tha
 	$(GO) test -race -timeout 20m $$($(GO) list ./... | grep -v /cmd/pushguard/ops)
 	$(GO) test -race -timeout 20m ./cmd/pushguard/ops # by itself: a browser beside other tests misses its times
 	$(GO) test -run Alloc ./pusher/... ./limiter/... ./quota/...
+
+story: ## the demo, shortened: fails if the guard does not do what it tells
+	$(GO) run ./cmd/pushguard demo --duration 20s
 
 fuzz: ## each parser for 60 s
 	@.ci/fuzz 60s

@@ -23,8 +23,9 @@ type demoCmd struct {
 
 func (demoCmd) Help() string {
 	return `Two simulated Pusher accounts with the same small plan get the same traffic: five healthy callers
-and one that runs away. One account is called directly, the other through the guard.
-Everything that is told was measured while it ran.
+and one that runs away. One account is called directly, the other through the guard, which has
+watched the usual traffic before. Everything that is told was measured while it ran. Exits with 1
+if a healthy caller was refused, the guarded plan used up, or the culprit not named.
 
 Example:
   pushguard demo`
@@ -34,6 +35,7 @@ Example:
 const (
 	demoPlan        = 20_000
 	demoSubscribers = 2
+	demoAccount     = "demo"
 	demoApp         = "1234"
 	demoKey         = "demo-key"
 	demoSecret      = "demo-secret"
@@ -45,9 +47,11 @@ const demoConfig = `
 listen: %q
 admin: { listen: %q, token: %q }
 data_dir: %q
+replica: %q
 drain_delay: 0s
+contain: auto
 accounts:
-  - name: demo
+  - name: %q
     plan: { messages_per_day: %d }
     apps:
       - id: %q
@@ -61,7 +65,7 @@ accounts:
           - { name: presence,  key: k-presence,  secret: s-presence }
           - { name: billing,   key: k-billing,   secret: s-billing }
           - { name: alarms,    key: k-alarms,    secret: s-alarms }
-          - { name: refresher, key: k-refresher, secret: s-refresher, rate: 20/s, burst: 40 }
+          - { name: refresher, key: k-refresher, secret: s-refresher }
     rules:
       - { name: alarms, match: { event: "alarm.*" }, priority: critical }
       - { name: refresh, match: { event: "notification.*", channel: "private-user-*" }, priority: bulk, dedupe: 2s, rate: 5/s per channel }
@@ -96,11 +100,17 @@ func (c *demoCmd) Run(p *process) error {
 	defer guarded.close()
 
 	text := fmt.Sprintf(demoConfig, firstOf(c.Listen, "127.0.0.1:0"), firstOf(c.Admin, "127.0.0.1:0"), demoToken, dir,
-		demoPlan, demoApp, demoKey, demoSecret, "http://"+guarded.addr, demoSubscribers)
+		demoReplica, demoAccount, demoPlan, demoApp, demoKey, demoSecret, "http://"+guarded.addr, demoSubscribers)
 	cfg, err := config.Parse("demo.yaml", []byte(text), p.getenv)
 	if err != nil {
 		return err
 	}
+	began := time.Now()
+	fmt.Fprintf(p.stdout, "The guard first watches %.0f hours of the usual traffic, in virtual time: ", demoKnown.Hours())
+	if err := liveBefore(p.ctx, dir, began, c.Duration); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "done in %s.\n\n", time.Since(began).Round(100*time.Millisecond))
 	g, err := startGuard(p.ctx, cfg, log)
 	if err != nil {
 		return err
@@ -149,6 +159,7 @@ type demoDay struct {
 	guard  *guard
 	sides  [2]*demoSide
 	began  time.Time
+	named  bool // the one that ran away, by the guard itself
 }
 
 func (d *demoDay) say(format string, args ...any) {
@@ -158,7 +169,8 @@ func (d *demoDay) say(format string, args ...any) {
 func (d *demoDay) run(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Two Pusher accounts, each with a plan of %s messages a day. The day takes %s here.\n", grouped(demoPlan), d.length)
 	fmt.Fprintf(d.out, "Both get the same traffic. One is called directly, the other through pushguard:\n")
-	fmt.Fprintf(d.out, "  status   http://%s/api/v1/status\n  metrics  http://%s/metrics\n\n", d.guard.admin.Addr(), d.guard.admin.Addr())
+	fmt.Fprintf(d.out, "  dashboard  http://%s/  (token for the levers: %s)\n", d.guard.admin.Addr(), demoToken)
+	fmt.Fprintln(d.out)
 
 	ctx, cancel := context.WithTimeout(ctx, d.length)
 	defer cancel()
@@ -170,7 +182,7 @@ func (d *demoDay) run(ctx context.Context) error {
 	defer tick.Stop()
 	ranAway, lastTold := false, time.Duration(0)
 	var told [2]bool
-	var held map[string]bool = map[string]bool{}
+	held, named := map[string]bool{}, map[string]bool{}
 	for running := true; running; {
 		select {
 		case <-ctx.Done():
@@ -189,9 +201,16 @@ func (d *demoDay) run(ctx context.Context) error {
 				d.say("%s: Pusher refuses with 403, the plan of %s is used up, for every caller", side.name, grouped(demoPlan))
 			}
 		}
+		for _, in := range d.guard.incidents() {
+			if c := in.Culprits; !named[in.ID] && len(c) > 0 {
+				named[in.ID] = true
+				d.named = d.named || c[0].Caller == "refresher"
+				d.say("guarded: incident %s names %s × %s × %s: %.0f%% of the excess, ×%.0f its usual rate; it alone is held to that rate", in.ID, c[0].Caller, c[0].Event, c[0].Channel, 100*c[0].Share, in.Factor)
+			}
+		}
 		st := d.status()
 		for _, c := range st.Callers {
-			for _, o := range []string{"deduplicated", "throttled", "over_budget"} {
+			for _, o := range []string{"deduplicated", "contained", "throttled", "over_budget"} {
 				if n := c.Outcomes[o]; n > 0 && !held[c.Name+o] {
 					held[c.Name+o] = true
 					d.say("guarded: the first publishes of %q are %s; nobody else is touched", c.Name, o)
@@ -250,7 +269,7 @@ func (d *demoDay) report(t *demoTraffic) error {
 		}
 	}
 	fmt.Fprintln(d.out)
-	if d.sides[1].sim.Stats().Messages > demoPlan || d.sides[1].healthy.firstRefusal.Load() > 0 {
+	if d.sides[1].sim.Stats().Messages > demoPlan || d.sides[1].healthy.firstRefusal.Load() > 0 || !d.named {
 		return fmt.Errorf("the guard did not keep what this demo promises; please report it with the lines above")
 	}
 	return nil

@@ -64,11 +64,12 @@ func (t *demoTally) median() time.Duration {
 	return t.took[len(t.took)/2]
 }
 
-// reached counts what of an event arrived at this side's Pusher.
+// reached counts the publishes of an event that arrived at this side's Pusher;
+// folded, one call carries several to a channel each.
 func (s *demoSide) reached(event string) (n int64) {
 	for _, e := range s.sim.Events(1 << 20) {
 		if e.Name == event {
-			n++
+			n += int64(len(e.Channels))
 		}
 	}
 	return n
@@ -89,12 +90,24 @@ type demoTraffic struct {
 	began       time.Time
 	runawayFrom time.Duration
 	doubling    time.Duration
+	usual       float64 // publishes a second of the one that runs away, before it does
 	running     sync.WaitGroup
 }
 
-// The healthy callers together send 50 publishes a second, in a day of a
-// minute; a longer demo day is thinned so that it uses the same part of the plan.
-const demoHealthyPublishes = 50 * 60
+// demoUsual is what everybody sends on every day, publishes a second in a demo
+// of a minute; a longer one is thinned so that it uses the same part of the
+// plan. The last is the one that runs away.
+var demoUsual = []struct {
+	caller, event, channel string
+	perSecond              float64
+}{
+	{"orders", "order.updated", "private-shop-%d", 10},
+	{"chat", "message.new", "presence-room-%d", 10},
+	{"presence", "status.changed", "private-team-%d", 10},
+	{"billing", "invoice.paid", "private-account-%d", 10},
+	{"alarms", "alarm.raised", "private-ward-%d", 10},
+	{"refresher", "notification.refresh", "private-user-%d", 1},
+}
 
 const (
 	demoRunawayStart = 20   // publishes a second
@@ -103,19 +116,13 @@ const (
 )
 
 func startDemoTraffic(ctx context.Context, began time.Time, length time.Duration, sides []*demoSide) *demoTraffic {
-	t := &demoTraffic{began: began, runawayFrom: length / 5, doubling: length / 15}
-	healthy := []struct{ caller, event, channel string }{
-		{"orders", "order.updated", "private-shop-%d"},
-		{"chat", "message.new", "presence-room-%d"},
-		{"presence", "status.changed", "private-team-%d"},
-		{"billing", "invoice.paid", "private-account-%d"},
-		{"alarms", "alarm.raised", "private-ward-%d"},
-	}
-	every := length * time.Duration(len(healthy)) / demoHealthyPublishes
+	t := &demoTraffic{began: began, runawayFrom: length / 5, doubling: length / 15, usual: demoUsual[len(demoUsual)-1].perSecond * 60 / length.Seconds()}
+	healthy := demoUsual[:len(demoUsual)-1]
 	for _, side := range sides {
 		pool := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 		for i, h := range healthy {
 			client := side.client(h.caller, pool)
+			every := time.Duration(float64(length) / (60 * h.perSecond))
 			t.running.Go(func() {
 				next := began.Add(every * time.Duration(i) / time.Duration(len(healthy)))
 				for n := 0; waitUntil(ctx, next); n++ {
@@ -150,7 +157,7 @@ func startDemoTraffic(ctx context.Context, began time.Time, length time.Duration
 // runawayRate is what the runaway asks for at a time, in publishes a second.
 func (t *demoTraffic) runawayRate(at time.Duration) float64 {
 	if at < t.runawayFrom {
-		return 0
+		return t.usual
 	}
 	return min(demoRunawayMost, demoRunawayStart*math.Exp2(float64(at-t.runawayFrom)/float64(t.doubling)))
 }

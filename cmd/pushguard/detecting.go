@@ -21,7 +21,9 @@ const saveEvery = time.Minute
 
 // blobName is where an account's incidents and baseline are kept in the store.
 // Each replica watches what it sees itself, so each has one of its own.
-func (g *guard) blobName() string { return "watch." + g.replica }
+func (g *guard) blobName() string { return watchBlob(g.replica) }
+
+func watchBlob(replica string) string { return "watch." + replica }
 
 func containMode(c config.Contain) watch.Mode {
 	switch c {

@@ -40,6 +40,10 @@ type admission struct {
 	tally [tallies]atomic.Int64
 
 	shed [quota.Priorities]atomic.Int64
+	// vain is until when nobody of a priority joins the line, Unix nanoseconds: one
+	// has just stood there in vain, so to wait and then be refused would cost both
+	// sides more than to be refused.
+	vain [quota.Priorities]atomic.Int64
 
 	mu    sync.Mutex
 	lines [quota.Priorities]line
@@ -109,6 +113,10 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	if a.waiting.Load() == 0 && a.take() {
 		return true
 	}
+	if vain := a.vain[class].Load(); vain != 0 && time.Now().UnixNano() < vain {
+		a.shed[class].Add(1)
+		return false
+	}
 	a.mu.Lock()
 	a.waiting.Add(1) // before the look at what is free: who leaves looks the other way round
 	if a.head(class) == nil && a.take() {
@@ -147,6 +155,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	}
 	if !ok {
 		a.shed[class].Add(1)
+		a.vain[class].Store(time.Now().Add(patience[class] / 3).UnixNano())
 	}
 	return ok
 }
@@ -274,6 +283,7 @@ type pace struct {
 	limit float64
 	base  time.Duration // median time of a call when none waits for another; 0: not known
 	asked time.Time     // when base was last learned for certain
+	mark  float64       // the limit at that time
 	probe int           // windows left of a probe; see next
 }
 
@@ -286,8 +296,11 @@ const (
 	paceTolerance = 1.3
 	paceSlack     = time.Millisecond
 	// paceProbe: while the limit is what holds requests back, this often half of it
-	// is tried for two windows, to learn base anew.
-	paceProbe = 10 * time.Second
+	// is tried for two windows, to learn base anew; and after paceRethink already
+	// where it sank to a quarter. A lower limit that makes nothing faster would only
+	// refuse: it was not the queue that made calls slow.
+	paceProbe   = 10 * time.Second
+	paceRethink = time.Second
 )
 
 // next is the limit after a window in which calls took typical, the median; full
@@ -295,12 +308,12 @@ const (
 // back, and what calls take then is what they take.
 func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
 	if p.asked.IsZero() {
-		p.asked = now
+		p.asked, p.mark = now, p.limit
 	}
 	switch {
 	case p.probe > 0: // the first window drains what was under way, the second is the measure
 		if p.probe--; p.probe == 0 {
-			p.base, p.asked = typical, now
+			p.base, p.asked, p.mark = typical, now, p.limit
 		}
 	case !full:
 		if p.base == 0 || typical < p.base {
@@ -308,7 +321,10 @@ func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
 		} else {
 			p.base += (typical - p.base) / 5
 		}
-		p.asked = now
+		p.asked, p.mark = now, p.limit
+		if p.limit < paceStart { // it is not what holds back: let it forget what was
+			p.limit = min(p.limit+max(1, p.limit/20), paceStart)
+		}
 	default:
 		if p.base == 0 || typical < p.base {
 			p.base = typical
@@ -323,7 +339,7 @@ func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
 			p.limit += max(1, p.limit/20)
 		}
 		p.limit = min(max(p.limit, paceLeast), paceMost)
-		if now.Sub(p.asked) >= paceProbe {
+		if since := now.Sub(p.asked); since >= paceProbe || since >= paceRethink && p.limit < p.mark/4 {
 			p.probe = 2
 		}
 	}

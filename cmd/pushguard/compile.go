@@ -24,38 +24,55 @@ func policyOf(cfg *config.Config, account *config.Account, app *config.App) (lim
 		p.Callers = append(p.Callers, cp)
 	}
 	for _, r := range account.Rules {
-		rule := limiter.Rule{
-			Name:     r.Name,
-			Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
-			Dedupe:   r.Dedupe.Window,
-			Conflate: r.Conflate,
-			Mode:     mode(r.Mode),
-		}
-		var err error
-		if rule.Priority, err = quota.ParsePriority(string(r.Priority)); err != nil {
+		rule, err := ruleOf(r)
+		if err != nil {
 			return p, err
-		}
-		if r.Dedupe.Scope == "cluster" {
-			rule.DedupeScope = limiter.ScopeCluster
-		}
-		switch r.Answer {
-		case "403":
-			rule.Answer = limiter.Answer403
-		case "429":
-			rule.Answer = limiter.Answer429
-		case "ok":
-			rule.Answer = limiter.AnswerOK
-		}
-		for _, x := range r.Rate {
-			burst := 0
-			if len(r.Rate) == 1 {
-				burst = r.Burst
-			}
-			rule.Rates = append(rule.Rates, rate(x, burst))
 		}
 		p.Rules = append(p.Rules, rule)
 	}
 	return p, nil
+}
+
+// parseRule reads one rule as the file has it.
+func parseRule(text string) (limiter.Rule, error) {
+	r, err := config.ParseRule(text)
+	if err != nil {
+		return limiter.Rule{}, err
+	}
+	return ruleOf(r)
+}
+
+func ruleOf(r config.Rule) (limiter.Rule, error) {
+	rule := limiter.Rule{
+		Name:     r.Name,
+		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
+		Dedupe:   r.Dedupe.Window,
+		Conflate: r.Conflate,
+		Mode:     mode(r.Mode),
+	}
+	var err error
+	if rule.Priority, err = quota.ParsePriority(string(r.Priority)); err != nil {
+		return rule, err
+	}
+	if r.Dedupe.Scope == "cluster" {
+		rule.DedupeScope = limiter.ScopeCluster
+	}
+	switch r.Answer {
+	case "403":
+		rule.Answer = limiter.Answer403
+	case "429":
+		rule.Answer = limiter.Answer429
+	case "ok":
+		rule.Answer = limiter.AnswerOK
+	}
+	for _, x := range r.Rate {
+		burst := 0
+		if len(r.Rate) == 1 {
+			burst = r.Burst
+		}
+		rule.Rates = append(rule.Rates, rate(x, burst))
+	}
+	return rule, nil
 }
 
 func rate(r config.Rate, burst int) limiter.Rate {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/trial"
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
@@ -73,6 +74,12 @@ func formOf(account *config.Account, c *config.App) appForm {
 		one.Rate, one.Burst, one.Share, one.Mode = nil, 0, 0, ""
 	}
 	return f
+}
+
+// observe tells those who learn from what is offered. It is on the hot path.
+func (a *account) observe(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64) {
+	a.watch.Observe(now, app, caller, event, channels, payload, messages)
+	a.Recent.Note(now, app, caller, event, channels, payload, messages)
 }
 
 func (f *fleet) account(name string) *account {
@@ -178,10 +185,11 @@ func (g *guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 			return nil, nil, err
 		}
 		back.add(func() { _ = a.Ledger.Close(context.WithoutCancel(ctx)) })
+		a.Recent = trial.NewHistory()
 		a.watch, a.shelf = g.newWatch(ctx, cfg, c, a), a.Ledger.Shelf()
 	} else {
 		a.Ledger, a.Breaker, a.end = old.Ledger, old.Breaker, old.end
-		a.watch, a.shelf = old.watch, old.shelf
+		a.watch, a.shelf, a.Recent = old.watch, old.shelf, old.Recent
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {
 				back.add(func() { a.watch.SetMode(containMode(old.contain)) })
@@ -292,7 +300,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		Billing: billing(account.Billing),
 		Limits:  limits(c),
 		Fold:    fold(c),
-		Observe: a.watch.Observe,
+		Observe: a.observe,
 		Shelf:   a.shelf,
 	}
 	if g.extras.record != nil {

@@ -138,6 +138,7 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 		Incidents:      g.incidents,
 		IncidentAction: g.incidentAction,
 		Top:            g.top,
+		ParseRule:      parseRule,
 		Collectors:     g.collectors(),
 	})
 	if g.data == nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/trial"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
@@ -34,6 +35,8 @@ type Account struct {
 	// the plan, to be drawn. Zero fields of Levels mean the breaker's defaults.
 	Levels limiter.BreakerConfig
 	Floors [quota.Priorities]float64
+	// Recent is what a rule can be tried on; nil: nothing is remembered.
+	Recent *trial.History
 	// Swallowed, if set, is what was kept from Pusher and what that would have
 	// cost, nil where nothing of the account has a sink. Sink: everything is
 	// swallowed, not load tests alone.
@@ -101,6 +104,9 @@ type Config struct {
 	IncidentAction func(ctx context.Context, id, action, who string) error
 	// Top lists the busiest keys by caller, event, channel or payload.
 	Top func(by string, window time.Duration, limit int) ([]TopRow, error)
+	// ParseRule reads one rule as the config file has it; its error is for people.
+	// nil: no rule can be tried.
+	ParseRule func(text string) (limiter.Rule, error)
 	// MaxStreams bounds open dashboards; 0 means 128.
 	MaxStreams int
 	Log        *slog.Logger
@@ -117,6 +123,7 @@ type Server struct {
 	tries    *tries
 	stream   stream
 	handler  http.Handler
+	trying   sync.Mutex // one trial at a time
 
 	booksMu sync.Mutex
 	books   map[string]*book // by account
@@ -154,6 +161,7 @@ func New(cfg Config) *Server {
 	mux.Handle("GET /api/v1/incidents/{id}", s.read(http.HandlerFunc(s.incident)))
 	mux.Handle("GET /api/v1/top", s.read(get(s.top)))
 	mux.Handle("GET /api/v1/rules", s.read(get(s.rules)))
+	mux.Handle("POST /api/v1/rules/try", s.read(put(s.ruleTry)))
 	mux.Handle("GET /api/v1/savings", s.read(get(s.savings)))
 	mux.Handle("GET /api/v1/audit", s.read(get(s.auditTrail)))
 	mux.Handle("POST /api/v1/accounts/{name}/brake", s.write(put(s.brakeOn)))

@@ -19,6 +19,7 @@ type RuleStatus struct {
 	Dedupe   string           `json:"dedupe"` // empty: none
 	Conflate string           `json:"conflate"`
 	Rates    []string         `json:"rates"`
+	Bursts   []int            `json:"bursts"` // of each rate
 	Answer   string           `json:"answer"`
 	Mode     string           `json:"mode"` // enforce, observe
 	Matched  int64            `json:"matched"`
@@ -68,7 +69,7 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 		Name:     st.Name,
 		Match:    MatchStatus{orEmpty(spec.Match.Event), orEmpty(spec.Match.Channel), orEmpty(spec.Match.Caller)},
 		Priority: spec.Priority.String(),
-		Rates:    []string{}, Answer: spec.Answer.String(),
+		Rates:    []string{}, Bursts: []int{}, Answer: spec.Answer.String(),
 		Mode:    max(spec.Mode, wide).String(),
 		Matched: st.Matched, Outcomes: map[string]int64{}, Would: map[string]int64{},
 	}
@@ -82,7 +83,7 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 		row.Conflate = spec.Conflate.String()
 	}
 	for _, rate := range spec.Rates {
-		row.Rates = append(row.Rates, rate.String())
+		row.Rates, row.Bursts = append(row.Rates, rate.String()), append(row.Bursts, rate.Burst)
 	}
 	for o := range limiter.Outcome(limiter.Outcomes) {
 		if st.Outcomes[o] > 0 {

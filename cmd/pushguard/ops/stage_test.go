@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/trial"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
@@ -72,6 +74,7 @@ func newStage(t testing.TB, at ...time.Time) *stage {
 			{Name: "lease_care", Run: func() (string, error) { return "a lease is held", nil }},
 		},
 		Token: stageToken, Log: silent,
+		ParseRule: parseStageRule,
 		Incidents: s.detector.list, IncidentAction: s.detector.act, Top: s.detector.top,
 	}
 	return s
@@ -102,9 +105,21 @@ func (s *stage) account(st *store.Store, name, plan string, callers []string, ru
 		s.t.Fatal(err)
 	}
 	s.accounts = append(s.accounts, Account{
-		Name: name, Ledger: ledger, Breaker: breaker, Floors: floors,
+		Recent: trial.NewHistory(),
+		Name:   name, Ledger: ledger, Breaker: breaker, Floors: floors,
 		Apps: []*proxy.App{{ID: name + "-1", Account: name, Limiter: judge, Ledger: ledger, Breaker: breaker, Upstream: up}},
 	})
+}
+
+// parseStageRule knows of the file's words those that these tests use.
+func parseStageRule(text string) (limiter.Rule, error) {
+	r, err := config.ParseRule(text)
+	out := limiter.Rule{Name: r.Name, Match: limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
+		Priority: quota.Normal, Dedupe: r.Dedupe.Window, Conflate: r.Conflate}
+	for _, x := range r.Rate {
+		out.Rates = append(out.Rates, limiter.Rate(x))
+	}
+	return out, err
 }
 
 // publish judges n publishes of one caller, each of them different.
@@ -117,6 +132,7 @@ func (s *stage) publish(now time.Time, account, caller, event, channel string, n
 		for range n {
 			serial := stageSerial.Add(1)
 			c := limiter.Claim{Caller: judge.Caller(caller), Event: event, Channels: []string{channel}, Digest: [2]uint64{serial, serial}, Cost: 2}
+			a.Recent.Note(now, a.Apps[0].ID, caller, event, c.Channels, serial, 2)
 			v := judge.Admit(s.t.Context(), now, &c)
 			judge.Done(now, &c, &v, limiter.Delivered, 2)
 			if v.Outcome == limiter.Sent {

@@ -1,5 +1,6 @@
 import { h } from "./view.js";
 import { count, percent } from "./format.js";
+import { change, tryCard } from "./try.js";
 
 export function rules(app, a) {
   const e = app.ask(`/api/v1/rules?account=${encodeURIComponent(a.name)}`, 2);
@@ -10,7 +11,7 @@ export function rules(app, a) {
     e.error && h("p", { class: "notice bad", role: "alert" }, e.error.message),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rules" }, h("table", { class: "roomy" },
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "Rule"), h("th", { scope: "col" }, "Matches"), h("th", { scope: "col" }, "Does"),
-        h("th", { scope: "col", class: "num" }, "Last minute"), h("th", { scope: "col", class: "num" }, "Matched"), h("th", { scope: "col", class: "num" }, "Folded"), h("th", { scope: "col", class: "num" }, "Refused"), h("th", { scope: "col" }, "In observe mode, would have"))),
+        h("th", { scope: "col", class: "num" }, "Last minute"), h("th", { scope: "col", class: "num" }, "Matched"), h("th", { scope: "col", class: "num" }, "Folded"), h("th", { scope: "col", class: "num" }, "Refused"), h("th", { scope: "col" }, "In observe mode, would have"), h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "Try")))),
       h("tbody", null, list.map((r, n) => h("tr", { key: r.app + n },
         h("th", { scope: "row" }, r.name, " ", r.mode === "observe" && h("span", { class: "tag note" }, "observe"), many && h("div", { class: "muted small" }, "app " + r.app)),
         h("td", null, match(r)),
@@ -19,8 +20,10 @@ export function rules(app, a) {
         h("td", { class: "num" }, count(r.matched)),
         h("td", { class: "num" }, part(r, ["deduplicated", "conflated", "digested", "vacant"])),
         h("td", { class: "num" }, part(r, ["throttled", "contained", "over_budget", "braked"])),
-        h("td", null, would(r))))))),
-    h("p", { class: "muted small" }, "Counted on this replica since it began. A rule with mode: observe decides and counts, and changes nothing; the publish is then judged by the next rule that matches."))];
+        h("td", null, would(r)),
+        h("td", null, r.name !== "default" && h("button", { class: "button quiet", onclick: () => change(app, a, r) }, "Change and try", h("span", { class: "hidden-text" }, " " + r.name)))))))),
+    h("p", { class: "muted small" }, "Counted on this replica since it began. A rule with mode: observe decides and counts, and changes nothing; the publish is then judged by the next rule that matches.")),
+  list.length > 0 && tryCard(app, a, list)];
 }
 
 const globs = (name, list) => list.length > 0 && h("div", null, h("span", { class: "muted" }, name + " "), list.map((g, i) => [i ? " or " : "", h("code", null, g)]));

@@ -86,7 +86,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return ended // --help was answered
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "pushguard: %v\nSee: pushguard --help\n", err)
+		fmt.Fprintf(stderr, "pushguard: %v\nSee: %s --help\n", err, asked(err))
 		return exitUsage
 	}
 	err = kctx.Run(&process{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr})
@@ -103,6 +103,20 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	fmt.Fprintln(stderr, "pushguard:", err)
 	return exitFailed
+}
+
+// asked is the command that a mistake was made in, as far as it was understood.
+func asked(err error) string {
+	name := "pushguard"
+	var parse *kong.ParseError
+	if errors.As(err, &parse) {
+		for _, p := range parse.Context.Path {
+			if p.Command != nil {
+				name += " " + p.Command.Name
+			}
+		}
+	}
+	return name
 }
 
 func buildVersion() string {

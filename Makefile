@@ -36,6 +36,9 @@ build: ## one static binary, ./pushguard
 dist: ## dist/: tarball with every dependency, the binary it gives with no network, SBOM; built twice and compared
 	@deploy/dist $(VERSION)
 
+image: ## container image out of dist/pushguard, run read-only and proven (podman or docker)
+	@deploy/image
+
 drill: ## replace the process under load, with the simulator as judge
 	$(GO) run ./bench/drill
 

@@ -148,6 +148,25 @@ func (w *window) end(now time.Time, t ticket, fate Fate) {
 	}
 }
 
+// join is what those wait on that repeat the pending entry of a ticket; of a ticket of no entry,
+// what its holder alone waits on.
+func (w *window) join(t ticket) *Flight {
+	if t.serial == 0 {
+		return &Flight{done: make(chan struct{})}
+	}
+	s := w.shard(t.key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.flight(t.serial)
+}
+
+// learn is end with what another replica knows: the publish was delivered, and is forgotten at until.
+func (w *window) learn(until time.Time, t ticket) {
+	if t.serial != 0 {
+		w.end(until.Add(-time.Duration(t.window)*time.Millisecond), t, Delivered)
+	}
+}
+
 // flight is what those wait on that repeat a pending entry.
 func (s *windowShard) flight(serial uint32) *Flight {
 	f := s.flights[serial]

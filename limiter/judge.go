@@ -40,7 +40,7 @@ func (j *judgement) would(o Outcome, why Reason) {
 	}
 }
 
-// judge is steps 2 to 6.
+// judge is steps 2 to 6, and the twins.
 func (j *judgement) judge() Outcome {
 	if o := j.brake(j.c.Rule.spec.Priority); o != Sent {
 		return o
@@ -63,7 +63,10 @@ func (j *judgement) judge() Outcome {
 	if o := j.buckets(j.c.Rule, true); o != Sent {
 		return o
 	}
-	return j.level(j.c.Rule.spec.Priority)
+	if o := j.level(j.c.Rule.spec.Priority); o != Sent {
+		return o
+	}
+	return j.twins(j.c.Rule)
 }
 
 // shadow is what the observing rule, if there is one, would have done.

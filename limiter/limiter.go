@@ -20,6 +20,9 @@
 //  5. buckets: of the caller, the event, the channels, the app; in each the app-wide default
 //     before the rule's own → Throttled. A token is taken of all of them or of none.
 //  6. quota breaker: what share of the plan is used, against the publish's priority → OverBudget.
+//     twins: the rule says scope cluster, and another replica delivered the same publish inside the
+//     rule's window or is sending it → Deduplicated. It is the only step that may ask the store, so
+//     what the steps before refuse never costs a round trip.
 //  7. budget: the messages are reserved from the ledger → OverBudget, or Unavailable when the
 //     store is lost and the policy allows no more.
 //
@@ -61,6 +64,7 @@ type App struct {
 	breaker  *Breaker
 	policy   atomic.Pointer[policy]
 	contain  atomic.Pointer[Containment]
+	twins    atomic.Pointer[quota.Twins]
 	callers  callers
 	buckets  *bucketTable
 	window   *window
@@ -120,6 +124,10 @@ func (a *App) SetContainment(f Containment) {
 	}
 	a.contain.Store(&f)
 }
+
+// SetTwins sets what all replicas know of delivered publishes, for rules with ScopeCluster; with nil
+// they are judged as ScopeReplica. The record must run.
+func (a *App) SetTwins(t *quota.Twins) { a.twins.Store(t) }
 
 // Caller finds the caller of that name, or makes it; it is never nil. Names that are not in the
 // policy are bounded: see MaxUnnamedCallers. The name is copied if it is kept.
@@ -208,11 +216,13 @@ func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
 		j.v.admitted = true
 	case observe:
 		j.forget(&j.v.ticket)
+		j.disclaim()
 		j.v.Would = outcome
 		j.v.admitted = true
 	default:
 		j.forget(&j.v.ticket)
 		j.forget(&j.v.shadow)
+		j.disclaim()
 		if j.v.began {
 			a.bursts.end(j.v.burst)
 		}
@@ -230,6 +240,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 	if v.admitted {
 		a.window.end(now, v.ticket, fate)
 		a.window.end(now, v.shadow, fate)
+		if v.twin.asked {
+			a.settleTwin(now, c, v, fate == Delivered)
+		}
 		spent := a.settle(now, c, v, fate, actual)
 		if v.Probe {
 			a.breaker.probed(now, fate == Delivered)

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/pushguard/pushguard/quota"
 )
@@ -25,10 +26,11 @@ type Policy struct {
 	Mode        Mode   // Observe: nothing at all is carried out
 	Rules       []Rule // the first that matches holds
 	Callers     []CallerPolicy
-	AppRate     *Rate // one bucket for the app; Per is ignored, as in the next two
-	EventRate   *Rate // a bucket for each event name
-	ChannelRate *Rate // a bucket for each channel
-	MaxKeys     int   // bound of buckets by key, and of publishes remembered; 0: DefaultMaxKeys
+	AppRate     *Rate         // one bucket for the app; Per is ignored, as in the next two
+	EventRate   *Rate         // a bucket for each event name
+	ChannelRate *Rate         // a bucket for each channel
+	SentWithin  time.Duration // how long a publish can be under way at most; another replica waits that long for its fate. 0: 10 s
+	MaxKeys     int           // bound of buckets by key, and of publishes remembered; 0: DefaultMaxKeys
 }
 
 // DefaultMaxKeys bounds an app to about 35 MB of buckets and 12 MB of remembered publishes, used

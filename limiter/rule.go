@@ -20,7 +20,7 @@ type Scope uint8
 // The scopes.
 const (
 	ScopeReplica Scope = iota
-	ScopeCluster       // carried, but judged as ScopeReplica for now
+	ScopeCluster       // among all replicas; see App.SetTwins
 )
 
 // String is the word that the config file uses.
@@ -80,6 +80,11 @@ func (r *CompiledRule) Spec() Rule { return r.spec }
 // WantsDigest says whether Claim.Digest is looked at under this rule, or under an observing rule
 // of the same policy. When false the digest need not be computed.
 func (r *CompiledRule) WantsDigest() bool { return r.digest }
+
+// WantsTwin says whether Claim.Twin is looked at under this rule.
+func (r *CompiledRule) WantsTwin() bool {
+	return r.spec.DedupeScope == ScopeCluster && r.spec.Dedupe > 0 && r.spec.Mode == Enforce
+}
 
 // RuleStats is what a rule did since the process began, or since its match was changed.
 type RuleStats struct {

@@ -179,6 +179,7 @@ type Claim struct {
 	Event    string
 	Channels []string
 	Digest   [2]uint64 // identity of (event, data, socket_id, info); zero: never a duplicate
+	Twin     [2]uint64 // Digest and channels, the same on every replica; zero: this replica alone looks for duplicates
 	Cost     int64     // estimate, in messages as Pusher bills
 	Size     int       // bytes of data
 	Group    [2]uint64 // a further part of what a publish is conflated by; zero: event and channels alone
@@ -206,6 +207,7 @@ type Verdict struct {
 	burst    dkey
 	ticket   ticket // its place in the dedupe window
 	shadow   ticket // its place there under the observing rule
+	twin     claimed
 }
 
 // First reports whether the publish is the first of a burst, as far as this replica knows. Another

@@ -68,6 +68,21 @@ func (s *Seed) Digest(p *Publish) [2]uint64 {
 	return [2]uint64{whole.a, whole.b}
 }
 
+// Identity is Digest with where the publish goes: its channels, in any order.
+func (s *Seed) Identity(p *Publish) [2]uint64 {
+	d := s.Digest(p)
+	var where sum
+	for _, ch := range p.Channels {
+		h := s.bytes(origin, tagString, ch)
+		h = s.block(h, h.b, h.a)
+		where.a += h.a // a sum, so that a channel named twice does not vanish
+		where.b += h.b
+	}
+	h := s.last(sum{d[0], d[1]}, where.a, where.b)
+	h = s.block(h, h.b, h.a)
+	return [2]uint64{h.a, h.b}
+}
+
 // walk is the working memory of one digest.
 type walk struct {
 	seed    Seed

@@ -1,6 +1,10 @@
 package main
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"time"
+
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
@@ -9,7 +13,8 @@ import (
 
 // policyOf turns the file's words into the limiter's.
 func policyOf(cfg *config.Config, account *config.Account, app *config.App) (limiter.Policy, error) {
-	p := limiter.Policy{App: app.ID, Mode: mode(cfg.Mode)}
+	// A publish is under way for as long as its call may take, and a little more for the wait to share one.
+	p := limiter.Policy{App: app.ID, Mode: mode(cfg.Mode), SentWithin: app.Timeout + app.Fold.Window + time.Second}
 	if app.Rate != nil {
 		r := rate(*app.Rate, app.Burst)
 		p.AppRate = &r
@@ -113,4 +118,14 @@ func billing(b config.Billing) pusher.Billing {
 		InfoFree:               b.Info == "free",
 		FailedFree:             b.Failed == "free",
 	}
+}
+
+// seedOf keys the digests by which an app's replicas know the same publish: from the app's secret, which they share
+// and nobody else knows. While a secret is being replaced, replicas that sign with different ones do not recognize
+// each other's publishes.
+func seedOf(app *config.App) *pusher.Seed {
+	h := hmac.New(sha256.New, []byte(app.Secret.Current().Reveal()))
+	h.Write([]byte("pushguard digests of app " + app.ID))
+	seed := pusher.SeedFrom([32]byte(h.Sum(nil)))
+	return &seed
 }

@@ -153,6 +153,9 @@ func (g *guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			g.running.Go(func() { a.Ledger.Run(run) })
 			g.running.Go(func() { g.runWatch(run, a) })
 			g.running.Go(func() { a.shelf.Run(run) })
+			if a.Twins != nil {
+				g.running.Go(func() { a.Twins.Run(run) })
+			}
 			g.running.Go(func() { g.proxy.Release(run, a.shelf) })
 		}
 	}
@@ -187,9 +190,12 @@ func (g *guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 		back.add(func() { _ = a.Ledger.Close(context.WithoutCancel(ctx)) })
 		a.Recent = trial.NewHistory()
 		a.watch, a.shelf = g.newWatch(ctx, cfg, c, a), a.Ledger.Shelf()
+		if !g.store.Exclusive() {
+			a.Twins = a.Ledger.Twins()
+		}
 	} else {
 		a.Ledger, a.Breaker, a.end = old.Ledger, old.Breaker, old.end
-		a.watch, a.shelf, a.Recent = old.watch, old.shelf, old.Recent
+		a.watch, a.shelf, a.Recent, a.Twins = old.watch, old.shelf, old.Recent, old.Twins
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {
 				back.add(func() { a.watch.SetMode(containMode(old.contain)) })
@@ -260,6 +266,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		return nil, nil, err
 	} else {
 		judge.SetContainment(a.watch.Containment(c.ID))
+		judge.SetTwins(a.Twins)
 	}
 	var keys []proxy.CallerKey
 	for _, secret := range c.Secret {
@@ -302,6 +309,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		Fold:    fold(c),
 		Observe: a.observe,
 		Shelf:   a.shelf,
+		Seed:    seedOf(c),
 	}
 	if g.extras.record != nil {
 		out.Record = g.extras.record.of(c.ID)

@@ -255,8 +255,24 @@ func (g *guard) checks() []ops.Check {
 			}
 			return strings.Join(notes, "; "), errors.Join(errs...)
 		}},
+		ops.Check{Name: "dedupe", Run: func() (string, error) { return g.dedupeState(), nil }},
 		ops.Check{Name: "config", Run: func() (string, error) { return g.reloads.note(), nil }},
 	)
+}
+
+// dedupeState tells of accounts whose replicas do not share what they
+// deduplicate at the moment. That costs duplicates, not readiness.
+func (g *guard) dedupeState() string {
+	var notes []string
+	for _, a := range g.fleet.Load().accounts {
+		if a.Twins == nil {
+			continue
+		}
+		if st := a.Twins.Stats(); !st.Up && st.Why != "" {
+			notes = append(notes, fmt.Sprintf("account %s: the store does not answer in time (%s): duplicates are looked for in this replica only", a.Name, st.Why))
+		}
+	}
+	return strings.Join(notes, "; ")
 }
 
 // leaseState says whether this replica can still spend. A lost store alone does

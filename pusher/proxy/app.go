@@ -33,6 +33,9 @@ type App struct {
 	Billing pusher.Billing
 	Limits  pusher.Limits
 
+	// Seed keys the digests that replicas compare, so it is the same on all of
+	// them and unknown outside; nil takes one that only this process knows.
+	Seed *pusher.Seed
 	// Observe, if set, is told of every publish as it was offered, whatever
 	// becomes of it. It runs on the hot path and keeps none of its arguments.
 	Observe func(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64)
@@ -88,6 +91,9 @@ func (a *App) prepare(p *Proxy) error {
 		}
 	}
 	a.seed = p.stats.seed
+	if a.Seed != nil {
+		a.seed = *a.Seed
+	}
 	a.eventsPath, a.batchPath = []byte("/apps/"+a.ID+"/events"), []byte("/apps/"+a.ID+"/batch_events")
 	if a.Fold != nil && a.fold == nil {
 		a.fold = newFolder(a, *a.Fold)

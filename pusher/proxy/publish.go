@@ -78,6 +78,9 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 		if a.Observe != nil || a.Record != nil || c.Rule.WantsDigest() {
 			c.Digest = a.seed.Digest(ev)
 		}
+		if c.Rule.WantsTwin() {
+			c.Twin = a.seed.Identity(ev)
+		}
 		j.items = append(j.items, item{publish: ev, claim: c})
 	}
 }

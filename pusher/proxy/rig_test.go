@@ -34,6 +34,7 @@ type rig struct {
 	logs   *lockedBuffer
 	store  *store.Store
 	shelf  *quota.Shelf
+	twins  *quota.Twins
 	client *http.Transport
 }
 
@@ -66,6 +67,7 @@ type rigConfig struct {
 	store     *store.Store // shared with another rig, whose it is
 	simulator *sim.Server  // likewise
 	release   bool         // what is held goes out
+	twins     bool         // shares what it deduplicates
 }
 
 const (
@@ -129,11 +131,18 @@ func newRig(t testing.TB, c rigConfig) *rig {
 	r.app = &App{
 		ID: "7", Account: "a", Upstream: up, Limiter: judge, Ledger: r.ledger, Breaker: breaker, Fold: c.fold, Billing: c.billing,
 		Fanout: quota.NewFanout(2, nil),
+		Seed:   &pusher.Seed{},
 		Keys:   []CallerKey{{Key: key, Caller: "app", Own: true}, {Key: r.caller, Caller: "care-api"}},
 	}
 	r.shelf = r.ledger.Shelf()
 	r.app.Shelf = r.shelf
 	running.Go(func() { r.shelf.Run(ctx) })
+	if c.twins {
+		r.twins = r.ledger.Twins()
+		judge.SetTwins(r.twins)
+		running.Go(func() { r.twins.Run(ctx) })
+		eventually(t, "a running record", func() bool { return r.twins.Stats().Up })
+	}
 	r.proxy = New(Config{Log: log})
 	if c.release {
 		running.Go(func() { r.proxy.Release(ctx, r.shelf) })

@@ -113,7 +113,6 @@ func (c *checker) all() {
 	for i := range cfg.Accounts {
 		c.account(fmt.Sprintf("accounts[%d]", i), &cfg.Accounts[i], u)
 	}
-	c.notBuilt()
 }
 
 func (c *checker) addresses() {
@@ -146,19 +145,6 @@ func (c *Config) CheckFlags() error {
 		return Problems(k.problems)
 	}
 	return nil
-}
-
-// notBuilt warns of settings that the file may hold but this version does not
-// act on. An entry goes when its feature comes.
-func (c *checker) notBuilt() {
-	for i, a := range c.cfg.Accounts {
-		for j, r := range a.Rules {
-			p := fmt.Sprintf("accounts[%d].rules[%d]", i, j)
-			if r.Dedupe.Scope == ScopeCluster {
-				c.warn(p+".dedupe", "asks for scope cluster, but this version deduplicates in each replica", "")
-			}
-		}
-	}
 }
 
 const nameForm = "use letters, digits, dot, - and _, at most 64, a letter or digit first"

@@ -205,7 +205,7 @@ type CustomPlan struct {
 type Dedupe struct {
 	// How long a publish is remembered.
 	Window time.Duration `yaml:"window" jsonschema:"required"`
-	// replica remembers in this process, cluster in the store, for all replicas.
+	// replica remembers in this process, cluster in the store, for all replicas; while that does not answer, each replica by itself.
 	Scope Scope `yaml:"scope,omitempty"`
 }
 

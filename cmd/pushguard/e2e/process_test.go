@@ -377,8 +377,14 @@ func onFreePort(t testing.TB, begin func(port int) *child, ready func(addr strin
 // on disk.
 func startRedis(t testing.TB) (addr string) {
 	t.Helper()
+	_, addr = startRedisServer(t)
+	return addr
+}
+
+func startRedisServer(t testing.TB) (server *child, addr string) {
+	t.Helper()
 	dir := t.TempDir()
-	_, addr = onFreePort(t, func(port int) *child {
+	return onFreePort(t, func(port int) *child {
 		return start(t, "redis", nil, "redis-server", "--port", fmt.Sprint(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
 			"--dir", dir, "--requirepass", redisSecret, "--loglevel", "warning")
 	}, func(addr string) bool {
@@ -393,5 +399,4 @@ func startRedis(t testing.TB) (addr string) {
 		n, err := io.ReadAtLeast(c, answer, len("+OK\r\n+PONG\r\n"))
 		return err == nil && strings.Contains(string(answer[:n]), "+PONG")
 	})
-	return addr
 }

@@ -56,6 +56,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descWaiting, descStoreUp, descReload, descBuild, descBucketsLost} {
 		ch <- d
 	}
+	describeFolded(ch)
 }
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
@@ -65,6 +66,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
+	c.s.collectFolded(gauge, counter)
 	now := c.s.cfg.Now()
 	incidents := c.s.listIncidents()
 	for _, a := range c.s.cfg.Accounts() {

@@ -42,6 +42,9 @@ type Account struct {
 	// swallowed, not load tests alone.
 	Swallowed func() *Swallowed
 	Sink      bool
+	// Twins is the replicas' shared record of publishes, for dedupe with scope
+	// cluster; nil: this replica is the only one.
+	Twins *quota.Twins
 }
 
 // thresholds are Levels with the breaker's defaults where nothing is set.

@@ -1,0 +1,268 @@
+package quota
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
+	"github.com/pushguard/pushguard/quota/store/redistest"
+)
+
+func twinID(n int) (id TwinID) {
+	binary.BigEndian.PutUint64(id[:], uint64(n))
+	return id
+}
+
+// twinsOn runs n replicas' records on one store.
+func twinsOn(t *testing.T, st *store.Store, n int) []*Twins {
+	t.Helper()
+	run, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	all := make([]*Twins, n)
+	for i := range all {
+		l := join(t, st, time.Now(), fmt.Sprint("r", i), plan(1000))
+		all[i] = l.Twins()
+		running.Go(func() { all[i].Run(run) })
+		soon(t, "a running record", func() bool { return all[i].Stats().Up })
+	}
+	t.Cleanup(func() {
+		cancel()
+		running.Wait()
+	})
+	return all
+}
+
+func soon(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatal("never came: " + what)
+		}
+		<-tick.C
+	}
+}
+
+// claim asks until the store answered: on a busy machine a round trip may take longer than the record waits.
+func claim(t *testing.T, tw *Twins, now time.Time, id TwinID, window, hold time.Duration) (got Twin) {
+	t.Helper()
+	soon(t, "an answer of the store", func() bool {
+		got = tw.Claim(now, id, window, hold)
+		return got.As != TwinAlone
+	})
+	return got
+}
+
+func TestTwins(t *testing.T) {
+	eachStore(t, func(t *testing.T, st *store.Store) {
+		r := twinsOn(t, st, 2)
+		at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
+		for _, x := range []struct {
+			step    string
+			replica int
+			at      int // ms
+			id      int
+			window  time.Duration
+			want    TwinAs
+			until   int
+			settle  string
+		}{
+			{step: "the first may", replica: 0, at: 0, id: 1, window: 2 * time.Second, want: TwinYours, settle: "delivered"},
+			{step: "its twin elsewhere may not", replica: 1, at: 500, id: 1, window: 2 * time.Second, want: TwinDelivered, until: 2000},
+			{step: "of two windows the shorter counts", replica: 1, at: 500, id: 1, window: 600 * time.Millisecond, want: TwinDelivered, until: 600},
+			{step: "and when that is over it may", replica: 1, at: 700, id: 1, window: 600 * time.Millisecond, want: TwinYours, settle: "failed"},
+			{step: "what failed may be tried by anybody", replica: 0, at: 800, id: 1, window: 2 * time.Second, want: TwinYours, settle: "delivered"},
+			{step: "after the window it is new", replica: 1, at: 2801, id: 1, window: 2 * time.Second, want: TwinYours, settle: ""},
+			{step: "while it is under way it waits", replica: 0, at: 2900, id: 1, window: 2 * time.Second, want: TwinElsewhere},
+			{step: "another one does not", replica: 0, at: 2900, id: 2, window: 2 * time.Second, want: TwinYours, settle: ""},
+			{step: "a claimant of whom nothing is heard loses it", replica: 0, at: 3802, id: 1, window: 2 * time.Second, want: TwinYours, settle: "delivered"},
+			{step: "and its twin knows", replica: 1, at: 3900, id: 1, window: 2 * time.Second, want: TwinDelivered, until: 5802},
+		} {
+			got := claim(t, r[x.replica], at(x.at), twinID(x.id), x.window, time.Second)
+			if got.As != x.want {
+				t.Fatalf("%s: answer %d, want %d", x.step, got.As, x.want)
+			}
+			if x.want == TwinDelivered && !got.Until.Equal(at(x.until)) {
+				t.Errorf("%s: until %s, want %s", x.step, got.Until, at(x.until))
+			}
+			if x.settle != "" {
+				// Told in order: the next claim of this replica comes after it.
+				r[x.replica].Settle(at(x.at), twinID(x.id), got.Token, x.window, x.settle == "delivered")
+				claim(t, r[x.replica], at(x.at), twinID(1_000_000+x.at), time.Second, time.Second)
+			}
+		}
+	})
+}
+
+// A failure that comes late must not undo another's claim.
+func TestTwinsOnlyTheClaimantEndsItsClaim(t *testing.T) {
+	eachStore(t, func(t *testing.T, st *store.Store) {
+		r := twinsOn(t, st, 2)
+		old := claim(t, r[0], noon, twinID(1), time.Minute, time.Second)
+		late := noon.Add(1500 * time.Millisecond)
+		if got := claim(t, r[1], late, twinID(1), time.Minute, time.Second); got.As != TwinYours {
+			t.Fatalf("after the claim's end: %d", got.As)
+		}
+		r[0].Settle(late, twinID(1), old.Token, time.Minute, false)
+		claim(t, r[0], late, twinID(2), time.Minute, time.Second)
+		if got := claim(t, r[0], late, twinID(1), time.Minute, time.Second); got.As != TwinElsewhere {
+			t.Errorf("a late failure of an old claim freed another's: %d", got.As)
+		}
+	})
+}
+
+func TestTwinsWatch(t *testing.T) {
+	eachStore(t, func(t *testing.T, st *store.Store) {
+		r := twinsOn(t, st, 2)
+		type fate struct {
+			delivered bool
+			until     time.Time
+		}
+		for _, delivered := range []bool{true, false} {
+			id := twinID(1)
+			if !delivered {
+				id = twinID(2)
+			}
+			now := time.Now().Truncate(time.Millisecond)
+			mine := claim(t, r[0], now, id, time.Minute, time.Minute)
+			if got := claim(t, r[1], now, id, time.Minute, time.Minute); got.As != TwinElsewhere {
+				t.Fatalf("answer %d", got.As)
+			}
+			heard := make(chan fate, 2)
+			for range 2 {
+				r[1].Watch(id, func(d bool, until time.Time) { heard <- fate{d, until} })
+			}
+			r[0].Settle(now, id, mine.Token, time.Minute, delivered)
+			for range 2 {
+				got := <-heard
+				if got.delivered != delivered || delivered && !got.until.Equal(now.Add(time.Minute)) {
+					t.Errorf("heard %+v of a publish with delivered %v", got, delivered)
+				}
+			}
+		}
+	})
+}
+
+// Whoever waits for a replica that died is told when its claim ends.
+func TestTwinsOfADeadReplica(t *testing.T) {
+	r := twinsOn(t, embedded(t), 2)
+	now := time.Now()
+	claim(t, r[0], now, twinID(1), time.Minute, 200*time.Millisecond) // and nothing more is heard
+	heard := make(chan bool, 1)
+	if got := claim(t, r[1], now, twinID(1), time.Minute, time.Minute); got.As != TwinElsewhere {
+		t.Fatalf("answer %d", got.As)
+	}
+	r[1].Watch(twinID(1), func(d bool, _ time.Time) { heard <- d })
+	if <-heard {
+		t.Error("it was called delivered")
+	}
+}
+
+// However many replicas want to send the same at the same time, one does; and
+// the store sees a few batches, not every request.
+func TestTwinsRace(t *testing.T) {
+	st := open(t, redistest.Start(t).URL(), store.Options{})
+	r := twinsOn(t, st, 4)
+	const ids, each = 200, 8
+	var mine [ids]atomic.Int64
+	var alone atomic.Int64
+	var all sync.WaitGroup
+	for n := range ids {
+		for i := range each {
+			all.Go(func() {
+				switch r[i%len(r)].Claim(noon, twinID(n), time.Minute, time.Minute).As {
+				case TwinYours:
+					mine[n].Add(1)
+				case TwinAlone:
+					alone.Add(1)
+				}
+			})
+		}
+	}
+	all.Wait()
+	for n := range mine {
+		if got := mine[n].Load(); got != 1 && alone.Load() == 0 {
+			t.Fatalf("publish %d was given to %d", n, got)
+		}
+	}
+	var ops, trips int64
+	for _, tw := range r {
+		ops, trips = ops+tw.Stats().Ops, trips+tw.Stats().Trips
+	}
+	t.Logf("%d questions in %d round trips, %d not answered in time", ops, trips, alone.Load())
+	if ops > 100 && trips > ops/4 {
+		t.Errorf("%d questions took %d round trips", ops, trips)
+	}
+}
+
+// A store that is away, or does not answer, costs a bounded wait once; then
+// every replica decides alone, at once, until the store is back.
+func TestTwinsWithoutAStore(t *testing.T) {
+	srv := redistest.Start(t)
+	r := twinsOn(t, open(t, srv.URL(), store.Options{}), 1)[0]
+	mine := claim(t, r, noon, twinID(1), time.Minute, time.Minute)
+	srv.Stop()
+	began := time.Now()
+	if got := r.Claim(noon, twinID(2), time.Minute, time.Minute); got.As != TwinAlone {
+		t.Errorf("a silent store answered %d", got.As)
+	}
+	if took := time.Since(began); took < twinsWait/2 || took > 20*twinsWait {
+		t.Errorf("the first wait took %s", took)
+	}
+	if s := r.Stats(); s.Up || s.Why == "" {
+		t.Errorf("lost, and the stats say %+v", s)
+	}
+	r.Settle(noon, twinID(1), mine.Token, time.Minute, true)
+	watched := make(chan bool, 1)
+	r.Watch(twinID(1), func(d bool, _ time.Time) { watched <- d })
+	if <-watched {
+		t.Error("a lost store let something pass for delivered")
+	}
+	for n := range 1000 { // at once: a thousand waits would take minutes
+		if got := r.Claim(noon, twinID(100+n), time.Minute, time.Minute); got.As != TwinAlone {
+			t.Fatalf("answer %d", got.As)
+		}
+	}
+	srv.Continue()
+	soon(t, "the store's return", func() bool { return r.Stats().Up })
+	if got := claim(t, r, noon, twinID(1), time.Minute, time.Minute); got.As != TwinDelivered {
+		t.Errorf("what was told while the store was away is lost: %d", got.As)
+	}
+	if got := (&Twins{}).Claim(noon, twinID(1), time.Minute, time.Minute); got.As != TwinAlone {
+		t.Errorf("a record that does not run answered %d", got.As)
+	}
+}
+
+func TestTwinsAreBounded(t *testing.T) {
+	st := embedded(t)
+	ask := func(now time.Time, do store.TwinDo, n int) store.TwinIs {
+		t.Helper()
+		got, err := st.Twins(ctx, "care", now, 10, []store.TwinOp{{Do: do, ID: twinID(n), Token: uint64(n), At: now, Window: time.Second, Hold: time.Second}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got[0].Is
+	}
+	for n := range 10 {
+		if got := ask(noon, store.TwinClaim, n); got != store.TwinClaimed {
+			t.Fatalf("claim %d: %c", n, got)
+		}
+	}
+	if got := ask(noon, store.TwinClaim, 10); got != store.TwinNoRoom {
+		t.Errorf("an eleventh of ten: %c", got)
+	}
+	ask(noon, store.TwinFailed, 3)
+	if got := ask(noon, store.TwinClaim, 10); got != store.TwinClaimed {
+		t.Errorf("in the place of one that failed: %c", got)
+	}
+	if got := ask(noon.Add(1001*time.Millisecond), store.TwinClaim, 11); got != store.TwinClaimed {
+		t.Errorf("in the place of those whose time is over: %c", got)
+	}
+}

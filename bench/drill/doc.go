@@ -14,5 +14,7 @@
 // --reuse-port; a hand-over over sockets that outlive the process (LISTEN_FDS);
 // a new version that does not start; an environment that no longer fits, where
 // the new process refuses to start and the old one goes on; and the same with
-// last_good, where the new one starts.
+// last_good, where the new one starts; an older commit of this repository and
+// this one side by side on one store, up and down again, and one after the other
+// on one data directory (-old COMMIT).
 package main

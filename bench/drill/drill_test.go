@@ -10,7 +10,7 @@ import (
 func TestReplacingTheProcessLosesNothing(t *testing.T) {
 	for _, only := range []string{"handover", "sockets"} {
 		var out strings.Builder
-		if err := run(&out, "", only, 100, 1, only == "handover"); err != nil {
+		if err := run(&out, "", only, "", 100, 1, only == "handover"); err != nil {
 			t.Errorf("%v\n%s", err, &out)
 		}
 		t.Logf("\n%s", &out)

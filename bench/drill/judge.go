@@ -21,6 +21,7 @@ const appID, appKey, appSecret = "1234", "drill-key", "drill-secret"
 type judge struct {
 	addr string
 	srv  *http.Server
+	sim  *sim.Server
 
 	mu   sync.Mutex
 	seen map[string]int
@@ -33,6 +34,7 @@ func newJudge() (*judge, error) {
 	}
 	j := &judge{addr: ln.Addr().String(), seen: map[string]int{}}
 	server := sim.New(sim.Config{Apps: []sim.App{{ID: appID, Key: appKey, Secret: appSecret}}, MessagesPerDay: 1 << 40, Subscribers: 1, Latency: 2 * time.Millisecond})
+	j.sim = server
 	j.srv = &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -90,6 +92,27 @@ func (j *judge) verdict(accepted []string) (lost, doubled int) {
 	}
 	return lost, doubled
 }
+
+// wait waits until the publish with id arrives.
+func (j *judge) wait(id string, within time.Duration) error {
+	end := time.After(within)
+	for {
+		j.mu.Lock()
+		n := j.seen[id]
+		j.mu.Unlock()
+		if n > 0 {
+			return nil
+		}
+		select {
+		case <-end:
+			return fmt.Errorf("%s did not arrive in %s", id, within)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// billed is what Pusher counted.
+func (j *judge) billed() int64 { return j.sim.Stats().Messages }
 
 func (j *judge) url() string { return fmt.Sprintf("http://%s", j.addr) }
 func (j *judge) close()      { _ = j.srv.Close() }

@@ -23,8 +23,9 @@ func main() {
 	binary := flag.String("binary", "", "pushguard to drill; built from this tree if empty")
 	fresh := flag.Bool("fresh", false, "a new connection for each publish: harder on the listener")
 	rounds := flag.Int("rounds", 3, "replacements in each story")
+	old := flag.String("old", "HEAD~20", "commit whose build is the old version in the upgrade stories, which need git; empty: without them")
 	flag.Parse()
-	if err := run(os.Stdout, *binary, *only, *rate, *rounds, *fresh); err != nil {
+	if err := run(os.Stdout, *binary, *only, *old, *rate, *rounds, *fresh); err != nil {
 		fmt.Fprintln(os.Stderr, "drill:", err)
 		os.Exit(1)
 	}
@@ -33,12 +34,13 @@ func main() {
 // drill is what the stories share.
 type drill struct {
 	dir, binary, redis string
+	old                string // a commit
 	judge              *judge
 	rate, rounds       int
 	fresh              bool
 }
 
-func run(out io.Writer, binary, only string, rate, rounds int, fresh bool) error {
+func run(out io.Writer, binary, only, old string, rate, rounds int, fresh bool) error {
 	dir, err := os.MkdirTemp("", "pushguard-drill-")
 	if err != nil {
 		return err
@@ -58,14 +60,14 @@ func run(out io.Writer, binary, only string, rate, rounds int, fresh bool) error
 	fmt.Fprintln(table, "story\tpublishes\trefused\tbroken\tnot 200\tlost\tdoubled\tslowest\twhat happened")
 	failed := 0
 	for _, s := range stories {
-		if !strings.Contains(s.name, only) {
+		if !strings.Contains(s.name, only) || (old == "" && strings.HasPrefix(s.name, "upgrade")) {
 			continue
 		}
 		j, err := newJudge()
 		if err != nil {
 			return err
 		}
-		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh}
+		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh, old: old}
 		r, note, err := s.run(d)
 		if err != nil {
 			j.close()
@@ -105,6 +107,8 @@ var stories = []struct {
 	{"failed-version", (*drill).failedVersion},
 	{"environment", (*drill).environment},
 	{"last-good", (*drill).lastGood},
+	{"upgrade", (*drill).upgrade},
+	{"upgrade-embedded", (*drill).upgradeEmbedded},
 }
 
 // config is one account on the shared store; more goes at its top.

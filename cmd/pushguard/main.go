@@ -35,19 +35,21 @@ var version = ""
 
 // cli is the command line. Each command is in a file of its own.
 type cli struct {
-	Serve     serveCmd     `cmd:"" help:"Run the guard."`
-	Demo      demoCmd      `cmd:"" help:"Show the whole story in under 90 seconds, with no account and no Redis."`
-	Check     checkCmd     `cmd:"" help:"Preflight: prove the config, and with --online the store and Pusher, before anything is replaced."`
-	Status    statusCmd    `cmd:"" help:"What a running guard is doing: plan, breaker, callers."`
-	Top       topCmd       `cmd:"" help:"Who publishes most, live."`
-	Incidents incidentsCmd `cmd:"" help:"What the detector found: who ran away, when, and what was done."`
-	Brake     brakeCmd     `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
-	Plan      planCmd      `cmd:"" help:"Change an account's plan, live."`
-	Usage     usageCmd     `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
-	Sim       simCmd       `cmd:"" help:"Run the Pusher simulator alone."`
-	Replay    replayCmd    `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
-	Load      loadCmd      `cmd:"" help:"Generate load, open loop, signed like an SDK."`
-	Version   versionCmd   `cmd:"" help:"Print the version."`
+	Serve      serveCmd      `cmd:"" help:"Run the guard."`
+	Demo       demoCmd       `cmd:"" help:"Show the whole story in under 90 seconds, with no account and no Redis."`
+	Check      checkCmd      `cmd:"" help:"Preflight: prove the config, and with --online the store and Pusher, before anything is replaced."`
+	Status     statusCmd     `cmd:"" help:"What a running guard is doing: plan, breaker, callers."`
+	Top        topCmd        `cmd:"" help:"Who publishes most, live."`
+	Incidents  incidentsCmd  `cmd:"" help:"What the detector found: who ran away, when, and what was done."`
+	Brake      brakeCmd      `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
+	Plan       planCmd       `cmd:"" help:"Change an account's plan, live."`
+	Usage      usageCmd      `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
+	Sim        simCmd        `cmd:"" help:"Run the Pusher simulator alone."`
+	Replay     replayCmd     `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
+	Load       loadCmd       `cmd:"" help:"Generate load, open loop, signed like an SDK."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+	Completion completionCmd `cmd:"" help:"Print completions for a shell: bash, zsh or fish."`
+	Man        manCmd        `cmd:"" help:"Print the manual page."`
 }
 
 // process is what a command gets from its process, so that tests can be one.
@@ -89,7 +91,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "pushguard: %v\nSee: %s --help\n", err, asked(err))
 		return exitUsage
 	}
-	err = kctx.Run(&process{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr})
+	err = kctx.Run(&process{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr}, parser.Model)
 	var wrong usageError
 	var silent silentError
 	switch {

@@ -145,6 +145,13 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 		}
 		b.WriteByte('\n')
 	}
+	if s := a.Swallowed; s != nil && (a.Sink || s.Events > 0) {
+		what := "load test"
+		if a.Sink {
+			what = "SINK     nothing is sent;"
+		}
+		fmt.Fprintf(b, "  %s %s publishes were swallowed; they would have cost %s messages\n", what, grouped(s.Events), grouped(s.Messages))
+	}
 	for _, in := range incidents {
 		if in.Account == a.Name && in.State == ops.IncidentOpen {
 			fmt.Fprintf(b, "  incident %s since %s: %s (%s)\n", in.ID, in.StartedAt.Format("15:04:05 UTC"), visible(in.Headline()), in.Action)

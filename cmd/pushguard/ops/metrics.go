@@ -33,6 +33,8 @@ var (
 	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts.", "app")
 	descUnderWay    = desc("overload_under_way", "Requests on their way to Pusher.", "app")
 	descWaiting     = desc("overload_waiting", "Requests that wait for a place on the way to Pusher.", "app")
+	descSwallowed   = desc("swallowed_messages_total", "Messages that Pusher would have billed for what was not sent because of --sink or load_test callers.", "account")
+	descSwallowedEv = desc("swallowed_publishes_total", "Publishes that were not sent because of --sink or load_test callers.", "account")
 	descStoreUp     = desc("store_up", "1 while the store answers.")
 	descReload      = desc("config_last_reload_successful", "1 if the config in force is the one that was last given.")
 	descBuild       = desc("build_info", "Always 1; the version is in the labels.", "version", "goversion")
@@ -53,7 +55,7 @@ type collector struct{ s *Server }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPublishes, descWould, descUsed, descLimit, descForecast, descLeased, descBreaker, descBrake,
-		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descWaiting, descStoreUp, descReload, descBuild, descBucketsLost} {
+		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descWaiting, descSwallowed, descSwallowedEv, descStoreUp, descReload, descBuild, descBucketsLost} {
 		ch <- d
 	}
 	describeFolded(ch)
@@ -83,6 +85,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		gauge(descIncident, float64(open), a.Name)
+		if a.Swallowed != nil {
+			if sw := a.Swallowed(); sw != nil {
+				counter(descSwallowed, sw.Messages, a.Name)
+				counter(descSwallowedEv, sw.Events, a.Name)
+			}
+		}
 		state := a.Breaker.State(now).State
 		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {
 			gauge(descBreaker, truth(l == state), a.Name, l.String())

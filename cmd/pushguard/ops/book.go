@@ -123,7 +123,8 @@ type book struct {
 
 	events  []Event
 	was     standing
-	touched time.Time // a lever changed what is used; the pace before it says nothing
+	told    map[string]string // of incidents: by id, what was last told
+	touched time.Time         // a lever changed what is used; the pace before it says nothing
 }
 
 // standing is what is compared from second to second to find events.

@@ -69,6 +69,14 @@ func (in Incident) Headline() string {
 	if len(in.Culprits) == 0 {
 		return fmt.Sprintf("%.3g times the usual rate", in.Factor)
 	}
+	return fmt.Sprintf("%s at %.3g times its usual rate", in.who(), in.Factor)
+}
+
+// who names the first culprit.
+func (in Incident) who() string {
+	if len(in.Culprits) == 0 {
+		return "everybody"
+	}
 	c := in.Culprits[0]
 	var words []string
 	for _, w := range []string{c.Caller, c.Event, c.Channel} {
@@ -79,7 +87,7 @@ func (in Incident) Headline() string {
 	if len(words) == 0 {
 		words = []string{"everybody"}
 	}
-	return fmt.Sprintf("%s at %.3g times its usual rate", strings.Join(words, " · "), in.Factor)
+	return strings.Join(words, " · ")
 }
 
 func (in Incident) rates() string {

@@ -56,6 +56,40 @@ func (b *book) notice(now time.Time, a Account, snap quota.Snapshot, state limit
 	}
 }
 
+// noticeIncidents writes down what became of incidents since it last looked. At
+// its first look old ones are old.
+func (b *book) noticeIncidents(now time.Time, account string, list []Incident) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first := b.told == nil
+	told := make(map[string]string, len(list))
+	for _, in := range list {
+		if in.Account != account {
+			continue
+		}
+		is := in.State + " " + in.Action
+		told[in.ID] = is
+		if is == b.told[in.ID] || first && in.State != IncidentOpen {
+			continue
+		}
+		_, known := b.told[in.ID]
+		switch {
+		case in.State != IncidentOpen:
+			b.event(now, "incident", "good", "incident over: "+in.Headline()+" at its worst")
+			continue
+		case !known:
+			b.event(in.DetectedAt, "incident", "warn", "runaway: "+in.Headline())
+		}
+		switch in.Action {
+		case ActionContained:
+			b.event(now, "incident", "note", in.who()+" is contained: held to its baseline, nobody else")
+		case ActionReleased:
+			b.event(now, "incident", "note", in.who()+" is released")
+		}
+	}
+	b.told = told
+}
+
 // event keeps the newest maxEvents.
 func (b *book) event(at time.Time, kind, severity, text string) {
 	b.events = append(b.events, Event{At: at.UTC(), Kind: kind, Severity: severity, Text: text})

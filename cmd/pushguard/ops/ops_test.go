@@ -500,3 +500,30 @@ func TestLevelWordsAreThoseOfTheContract(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// What became of an incident stands among the account's events, each step once.
+func TestIncidentsAreAmongTheEvents(t *testing.T) {
+	s := newStage(t, noon)
+	srv := s.server()
+	s.detector.incidents = []Incident{resolved(noon)} // of last night
+	now := s.minute(srv, noon, func(time.Time) {})
+	in := storm(now)
+	s.detector.incidents = append(s.detector.incidents, in)
+	now = s.minute(srv, now, func(time.Time) {})
+	s.detector.incidents[1].Action = ActionContained
+	now = s.minute(srv, now, func(time.Time) {})
+	s.detector.incidents[1].State = IncidentResolved
+	s.minute(srv, now, func(time.Time) {})
+	got := into[History](t, ask(t, srv, "GET", "/api/v1/history?account=care", nil))
+	var texts []string
+	for _, e := range got.Events {
+		if e.Kind == "incident" {
+			texts = append(texts, e.Text)
+		}
+	}
+	who := "refresher · notification.refresh · private-user-*"
+	want := "runaway: " + who + " at 14.2 times its usual rate|" + who + " is contained: held to its baseline, nobody else|incident over: " + who + " at 14.2 times its usual rate at its worst"
+	if strings.Join(texts, "|") != want {
+		t.Errorf("got  %s\nwant %s", strings.Join(texts, "|"), want)
+	}
+}

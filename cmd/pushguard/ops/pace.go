@@ -30,8 +30,11 @@ func (s *Server) Run(ctx context.Context) {
 // Sample writes the second that ends at now into the history of every account.
 // Run does it; tests call it with times of their own.
 func (s *Server) Sample(now time.Time) {
+	incidents := s.listIncidents()
 	for _, a := range s.cfg.Accounts() {
-		s.book(a.Name).sample(now, a)
+		b := s.book(a.Name)
+		b.sample(now, a)
+		b.noticeIncidents(now, a.Name, incidents)
 	}
 }
 

@@ -71,7 +71,7 @@ export function overview(app, a, f, v) {
         a.brake ? h("button", { key: "off", class: "button", onclick: () => openLever("brake-off") }, "Lift the brake …")
           : a.remaining === 0 ? h("button", { key: "plan", class: "button", onclick: () => openLever("plan") }, "Change the plan …")
             : v.severity !== "note" && h("button", { key: "on", class: "button danger", onclick: () => openLever("brake-on") }, "Pull the brake …"))),
-    h("section", { key: "tiles", class: "tiles", "aria-label": "In numbers" }, tiles(app, a)),
+    h("section", { key: "tiles", class: "tiles", "aria-label": "In numbers" }, tiles(app, a, f)),
     h("div", { key: "cols", class: "cols" },
       h("div", { key: "left", class: "col" },
         burnCard(app, a, s, window),
@@ -84,7 +84,7 @@ export function overview(app, a, f, v) {
   ];
 }
 
-function tiles(app, a) {
+function tiles(app, a, f) {
   const plan = Math.max(1, a.plan.messages_per_day), used = a.used / plan;
   const end = a.forecast.exhausted_at, reset = (Date.parse(a.resets_at) - app.now) / 1000;
   const c = loudest(a), total = a.callers.reduce((n, x) => n + x.rate_10s, 0);
@@ -102,14 +102,20 @@ function tiles(app, a) {
     ], end ? "warn" : ""),
     tile("who", "Loudest caller", c && c.rate_10s > 0 ? c.name : "nobody", c && c.rate_10s > 0 ? [
       h("p", null, h("b", null, rate(c.rate_10s)), ` publishes/s, ${percent(c.rate_10s / Math.max(total, 1e-9), 0)} of all`),
-      h("p", null, c.usual_per_s === null ? "Its usual rate is not known yet" : loud(c) ? h("b", { class: "warn-text" }, c.usual_per_s < 0.1 ? "It is silent as a rule" : `${times(factor(c))} its usual ${rate(c.usual_per_s)}/s`) : `Usual: ${rate(c.usual_per_s)}/s`),
-    ] : [h("p", null, "No publishes in the last ten seconds")], c && loud(c) ? "warn" : ""),
+      h("p", null, named(f, a, c) ? h("b", { class: "warn-text" }, named(f, a, c)) : c.usual_per_s === null ? "Its usual rate is not known yet" : loud(c) ? h("b", { class: "warn-text" }, c.usual_per_s < 0.1 ? "It is silent as a rule" : `${times(factor(c))} its usual ${rate(c.usual_per_s)}/s`) : `Usual: ${rate(c.usual_per_s)}/s`),
+    ] : [h("p", null, "No publishes in the last ten seconds")], c && (loud(c) || named(f, a, c)) ? "warn" : ""),
     tile("doing", "pushguard refuses", refused ? count(refused) + "/min" : "nothing", [
       h("p", null, refused ? `${percent(refused / Math.max(1, all), 0)} of ${count(all)} publishes in the last minute` : all ? `All of ${count(all)} publishes in the last minute were accepted` : "Nothing was asked for in the last minute"),
       h("p", null, top.length ? ["Held back: ", h("b", null, top.slice(0, 2).map((x) => x.name).join(", ")), top.length > 2 ? ` and ${top.length - 2} more` : ""] : "Nobody is held back"),
     ]),
   ];
 }
+
+/** named is what an open incident says of a caller. */
+const named = (f, a, c) => {
+  const i = f.incidents.find((x) => x.account === a.name && x.culprits.some((y) => y.caller === c.name));
+  return i && `${times(i.factor)} its usual rate` + (i.action === "contained" ? ", contained" : "");
+};
 
 const tile = (key, label, value, more, severity = "") => h("div", { key, class: "card tile " + severity },
   h("h3", null, label), h("p", { class: "value num" }, value), more);

@@ -22,7 +22,7 @@ const (
 	ShedNormal                // bulk and normal are refused
 	OnlyCritical              // the same for publishes; pushguard makes no calls of its own either
 	Open                      // nothing passes
-	HalfOpen                  // one publish is out to learn whether Pusher takes it
+	HalfOpen                  // on trial: one publish is out to learn whether Pusher takes it, or all pass to see whether the plan still burns too fast
 )
 
 const levels = 6
@@ -44,6 +44,7 @@ type BreakerConfig struct {
 	CriticalOnlyAt float64       // 0.98
 	Hysteresis     float64       // 0.01: how far below its threshold the use must fall before a level ends
 	Probe          time.Duration // 60 s: how long after Pusher's refusal one publish may try again
+	Burn           BurnMode      // whether the burn rate trips levels before the thresholds do
 }
 
 func (c BreakerConfig) normal() (BreakerConfig, error) {
@@ -87,11 +88,13 @@ type BreakerState struct {
 	Since  time.Time
 }
 
-// Breaker is the quota breaker of one account: the fuller the plan, the less it lets pass. All
-// apps of the account share it. Safe for concurrent use; Allow is atomics only unless the level
-// changes.
+// Breaker is the quota breaker of one account: the fuller the plan, and the faster it burns, the less
+// it lets pass. All apps of the account share it. Safe for concurrent use; Allow is atomics only unless
+// the level changes.
 //
-// The level follows from used/plan by thresholds. It rises at once, and falls only when the use
+// The stricter of two levels holds: that by thresholds, and that by the burn rate (burn.go).
+//
+// By thresholds the level follows from used/plan. It rises at once, and falls only when the use
 // lies Hysteresis below the threshold (after a refund, a correction or a raised plan), or with the
 // new day. At 100 % of the plan it is Open, and falls by the same rule.
 //
@@ -103,7 +106,11 @@ type Breaker struct {
 	limits atomic.Pointer[limits]
 	word   atomic.Int64 // a standing
 
+	burning atomic.Int64 // the day above bit 8, then the level that the burn rate asks for
+
 	mu        sync.Mutex
+	burn      burn
+	byBurn    bool // the present level is the burn rate's
 	reason    string
 	since     time.Time
 	nextProbe time.Time // of an opening by Pusher's word
@@ -140,7 +147,7 @@ func (s standing) word() bool      { return s&byWord != 0 }
 // level, one after another and in order, outside of any lock; it runs in the goroutine of the
 // publish that caused the change, so it should hand over and return.
 func NewBreaker(now time.Time, cfg BreakerConfig, onTransition func(Transition)) (*Breaker, error) {
-	b := &Breaker{notify: onTransition, since: now, reason: "nothing used yet"}
+	b := &Breaker{notify: onTransition, since: now, reason: "nothing used yet", burn: newBurn()}
 	b.word.Store(int64(stand(quota.DayOf(now), Closed, 0)))
 	if err := b.Configure(cfg); err != nil {
 		return nil, err
@@ -181,7 +188,7 @@ func (l *limits) level(use float64, from Level) Level {
 func (b *Breaker) Allow(now time.Time, p quota.Priority, used, plan int64) (bool, Reason) {
 	level := b.Update(now, used, plan)
 	switch {
-	case level == Closed, p == quota.Critical && level < Open:
+	case level == Closed, p == quota.Critical && level < Open, level == HalfOpen && !b.standing().word():
 		return true, NoReason
 	case level == ShedBulk:
 		if p > quota.Bulk {
@@ -204,11 +211,27 @@ func (b *Breaker) Allow(now time.Time, p quota.Priority, used, plan int64) (bool
 func (b *Breaker) Update(now time.Time, used, plan int64) Level {
 	if s := b.standing(); quota.DayOf(now) <= s.day() {
 		level := s.level()
-		if s.word() || level == Closed && plan <= 0 || b.limits.Load().level(use(used, plan), level) == level {
+		if s.word() || level == Closed && plan <= 0 || b.level(s.day(), use(used, plan), level) == level {
 			return level
 		}
 	}
 	return b.move(now, used, plan)
+}
+
+// level is where thresholds and burn rate together put the use, coming from level from.
+func (b *Breaker) level(day quota.Day, use float64, from Level) Level {
+	if from == HalfOpen {
+		from = Closed
+	}
+	to := b.limits.Load().level(use, from)
+	if burn := b.burnLevel(day); burn == HalfOpen {
+		if to == Closed {
+			return HalfOpen
+		}
+	} else if burn > to {
+		return burn
+	}
+	return to
 }
 
 func (b *Breaker) standing() standing { return standing(b.word.Load()) }
@@ -229,9 +252,8 @@ func (b *Breaker) move(now time.Time, used, plan int64) Level {
 	s := b.standing()
 	level := s.level()
 	if !s.word() {
-		l := b.limits.Load()
-		if to := l.level(use(used, plan), level); to != level {
-			b.set(now, stand(s.day(), to, 0), l.why(level, to, used, plan))
+		if to := b.level(s.day(), use(used, plan), level); to != level {
+			b.set(now, stand(s.day(), to, 0), b.why(s.day(), level, to, used, plan))
 			level = to
 		}
 	}
@@ -241,6 +263,20 @@ func (b *Breaker) move(now time.Time, used, plan int64) Level {
 }
 
 const newDay = "a new day began at 00:00 UTC: the plan is whole again"
+
+// why puts a change of level into words. b.mu is held.
+func (b *Breaker) why(day quota.Day, from, to Level, used, plan int64) string {
+	l := b.limits.Load()
+	was := b.byBurn
+	b.byBurn = to > Closed && to == b.burnLevel(day) && to != l.level(use(used, plan), Closed)
+	if b.byBurn || was && to == Closed && b.burn.state.Day == day && b.limits.Load().cfg.Burn == BurnOn {
+		return b.burn.state.Reason
+	}
+	if from == HalfOpen {
+		from = Closed
+	}
+	return l.why(from, to, used, plan)
+}
 
 // why puts a change by threshold into words.
 func (l *limits) why(from, to Level, used, plan int64) string {

@@ -94,11 +94,17 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 		}
 		away := max(now.Sub(day.End()), day.Start().Sub(now))
 		if away < dayGrace {
+			// Today's exchange finds a loss of the store's data for today alone. Each other day is told too before
+			// anything else happens, and what others took ahead of tomorrow is listened to, or a loss and a crash
+			// together would make their leases unknown to all.
+			if old.acked() > 0 && (old.epoch != b.epoch || day > b.day) {
+				err = l.exchange(ctx, now, old, false)
+			}
 			continue
 		}
 		old.closing = true
 		leave := old.plan.pending() <= 0 || away > closeAfter
-		if old.changed() || leave {
+		if old.changed() || leave || old.epoch != b.epoch {
 			err = l.exchange(ctx, now, old, leave)
 		}
 		if leave && err == nil {
@@ -168,8 +174,8 @@ const dayAhead = 2 * time.Second
 // prepare takes a first lease of the day that is about to begin.
 func (l *Ledger) prepare(ctx context.Context, now time.Time, today *book) error {
 	next := DayOf(now.Add(dayAhead))
-	if next == today.day {
-		return nil
+	if next == today.day || l.view.Load().withheld {
+		return nil // while a loss is being healed, tomorrow's leases may not all be known either
 	}
 	b := l.bookOf(next)
 	if b.acked() > 0 {
@@ -264,6 +270,9 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 					r.PPM = million
 				}
 			}
+			if l.listening {
+				r.Want, r.Need = store.Counts{}, store.Counts{}
+			}
 			beat.Pots = append(beat.Pots, r)
 		}
 		pulse, err := l.st.Beat(ctx, beat)
@@ -324,6 +333,7 @@ func (l *Ledger) heal(ctx context.Context, now time.Time, b *book, pots []*pot, 
 func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) {
 	cfg := l.cfg.Load()
 	b.epoch = pulse.Epoch
+	l.fresh = l.fresh || pulse.Fresh
 	l.remember(b, pots, pulse)
 	l.plan.Store(pulse.State.Plan)
 	again := false
@@ -345,7 +355,7 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) 
 	v := &view{
 		at: now, up: true, since: old.since, epoch: pulse.Epoch, faults: old.faults, withheld: pulse.Withheld,
 		replicas: pulse.Replicas, state: pulse.State,
-		taken: pulse.Pots[0].Taken, spent: pulse.Pots[0].Spent, sentSpent: b.plan.sent.Spent,
+		taken: pulse.Pots[0].Taken, spent: pulse.Pots[0].Spent, adjust: pulse.Pots[0].Adjust, sentSpent: b.plan.sent.Spent,
 	}
 	if !old.up {
 		v.since = now
@@ -361,6 +371,7 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) 
 	l.view.Store(v)
 	l.forecaster.Observe(now, v.spent-pulse.Pots[0].Adjust)
 	l.setBrake(pulse.State.Brake)
+	l.setBurn(pulse.State.Burn)
 	l.setGate(gateLost, false)
 	l.setGate(gateExhausted, l.pending.Load() != nil || v.exhausted != nil && v.exhausted.day >= b.day)
 	if again {

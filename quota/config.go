@@ -57,6 +57,7 @@ type Config struct {
 	RecordDir string
 
 	Wait    time.Duration // for how long a reserve waits at most for a refill; 0: 600 ms; negative: for one round trip only
+	Listen  time.Duration // how long Open waits on a shared store that is empty, for replicas that know it was not; 0: not at all
 	Every   time.Duration // between heartbeats in Run; 0: 250 ms
 	DeadIn  time.Duration // a replica that was silent so long is taken for dead and what it held counts as spent; 0: 10 s
 	Horizon time.Duration // how much of the present demand a lease holds; 0: 1.5 s

@@ -111,6 +111,7 @@ type Ledger struct {
 	view   atomic.Pointer[view]
 	plan   atomic.Int64
 	brake  atomic.Pointer[Brake]
+	burn   atomic.Pointer[Burn]
 	kicks  chan struct{}
 	kicked atomic.Bool
 
@@ -123,6 +124,9 @@ type Ledger struct {
 	bookCount int
 	join      bool
 	brakeJSON string
+	burnJSON  string
+	fresh     bool // this replica began the store
+	listening bool // no lease is asked for: Open waits whether somebody says that the store lost its data
 
 	forecaster   *Forecaster
 	fanouts      sync.Map      // name → *sharedFanout
@@ -154,6 +158,7 @@ type view struct {
 	exhausted *mark
 	taken     int64
 	spent     int64
+	adjust    int64 // the part of spent that a person corrected it by
 	sentSpent int64 // this replica's part of spent
 }
 
@@ -182,13 +187,35 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	}
 	l.loadProfile(ctx)
 	l.openRecords(ctx, now)
-	if err := l.Beat(ctx, now); err != nil {
+	if err := l.begin(ctx, now); err != nil {
 		if l.record != nil {
 			l.record.Close()
 		}
 		return nil, fmt.Errorf("account %s: no first lease: %w", cfg.Account, err)
 	}
 	return l, nil
+}
+
+// begin takes the first lease. A store that is empty may be new, or may have lost its data a moment ago while others
+// still spend: then they are given the time to say so.
+func (l *Ledger) begin(ctx context.Context, now time.Time) error {
+	wait := l.cfg.Load().Listen
+	if l.listening = wait > 0 && !l.st.Exclusive(); !l.listening {
+		return l.Beat(ctx, now)
+	}
+	if err := l.Beat(ctx, now); err != nil {
+		return err
+	}
+	l.listening = false
+	if l.fresh {
+		select {
+		case <-time.After(wait):
+			now = now.Add(wait)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return l.Beat(ctx, now)
 }
 
 // Reconfigure takes a new config: all of it, or nothing and an error that joins every mistake. It holds from

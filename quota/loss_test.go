@@ -202,18 +202,23 @@ func TestStoreComesBackEmpty(t *testing.T) {
 	}
 	beat(t, noon, a)
 	beat(t, noon, b)
-	if s := b.Snapshot(noon); s.Healing || s.Used != 1500+leaseB {
+	if s := b.Snapshot(noon); !s.Healing || s.Used != 1500+leaseB {
+		t.Fatalf("all that are known have spoken, but others may not have: %+v", s)
+	}
+	healed := noon.Add(store.HealQuiet)
+	beat(t, healed, a, b)
+	if s := b.Snapshot(healed); s.Healing || s.Used != 1500+leaseB {
 		t.Fatalf("%+v", s)
 	}
 	if !strings.Contains(said.String(), "level=ERROR") || !strings.Contains(said.String(), "lost data") {
 		t.Fatalf("it was not said: %s", said.String())
 	}
 	// The share's count was lost and found as well.
-	if n, why := spend(a, noon, a.Share("api"), Normal, 1000); n > 400 || why == Granted {
+	if n, why := spend(a, healed, a.Share("api"), Normal, 1000); n > 400 || why == Granted {
 		t.Fatalf("the caller sent %d more: %v", n, why)
 	}
 	_ = leaseA
-	total, now := int64(0), noon
+	total, now := int64(0), healed
 	for range 10 {
 		spend(a, now, nil, Normal, 1000)
 		spend(b, now, nil, Normal, 1000)
@@ -261,7 +266,8 @@ func TestStoreRollsBack(t *testing.T) {
 		t.Fatalf("a did not notice: %+v", s)
 	}
 	beat(t, noon, b)
-	now := noon
+	now := noon.Add(store.HealQuiet)
+	beat(t, now, a, b)
 	for range 12 {
 		spend(b, now, nil, Normal, 1000)
 		spend(a, now, nil, Normal, 1000)
@@ -331,5 +337,35 @@ func TestLeaseIsRationedWhileTheStoreIsAway(t *testing.T) {
 		if want := lease * step.part; float64(n) < want-1 || float64(n) > want+1 || why != StoreLost {
 			t.Fatalf("%v sent %d of a lease of %v, %v; want %v", step.p, n, lease, why, want)
 		}
+	}
+}
+
+// A replica starts on a Redis that lost everything a moment ago, before the one that spends has noticed: it takes nothing
+// until that one has spoken.
+func TestJoiningAStoreThatWasJustEmptied(t *testing.T) {
+	srv := redistest.Start(t)
+	st := open(t, srv.URL(), store.Options{Timeout: short})
+	cfg := plan(1000)
+	cfg.Wait = -1
+	a := join(t, st, noon, "a", cfg)
+	if n, _ := spend(a, noon, nil, Normal, 990); n != 990 {
+		t.Fatal(n)
+	}
+	srv.Do("FLUSHALL")
+	cfg.Listen = time.Second
+	joined := make(chan *Ledger, 1)
+	go func() { joined <- join(t, st, noon, "b", cfg) }()
+	await(t, "b began the store anew", func() bool { return srv.Do("EXISTS pg:{care}:state") == ":1" })
+	beat(t, noon, a)
+	b := <-joined
+	if n, why := spend(b, noon.Add(time.Second), nil, Critical, 1000); n != 0 || why != StoreLost {
+		t.Fatalf("b sent %d, %v", n, why)
+	}
+	healed := noon.Add(store.HealQuiet)
+	beat(t, healed, a, b)
+	x, _ := spend(b, healed, nil, Critical, 1000)
+	y, _ := spend(a, healed, nil, Critical, 1000)
+	if x+y != 10 {
+		t.Fatalf("%d and %d of the last 10", x, y)
 	}
 }

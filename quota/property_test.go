@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"flag"
 	"fmt"
 	"testing"
 	"time"
@@ -295,16 +294,6 @@ func TestLedgerModel(t *testing.T) {
 	srv := redistest.Start(t)
 	st := open(t, srv.URL(), store.Options{})
 	run := 0
-	// The same sequences each run, so that CI tells of changes and not of luck;
-	// search on with -rapid.seed=0 (random). A random seed has found one case that
-	// is not mended yet, see docs/known-limits.md: a flush of the store between two
-	// midnights, with replicas that join and leave around it, let one message more
-	// than the plan be out.
-	if f := flag.Lookup("rapid.seed"); f != nil && !seedGiven() {
-		if err := f.Value.Set("20261123"); err != nil {
-			t.Fatal(err)
-		}
-	}
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		w := &world{t: t, srv: srv, st: st, now: noon, plan: 1000, set: map[Day]int64{}, limit: map[Day]int64{}, moved: map[Day]bool{}, booked: map[Day]int64{}, hidden: map[Day]int64{}}
@@ -363,10 +352,4 @@ func TestLedgerModel(t *testing.T) {
 			t.Fatalf("the ledger says %d used, it was %d and %d lost, %d hidden", used, spent, lost, w.hidden[day])
 		}
 	})
-}
-
-// seedGiven reports whether the command line has a seed.
-func seedGiven() (given bool) {
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.seed" })
-	return given
 }

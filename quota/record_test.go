@@ -48,7 +48,8 @@ func TestEverythingDiesAtOnce(t *testing.T) {
 		t.Fatal("the store should have forgotten all")
 	}
 	a, b = start(0), start(1)
-	now := noon
+	now := noon.Add(store.HealQuiet)
+	beat(t, now, a, b)
 	var sent int
 	for range 15 {
 		x, _ := spend(a, now, nil, Normal, 20_000)

@@ -152,6 +152,7 @@ func (g *guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			run, a.end = context.WithCancel(g.runCtx)
 			g.running.Go(func() { a.Ledger.Run(run) })
 			g.running.Go(func() { g.runWatch(run, a) })
+			g.running.Go(func() { g.runBurn(run, a) })
 			g.running.Go(func() { a.shelf.Run(run) })
 			if a.Twins != nil {
 				g.running.Go(func() { a.Twins.Run(run) })
@@ -418,6 +419,7 @@ func quotaConfig(cfg *config.Config, c *config.Account) quota.Config {
 	out := quota.Config{Account: c.Name, Plan: quota.Plan(c.Plan), Floors: floors(c), OnStoreLoss: lossPolicy(cfg.OnStoreLoss), Shares: shares}
 	if !cfg.Store.Embedded() { // the embedded store's journal is that record already
 		out.RecordDir = cfg.DataDir
+		out.Listen = time.Second // four heartbeats of the others
 	}
 	return out
 }
@@ -428,7 +430,18 @@ func levels(cfg *config.Config) limiter.BreakerConfig {
 		ShedNormalAt:   float64(cfg.Breaker.ShedNormalAt),
 		CriticalOnlyAt: float64(cfg.Breaker.CriticalOnlyAt),
 		Probe:          cfg.Breaker.Probe,
+		Burn:           burnMode(cfg.Breaker.BurnRate),
 	}
+}
+
+func burnMode(m config.BurnMode) limiter.BurnMode {
+	switch m {
+	case "observe":
+		return limiter.BurnObserve
+	case "off":
+		return limiter.BurnOff
+	}
+	return limiter.BurnOn
 }
 
 func fold(c *config.App) *proxy.FoldConfig {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/replay"
-	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/quota"
 )
 
@@ -141,12 +140,9 @@ func replayGuard(cfg *config.Config, account *config.Account, app *config.App) (
 		}
 	}
 	return &replay.Guard{
-		Policy: policy,
-		Ledger: quota.Config{Account: account.Name, Plan: quota.Plan(account.Plan), Floors: floors(account), Shares: shares},
-		Breaker: limiter.BreakerConfig{
-			ShedBulkAt: float64(cfg.Breaker.ShedBulkAt), ShedNormalAt: float64(cfg.Breaker.ShedNormalAt),
-			CriticalOnlyAt: float64(cfg.Breaker.CriticalOnlyAt), Probe: cfg.Breaker.Probe,
-		},
+		Policy:  policy,
+		Ledger:  quota.Config{Account: account.Name, Plan: quota.Plan(account.Plan), Floors: floors(account), Shares: shares},
+		Breaker: levels(cfg),
 		Billing: billing(account.Billing),
 		Mode:    containMode(cfg.Contain),
 	}, nil

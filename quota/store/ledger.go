@@ -81,12 +81,14 @@ type State struct {
 	ExhaustedAt  string // ms
 	ExhaustedWhy string
 	Brake        string // JSON of the caller's choice; empty: none
+	Burn         string // the quota breaker's burn-rate state, likewise
 }
 
 // Pulse is the answer to a Beat.
 type Pulse struct {
 	Epoch    string
 	RunID    string // empty where the server does not tell
+	Fresh    bool   // the store was empty, or was emptied, and this beat began it
 	Withheld bool   // no lease is given until every replica has spoken after a loss of data
 	Replicas int
 	Pots     []PotState
@@ -133,7 +135,8 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 		mode = "join"
 	}
 	args := make([]any, 0, 14+12*len(b.Pots))
-	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, newEpoch(), mode, b.TTL.Milliseconds(),
+	proposed := newEpoch()
+	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, proposed, mode, b.TTL.Milliseconds(),
 		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now))
 	for i := range b.Pots {
 		p := &b.Pots[i]
@@ -144,7 +147,11 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 	if err != nil {
 		return nil, err
 	}
-	return parsePulse(res, len(b.Pots))
+	p, err := parsePulse(res, len(b.Pots))
+	if err == nil {
+		p.Fresh = p.Epoch == proposed
+	}
+	return p, err
 }
 
 // elapsed is the part of the day that is over at now, in millionths.
@@ -205,6 +212,7 @@ func parsePulse(res []string, pots int) (*Pulse, error) {
 	st := &p.State
 	st.Version, st.Plan, st.PlanName, st.Config = r.num(), r.num(), r.str(), r.str()
 	st.ExhaustedDay, st.ExhaustedAt, st.ExhaustedWhy, st.Brake = r.str(), r.str(), r.str(), r.str()
+	st.Burn = r.str()
 	return p, r.err
 }
 

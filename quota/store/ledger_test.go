@@ -128,7 +128,10 @@ func TestOperations(t *testing.T) {
 		}
 		b.epoch = second
 		b.beat(noon, 0)
-		if p := a.beat(noon, 50); p.Withheld || p.Pots[0].Granted.Sum() != 150 || p.State.Brake == "" {
+		if p := a.beat(noon.Add(HealQuiet-1), 50); !p.Withheld || p.Pots[0].Granted.Sum() != 100 {
+			t.Fatalf("others may not have spoken yet: %+v", p)
+		}
+		if p := a.beat(noon.Add(HealQuiet), 50); p.Withheld || p.Pots[0].Granted.Sum() != 150 || p.State.Brake == "" {
 			t.Fatalf("%+v", p)
 		}
 

@@ -46,6 +46,11 @@ func (s *Store) SetBrake(ctx context.Context, at At, brake string, audit *AuditE
 	return s.state(ctx, at, audit, "brake", brake)
 }
 
+// SetBurn stores the breaker's burn-rate state, if seq is higher than that of the one stored.
+func (s *Store) SetBurn(ctx context.Context, at At, seq int64, burn string, audit *AuditEntry) error {
+	return s.state(ctx, at, audit, "burn", seq, burn)
+}
+
 // SetExhausted notes that Pusher refused the account's publishes on at.Day.
 func (s *Store) SetExhausted(ctx context.Context, at At, now time.Time, why string, audit *AuditEntry) error {
 	return s.state(ctx, at, audit, "exhaust", at.Day, now.UnixMilli(), why)

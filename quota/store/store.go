@@ -24,6 +24,11 @@ import (
 // was written by a newer release that says older ones would harm it.
 const readerVersion = 1
 
+// HealQuiet is for how long no lease is given after a loss of data was found, even when every replica that was known
+// has spoken: one may have joined that the finder had not heard of. It covers clocks that differ by two seconds. The
+// figure stands in lua/beat.lua.
+const HealQuiet = 3 * time.Second
+
 // keepDays is for how long a day's counts are kept.
 const keepDays = 8
 

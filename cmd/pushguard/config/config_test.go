@@ -114,7 +114,7 @@ func TestPublishedExampleMeansWhatItSays(t *testing.T) {
 		{"rule's mode", a.Rules[0].Mode, Enforce},
 		{"rule's name", a.Rules[0].Name, "event=notification.* channel=private-user-*"},
 		{"second priority", a.Rules[1].Priority, Critical},
-		{"breaker", c.Breaker, Breaker{0.80, 0.95, 0.98, time.Minute}},
+		{"breaker", c.Breaker, Breaker{0.80, 0.95, 0.98, time.Minute, BurnOn}},
 		{"contain", c.Contain, ContainAuto},
 		{"alert", c.Alerts[0].Slack.Reveal(), "https://hooks.slack.example/T0/B0/zzyzx"},
 		{"default max_body", c.MaxBody, Bytes(1 << 20)},
@@ -148,7 +148,7 @@ tls: { cert: /tls/a.pem, key: /tls/a.key, min_version: 1.3 }
 log: { format: json, level: debug }
 last_good: /var/lib/pushguard/good.yaml
 contain: suggest
-breaker: { shed_bulk_at: 50.5%, shed_normal_at: 100%, critical_only_at: 100%, probe: 30s }
+breaker: { shed_bulk_at: 50.5%, shed_normal_at: 100%, critical_only_at: 100%, probe: 30s, burn_rate: observe }
 alerts:
   - pagerduty: R0UT
   - webhook: https://ops.example/x
@@ -203,7 +203,7 @@ accounts:
 		{"tls", *c.TLS, TLS{"/tls/a.pem", "/tls/a.key", TLS13}},
 		{"log", c.Log, Log{LogJSON, LogDebug}},
 		{"last_good", c.LastGood, LastGood{On: true, Path: "/var/lib/pushguard/good.yaml"}},
-		{"breaker", c.Breaker, Breaker{0.505, 1, 1, 30 * time.Second}},
+		{"breaker", c.Breaker, Breaker{0.505, 1, 1, 30 * time.Second, BurnObserve}},
 		{"plan", a.Plan, Plan{"custom", 12345}},
 		{"floors", a.Floors, Floors{0.05, 0.10}},
 		{"billing", a.Billing, Billing{BatchPerCall, MultiPerChannel, Free, Free}},

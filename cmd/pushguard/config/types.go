@@ -254,6 +254,8 @@ type Breaker struct {
 	CriticalOnlyAt Percent `yaml:"critical_only_at,omitempty"`
 	// How long it stays open before one publish may try whether Pusher accepts again.
 	Probe time.Duration `yaml:"probe,omitempty"`
+	// on sheds before the thresholds when the plan burns so fast that the forecast says it will not last until the reset; observe only decides and tells; off looks at the thresholds alone.
+	BurnRate BurnMode `yaml:"burn_rate,omitempty"`
 }
 
 // Alert is one place that is told. Exactly one of slack, pagerduty and webhook is given.

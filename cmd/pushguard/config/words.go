@@ -17,6 +17,18 @@ const (
 
 func (LossPolicy) words() []string { return []string{"lease", "open", "closed"} }
 
+// BurnMode is the word of breaker.burn_rate.
+type BurnMode string
+
+// Whether the breaker sheds before its thresholds when the plan burns too fast.
+const (
+	BurnOn      BurnMode = "on"
+	BurnObserve BurnMode = "observe"
+	BurnOff     BurnMode = "off"
+)
+
+func (BurnMode) words() []string { return []string{"on", "observe", "off"} }
+
 // Mode is the word of mode. In what Load returns it is never empty, and if the
 // whole file observes, so does every rule and caller.
 type Mode string

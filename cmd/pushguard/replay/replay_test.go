@@ -42,9 +42,14 @@ func parse(t *testing.T, section string) *Scenario {
 // run takes a scenario through Pusher alone and a guard with that policy.
 func run(t *testing.T, s *Scenario, seed uint64, p limiter.Policy) *Result {
 	t.Helper()
+	return runWith(t, s, seed, p, limiter.BreakerConfig{})
+}
+
+func runWith(t *testing.T, s *Scenario, seed uint64, p limiter.Policy, b limiter.BreakerConfig) *Result {
+	t.Helper()
 	p.App = "1"
 	r, err := Run(t.Context(), s, seed, []Side{{Name: "alone"}, {Name: "guarded", Guard: &Guard{
-		Policy: p, Ledger: quota.Config{Account: "care", Plan: quota.Plan(s.Account.Plan)},
+		Policy: p, Breaker: b, Ledger: quota.Config{Account: "care", Plan: quota.Plan(s.Account.Plan)},
 	}}})
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +106,8 @@ func TestCalm(t *testing.T) {
 }
 
 // The plan runs out: Pusher alone serves everybody and then nobody; the guard
-// sheds bulk and then normal, so that critical goes on.
+// sheds bulk, so that critical goes on: by the threshold, or long before it, when
+// twelve minutes have shown how fast the plan burns.
 func TestPlanRunsOut(t *testing.T) {
 	s := parse(t, `replay:
   from: 2026-03-10T00:00Z
@@ -110,10 +116,11 @@ func TestPlanRunsOut(t *testing.T) {
     - { caller: api, event: bulk.x, channel: c, rate: 4/s }
     - { caller: api, event: alarm.x, channel: c, rate: 0.2/s }
 `)
-	r := run(t, s, 0, limiter.Policy{Rules: []limiter.Rule{
+	p := limiter.Policy{Rules: []limiter.Rule{
 		{Name: "a", Match: limiter.Match{Event: []string{"alarm.*"}}, Priority: quota.Critical},
 		{Name: "b", Match: limiter.Match{Event: []string{"bulk.*"}}, Priority: quota.Bulk},
-	}})
+	}}
+	r := runWith(t, s, 0, p, limiter.BreakerConfig{Burn: limiter.BurnOff})
 	alone, guarded := r.Sides[0], r.Sides[1]
 	if alone.UsedUpAt == nil || alone.Days[0].Billed > 100_000 || alone.Days[0].Billed < 99_990 {
 		t.Errorf("alone: used up at %v, %+v", alone.UsedUpAt, alone.Days)
@@ -131,6 +138,13 @@ func TestPlanRunsOut(t *testing.T) {
 	if n := guarded.Outcomes["over_budget"]; n < 4*9*3600*9/10 {
 		t.Errorf("guarded: %d shed", n)
 	}
+	guarded = run(t, s, 0, p).Sides[1]
+	if at := guarded.Transitions[0].At.Sub(r.From); at > 15*time.Minute || !strings.Contains(guarded.Transitions[0].Reason, "times its even rate") {
+		t.Errorf("by burn rate: shedding after %v: %s", at, guarded.Transitions[0].Reason)
+	}
+	if guarded.UsedUpAt != nil || guarded.Days[0].Billed > 60_000 || len(guarded.Transitions) > 5*limiter.BurnTripsPerDay {
+		t.Errorf("by burn rate: %+v, %d changes", guarded.Days, len(guarded.Transitions))
+	}
 }
 
 func TestPeopleAndFaults(t *testing.T) {
@@ -147,7 +161,7 @@ func TestPeopleAndFaults(t *testing.T) {
     - { when: { used: 80% }, do: plan, plan: startup, only: guarded }
     - { when: { used: 100% }, do: note, why: "too late", only: unguarded }
 `)
-	r := run(t, s, 0, limiter.Policy{})
+	r := runWith(t, s, 0, limiter.Policy{}, limiter.BreakerConfig{Burn: limiter.BurnOff})
 	alone, guarded := r.Sides[0], r.Sides[1]
 	for _, o := range []Outcome{alone, guarded} {
 		if n := o.Outcomes["unavailable"]; n < 2700 || n > 3300 {

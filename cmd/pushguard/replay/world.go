@@ -249,7 +249,7 @@ func (w *world) tick(ctx context.Context, now time.Time, truth *truth, counted b
 	}
 	g.now = now
 	used, plan := g.ledger.Used(now)
-	g.breaker.Update(now, used, plan)
+	g.breaker.ObserveBurn(now, g.ledger.Sent(now), used, plan, func() quota.Forecast { return g.ledger.Forecast(now) })
 	for _, c := range g.watch.Tick(now) {
 		if counted {
 			w.changed(c, truth)

@@ -7,7 +7,7 @@
 local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
 local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
 local A = KEYS[1]
-local a = redis.call('HMGET', A, 'min', 'epoch', 'run', 'cg', 'plan', 'planname', 'cfg', 'sv')
+local a = redis.call('HMGET', A, 'min', 'epoch', 'run', 'cg', 'plan', 'planname', 'cfg', 'sv', 'lost')
 if a[1] and num(a[1]) > num(ARGV[12]) then return {'NEWER', a[1]} end
 local epoch, run, cg, sv = a[2], a[3] or '', num(a[4]), num(a[8])
 if not epoch then
@@ -57,7 +57,10 @@ for p = 2, pots do
 end
 
 local out = {'OK', epoch, r, '0', '0'}
-local withheld, replicas = false, 0
+-- Long enough for every live replica's next heartbeat, and for clocks that differ by two seconds. A clock that was
+-- further off when the loss was found holds nobody up.
+local lost = num(a[9])
+local withheld, replicas = lost > 0 and now > lost - 3000 and now < lost + 3000, 0
 for p = 1, pots do
   local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
   local o = 14 + 12 * (p - 1)
@@ -180,6 +183,6 @@ for p = 1, pots do
   for _, x in ipairs(vector) do out[#out + 1] = x end
 end
 out[4], out[5] = withheld and '1' or '0', str(replicas)
-local st = redis.call('HMGET', A, 'sv', 'plan', 'planname', 'cfg', 'exday', 'exat', 'exwhy', 'brake')
-for i = 1, 8 do out[#out + 1] = st[i] or '' end
+local st = redis.call('HMGET', A, 'sv', 'plan', 'planname', 'cfg', 'exday', 'exat', 'exwhy', 'brake', 'burn')
+for i = 1, 9 do out[#out + 1] = st[i] or '' end
 return out

@@ -5,14 +5,16 @@
 --   then for each pot: rt, rs, adj, av, count, and count pairs of id and entry (the caller's own first).
 local now, id, known, proposed = num(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
 local A = KEYS[1]
-local a = redis.call('HMGET', A, 'min', 'epoch', 'cg', 'sv')
+local a = redis.call('HMGET', A, 'min', 'epoch', 'cg', 'sv', 'lost')
 if a[1] and num(a[1]) > num(ARGV[5]) then return {'NEWER', a[1]} end
 local epoch, cg, sv = a[2], num(a[3]), a[4] and num(a[4]) or -1
 if not epoch or epoch == known then
   -- The first to notice: a new epoch makes every other replica speak up too, and until each has (or is
-  -- taken for dead) no new lease is given.
+  -- taken for dead) no new lease is given; nor for a while after, for those that this one has not heard of yet.
   epoch, cg = proposed, cg + 1
-  redis.call('HSET', A, 'v', '1', 'min', '1', 'epoch', epoch, 'cg', str(cg), 'run', runID())
+  redis.call('HSET', A, 'v', '1', 'min', '1', 'epoch', epoch, 'cg', str(cg), 'run', runID(), 'lost', str(now))
+elseif not a[5] then
+  redis.call('HSET', A, 'lost', str(now)) -- one that knew nothing had begun it anew before
 end
 if num(ARGV[7]) > sv then
   redis.call('HSET', A, 'sv', ARGV[7], 'plan', ARGV[8], 'planname', ARGV[9], 'cfg', ARGV[10],

@@ -11,6 +11,9 @@ if op == 'plan' then
   redis.call('HSET', A, 'plan', ARGV[6], 'planname', ARGV[7])
 elseif op == 'brake' then
   redis.call('HSET', A, 'brake', ARGV[6])
+elseif op == 'burn' then
+  if num(redis.call('HGET', A, 'burnseq')) >= num(ARGV[6]) then return {'OK', a[2]} end
+  redis.call('HSET', A, 'burnseq', ARGV[6], 'burn', ARGV[7])
 elseif op == 'exhaust' then
   redis.call('HSET', A, 'exday', ARGV[6], 'exat', ARGV[7], 'exwhy', ARGV[8])
 elseif op == 'reopen' then

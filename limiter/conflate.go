@@ -134,7 +134,7 @@ func (a *App) burstKey(c *Claim) dkey {
 
 // conflate is the step between dedupe and buckets.
 func (j *judgement) conflate(r *CompiledRule) Outcome {
-	if r.spec.Conflate == 0 || j.c.Event == "" {
+	if !r.conflates(j.c) {
 		return Sent
 	}
 	k := j.a.burstKey(j.c)
@@ -154,5 +154,5 @@ func (j *judgement) conflate(r *CompiledRule) Outcome {
 // overtakes reports whether the publish would overtake one that is held. Then it takes that one's
 // place, even if the same was delivered before: A, B, A within a window must end with A.
 func (j *judgement) overtakes(r *CompiledRule) bool {
-	return r.spec.Conflate > 0 && r.spec.Dedupe > 0 && j.c.Event != "" && j.a.bursts.waits(j.now, j.a.burstKey(j.c))
+	return r.spec.Dedupe > 0 && r.conflates(j.c) && j.a.bursts.waits(j.now, j.a.burstKey(j.c))
 }

@@ -52,6 +52,9 @@ func (j *judgement) judge() Outcome {
 	if f := j.a.contain.Load(); f != nil && !(*f)(j.now, j.c) {
 		return j.refuse(Contained, Culprit, time.Second)
 	}
+	if j.c.Vacant && j.c.Rule.spec.SkipVacant {
+		return j.refuse(Vacant, NobodyThere, 0)
+	}
 	if !j.overtakes(j.c.Rule) {
 		if o := j.dedupe(j.c.Rule, 0, &j.v.ticket, j.p.spec.Mode == Enforce); o != Sent {
 			return o
@@ -76,6 +79,9 @@ func (j *judgement) shadow() {
 		return
 	}
 	o := j.brake(r.spec.Priority)
+	if o == Sent && j.c.Vacant && r.spec.SkipVacant {
+		o = j.refuse(Vacant, NobodyThere, 0)
+	}
 	if o == Sent {
 		o = j.dedupe(r, r.salt, &j.v.shadow, false)
 	}

@@ -13,6 +13,7 @@
 //  2. brake: a person stopped everything, or everything that is not critical → Braked.
 //  3. containment: the publish belongs to the culprit of an open incident and is over what is
 //     left to it → Contained.
+//     vacant: the rule says skip, and nobody is subscribed → Vacant.
 //  4. dedupe: the same publish was delivered inside the rule's window, or is under way →
 //     Deduplicated.
 //     conflate: another publish of its event and channels went out inside the rule's window →

@@ -39,6 +39,8 @@ type Rule struct {
 	Dedupe      time.Duration // 0: duplicates go out; else at most MaxDedupe
 	DedupeScope Scope
 	Conflate    time.Duration // 0: off. Inside this time only the newest of an event and its channels goes out
+	ConflateKey string        // "": event and channels alone; else also what a border finds in the payload by it, as Claim.Group
+	SkipVacant  bool          // a publish that nobody would get does not go out
 	Rates       []Rate
 	Answer      Answer
 	Mode        Mode // Observe: see App
@@ -85,6 +87,21 @@ func (r *CompiledRule) WantsDigest() bool { return r.digest }
 func (r *CompiledRule) WantsTwin() bool {
 	return r.spec.DedupeScope == ScopeCluster && r.spec.Dedupe > 0 && r.spec.Mode == Enforce
 }
+
+// ConflateKey is by what Claim.Group is found under this rule; "" leaves it zero.
+func (r *CompiledRule) ConflateKey() string { return r.spec.ConflateKey }
+
+// SkipsVacant says whether Claim.Vacant is looked at under this rule.
+func (r *CompiledRule) SkipsVacant() bool { return r.spec.SkipVacant }
+
+// conflates says whether the claim is one of a burst: without the key that the rule asks for it
+// cannot be told from others, and goes out as any other.
+func (r *CompiledRule) conflates(c *Claim) bool {
+	return r.spec.Conflate > 0 && c.Event != "" && (r.spec.ConflateKey == "" || c.Group != [2]uint64{})
+}
+
+// Conflated says whether its rule conflates the claim.
+func (c *Claim) Conflated() bool { return c.Rule != nil && c.Rule.conflates(c) }
 
 // RuleStats is what a rule did since the process began, or since its match was changed.
 type RuleStats struct {
@@ -172,6 +189,9 @@ func (r Rule) check() (Rule, error) {
 	}
 	if r.Conflate < 0 {
 		errs = append(errs, fmt.Errorf("conflate of %v is below 0", r.Conflate))
+	}
+	if r.ConflateKey != "" && r.Conflate == 0 {
+		errs = append(errs, errors.New("a key to conflate by, but nothing is conflated"))
 	}
 	rates := make([]Rate, len(r.Rates))
 	for i, rate := range r.Rates {

@@ -183,6 +183,7 @@ type Claim struct {
 	Cost     int64     // estimate, in messages as Pusher bills
 	Size     int       // bytes of data
 	Group    [2]uint64 // a further part of what a publish is conflated by; zero: event and channels alone
+	Vacant   bool      // nobody is subscribed to any of its channels
 	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
 }
 

@@ -60,9 +60,11 @@ type Fanout struct {
 	clock    atomic.Int64 // newest second heard of, since 2020
 	shards   [fanoutShards]fanoutShard
 	occupied atomic.Pointer[occupied]
+	distrust atomic.Int64 // what was known to be empty by that second is not any more
 
-	mu    sync.Mutex
-	fresh []learned // learned here and not yet told to other replicas; bounded
+	mu     sync.Mutex
+	fresh  []learned // learned here and not yet told to other replicas; bounded
+	untold bool      // there was more
 }
 
 // MaxLearned is about how many channels a Fanout remembers.
@@ -211,10 +213,21 @@ type Emptiness struct {
 // one second the one that says occupied wins.
 func (f *Fanout) KnownEmpty(channel string) (Emptiness, bool) {
 	x, ok := f.newest(xxhash.Sum64String(channel))
-	if !ok || !x.empty {
+	if !ok || !x.empty || x.second <= f.distrust.Load() {
 		return Emptiness{}, false
 	}
 	return Emptiness{Since: timeOf(x.since), AsOf: timeOf(x.second), Source: x.source}, true
+}
+
+// Distrust forgets which channels are empty: somebody may have come, and this replica not have heard of it.
+func (f *Fanout) Distrust(now time.Time) {
+	f.Tick(now)
+	for s := secondOf(now); ; {
+		d := f.distrust.Load()
+		if s <= d || f.distrust.CompareAndSwap(d, s) {
+			return
+		}
+	}
 }
 
 // Tick tells the time, so that estimates age when nothing is learned.
@@ -239,6 +252,8 @@ func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSour
 		f.mu.Lock()
 		if len(f.fresh) < maxFresh {
 			f.fresh = append(f.fresh, l)
+		} else {
+			f.untold = true
 		}
 		f.mu.Unlock()
 	}
@@ -366,13 +381,16 @@ func (f *Fanout) Learned() (n int) {
 }
 
 // Fresh returns what was learned here since the last call, for other replicas; nil if nothing. What does not fit
-// into one message (4096 channels) is not told.
+// into one message (4096 channels) is not told, but that there was more.
 func (f *Fanout) Fresh() []byte {
 	f.mu.Lock()
-	fresh := f.fresh
-	f.fresh = nil
+	fresh, untold := f.fresh, f.untold
+	f.fresh, f.untold = nil, false
 	f.mu.Unlock()
 	var out []byte
+	if untold {
+		out = make([]byte, 16) // zeros: more than is told, see Merge
+	}
 	for _, l := range fresh {
 		out = binary.BigEndian.AppendUint64(out, l.key)
 		out = binary.BigEndian.AppendUint64(out, l.val)
@@ -384,7 +402,10 @@ func (f *Fanout) Fresh() []byte {
 func (f *Fanout) Merge(msg []byte) {
 	for ; len(msg) >= 16; msg = msg[16:] {
 		l := learned{binary.BigEndian.Uint64(msg), binary.BigEndian.Uint64(msg[8:])}
-		if unpack(l.val).sound() {
+		switch {
+		case l == learned{}:
+			f.Distrust(timeOf(f.clock.Load()))
+		case unpack(l.val).sound():
 			f.put(l, false)
 		}
 	}

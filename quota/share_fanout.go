@@ -5,15 +5,20 @@ import (
 	"time"
 )
 
-// fanoutEvery is between two exchanges of learned subscriber counts.
-const fanoutEvery = 5 * time.Second
+// fanoutEvery is between two exchanges of learned subscriber counts. That a channel is no longer empty is known on the
+// other replicas so much later, and a publish that a rule skips meanwhile reaches nobody: so it is short.
+const fanoutEvery = time.Second
+
+// distrustAfter exchanges in a row that failed nothing is known to be empty any more: others may have heard otherwise.
+const distrustAfter = 3
 
 // learnedTopic tells the form of the messages: releases before it had one of minutes under the app's bare name.
 const learnedTopic = "2/"
 
 type sharedFanout struct {
-	f     *Fanout
-	after int64
+	f      *Fanout
+	after  int64
+	failed int // exchanges in a row
 }
 
 // ShareFanout lets the replicas tell each other what f learns, from Run; name is the same on all of them (the app's).
@@ -46,7 +51,14 @@ func (l *Ledger) shareLearned(ctx context.Context, now time.Time) {
 		}
 		newest, msgs, err := l.st.ShareLearned(ctx, l.cfg.Load().Account, learnedTopic+name.(string), s.after, s.f.Fresh())
 		if err != nil {
-			return false
+			if s.failed++; s.failed >= distrustAfter {
+				s.f.Distrust(now)
+			}
+			return true
+		}
+		s.failed = 0
+		if s.after > 0 && newest-s.after > int64(len(msgs)) {
+			s.f.Distrust(now) // some messages went before this replica read them
 		}
 		for _, m := range msgs {
 			s.f.Merge(m)

@@ -52,8 +52,8 @@ func ruleOf(r config.Rule) (limiter.Rule, error) {
 		Name:     r.Name,
 		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
 		Dedupe:   r.Dedupe.Window,
-		Conflate: r.Conflate,
-		Mode:     mode(r.Mode),
+		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip,
+		Mode: mode(r.Mode),
 	}
 	var err error
 	if rule.Priority, err = quota.ParsePriority(string(r.Priority)); err != nil {

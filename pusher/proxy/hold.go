@@ -121,7 +121,10 @@ const swapTimeout = 100 * time.Millisecond
 // shelf, for the newest must arrive last.
 func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 	a := pr.app
-	if !it.verdict.First() || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
+	first := it.verdict.Outcome == limiter.Sent && it.verdict.First()
+	// A, B, A within a window must end with A, although A was delivered before.
+	repeats := it.verdict.Outcome == limiter.Deduplicated && it.verdict.Flight == nil && it.claim.Conflated()
+	if !first && !repeats || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
 		return false
 	}
 	id, rec := heldAs(pr, it, now)

@@ -81,6 +81,9 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 		if c.Rule.WantsTwin() {
 			c.Twin = a.seed.Identity(ev)
 		}
+		if key := c.Rule.ConflateKey(); key != "" {
+			c.Group, _ = a.seed.ValueAt(ev.Data, key)
+		}
 		j.items = append(j.items, item{publish: ev, claim: c})
 	}
 }
@@ -119,9 +122,10 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			c := &it.claim
 			pr.app.Observe(now, pr.app.ID, c.Caller.Name(), c.Event, c.Channels, c.Digest[0], c.Cost)
 		}
+		it.claim.Vacant = it.claim.Rule.SkipsVacant() && pr.app.vacant(it.publish, it.claim.Channels, now)
 		it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
 		switch {
-		case it.verdict.Outcome == limiter.Sent && p.overtakes(pr, it, now):
+		case p.overtakes(pr, it, now):
 			it.state = settled
 			it.verdict.Outcome, it.verdict.Reason = limiter.Conflated, limiter.NewerValue
 			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)

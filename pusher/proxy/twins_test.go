@@ -10,6 +10,8 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/sim"
+	"github.com/pushguard/pushguard/quota/store"
+	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
 // clustered deduplicates among replicas.
@@ -232,5 +234,31 @@ func TestARefusalTakesItsClaimBack(t *testing.T) {
 	other := claimOf(b, eventBody("e", "c", "0"))
 	if v := rich.Admit(t.Context(), now, &other); v.Outcome != limiter.Deduplicated {
 		t.Errorf("what was delivered is not known: %+v", v)
+	}
+}
+
+// One replica delivered A and another holds B: A once more is the newest, and
+// takes B's place, although the same was delivered inside the window.
+func TestARepeatTakesThePlaceOfWhatAnotherReplicaHolds(t *testing.T) {
+	p := policyOf(limiter.Rule{Dedupe: time.Minute, DedupeScope: limiter.ScopeCluster, Conflate: 2 * time.Second})
+	server := redistest.Start(t)
+	open := func() *store.Store {
+		st, err := store.Open(t.Context(), server.URL(), store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = st.Close() })
+		return st
+	}
+	a := newRig(t, rigConfig{policy: p, twins: true, store: open(), release: true})
+	b := newRig(t, rigConfig{policy: p, twins: true, store: open(), simulator: a.sim})
+	want(t, a.publish("e", "c", "A"), 200, "sent")
+	want(t, a.publish("e", "c", "B"), 200, "conflated")
+	if got := b.publish("e", "c", "A"); got.outcome != "conflated" {
+		t.Errorf("%s: B will arrive last", got.outcome)
+	}
+	eventually(t, "the newest", func() bool { return len(a.dataOf("e")) >= 2 })
+	if got := fmt.Sprint(a.dataOf("e")); got != "[A A]" {
+		t.Errorf("arrived %s", got)
 	}
 }

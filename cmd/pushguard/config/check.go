@@ -149,6 +149,9 @@ func (c *Config) CheckFlags() error {
 
 const nameForm = "use letters, digits, dot, - and _, at most 64, a letter or digit first"
 
+// pointerRE is a JSON pointer (RFC 6901) that is not empty.
+var pointerRE = regexp.MustCompile(`^(/([^/~]|~[01])*)+$`)
+
 var nameRE = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
 func isName(s string) bool { return nameRE.MatchString(s) }
@@ -327,8 +330,11 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 				c.fail(p+".dedupe", "is finer than a millisecond", "write whole milliseconds, like 1500ms")
 			}
 		}
-		if c.given(p + ".conflate") {
-			c.duration(p+".conflate", r.Conflate, time.Millisecond, time.Hour)
+		if c.given(p+".conflate") && !c.bad[p+".conflate.window"] {
+			c.duration(p+".conflate", r.Conflate.Window, time.Millisecond, time.Hour)
+		}
+		if c.given(p+".conflate.key") && !c.bad[p+".conflate.key"] && !pointerRE.MatchString(r.Conflate.Key) {
+			c.fail(p+".conflate.key", c.show(p+".conflate.key", r.Conflate.Key)+"is no JSON pointer", "begin each step with a slash, like /order/id; in a step ~1 stands for / and ~0 for ~")
 		}
 		c.mode(p+".mode", r.Mode)
 		if r.Burst > 0 && len(r.Rate) > 1 {

@@ -109,7 +109,7 @@ func TestPublishedExampleMeansWhatItSays(t *testing.T) {
 		{"match", a.Rules[0].Match, Match{Event: Globs{"notification.*"}, Channel: Globs{"private-user-*"}}},
 		{"priority", a.Rules[0].Priority, Bulk},
 		{"dedupe", a.Rules[0].Dedupe, Dedupe{2 * time.Second, ScopeReplica}},
-		{"conflate", a.Rules[0].Conflate, time.Second},
+		{"conflate", a.Rules[0].Conflate, Conflate{Window: time.Second}},
 		{"rate", a.Rules[0].Rate, Rates{{PerSecond: 5, Burst: 5, Per: limiter.PerChannel}}},
 		{"rule's mode", a.Rules[0].Mode, Enforce},
 		{"rule's name", a.Rules[0].Name, "event=notification.* channel=private-user-*"},

@@ -65,6 +65,8 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return text(duration)
 	case reflect.TypeFor[Dedupe]():
 		return anyOf(text(duration), ref("Dedupe"))
+	case reflect.TypeFor[Conflate]():
+		return anyOf(text(duration), ref("Conflate"))
 	case reflect.TypeFor[Fold]():
 		return anyOf(&jsonschema.Schema{Type: "boolean"}, text(reference), ref("Fold"))
 	case reflect.TypeFor[Percent]():
@@ -118,7 +120,7 @@ func makeSchema(t *testing.T) []byte {
 		return r
 	}
 	s := reflector().Reflect(&Config{})
-	for _, extra := range []any{&CustomPlan{}, &RateAndBurst{}, &Dedupe{}, &Fold{}} {
+	for _, extra := range []any{&CustomPlan{}, &RateAndBurst{}, &Dedupe{}, &Conflate{}, &Fold{}} {
 		for name, def := range reflector(reflect.TypeOf(extra).Elem()).Reflect(extra).Definitions {
 			s.Definitions[name] = def
 		}
@@ -217,7 +219,7 @@ func TestSchemaDescribesEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	types := []any{Config{}, Admin{}, Account{}, Floors{}, Billing{}, App{}, UpstreamBreaker{}, Limits{}, Caller{}, Rule{}, Match{},
-		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}, Fold{}, TrustHeader{}, Tracing{}}
+		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}, Conflate{}, Fold{}, TrustHeader{}, Tracing{}}
 	if len(s.Defs) != len(types) {
 		t.Errorf("the schema has %d definitions, the file %d types", len(s.Defs), len(types))
 	}

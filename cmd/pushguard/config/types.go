@@ -222,8 +222,10 @@ type Rule struct {
 	Priority Priority `yaml:"priority,omitempty"`
 	// The same publish within this time goes out once, as 2s or { window: 2s, scope: cluster }.
 	Dedupe Dedupe `yaml:"dedupe,omitempty"`
-	// Within this time only the newest value of a channel and event goes out; the first of a burst goes at once.
-	Conflate time.Duration `yaml:"conflate,omitempty"`
+	// Within this time only the newest value of a channel and event goes out; the first of a burst goes at once. As 1s, or { window: 1s, key: /order/id }.
+	Conflate Conflate `yaml:"conflate,omitempty"`
+	// skip: a publish to channels that are known to be empty does not go out; send, the default: it does. Known from Pusher's webhooks channel_occupied and channel_vacated; who subscribes within the seconds that those take misses what is published meanwhile.
+	Vacant Vacancy `yaml:"vacant,omitempty"`
 	// Most publishes, as 5/s per channel (or per event, per caller, per app), or a list of them.
 	Rate Rates `yaml:"rate,omitempty"`
 	// Size of the token bucket of the rule's only rate. The default is one second's worth.

@@ -218,6 +218,22 @@ func (d *Dedupe) bindNode(b *binder, path string, n ast.Node) {
 	b.bindValue(path, n, &d.Window)
 }
 
+// Conflate is a rule's conflation. The zero window is off.
+type Conflate struct {
+	// How long only the newest value waits, to go out at the end.
+	Window time.Duration `yaml:"window" jsonschema:"required"`
+	// JSON pointer (RFC 6901) into the payload, as /order/id: values that differ there do not replace one another, though their channel and event are the same. A payload without it is not conflated.
+	Key string `yaml:"key,omitempty"`
+}
+
+func (d *Conflate) bindNode(b *binder, path string, n ast.Node) {
+	if isMap(n) {
+		b.bindStruct(path, n, d)
+		return
+	}
+	b.bindValue(path, n, &d.Window)
+}
+
 func (f *Fold) bindNode(b *binder, path string, n ast.Node) {
 	*f = DefaultFold()
 	if isMap(n) {

@@ -77,6 +77,17 @@ const (
 
 func (Scope) words() []string { return []string{"replica", "cluster"} }
 
+// Vacancy is the word of vacant; empty is send.
+type Vacancy string
+
+// What becomes of a publish that nobody would get.
+const (
+	VacantSend Vacancy = "send"
+	VacantSkip Vacancy = "skip"
+)
+
+func (Vacancy) words() []string { return []string{"send", "skip"} }
+
 // Priority is a rule's priority.
 type Priority string
 

@@ -81,6 +81,9 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 	}
 	if spec.Conflate > 0 {
 		row.Conflate = spec.Conflate.String()
+		if spec.ConflateKey != "" {
+			row.Conflate += " by " + spec.ConflateKey
+		}
 	}
 	for _, rate := range spec.Rates {
 		row.Rates, row.Bursts = append(row.Rates, rate.String()), append(row.Bursts, rate.Burst)

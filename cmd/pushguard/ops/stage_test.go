@@ -115,7 +115,7 @@ func (s *stage) account(st *store.Store, name, plan string, callers []string, ru
 func parseStageRule(text string) (limiter.Rule, error) {
 	r, err := config.ParseRule(text)
 	out := limiter.Rule{Name: r.Name, Match: limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
-		Priority: quota.Normal, Dedupe: r.Dedupe.Window, Conflate: r.Conflate}
+		Priority: quota.Normal, Dedupe: r.Dedupe.Window, Conflate: r.Conflate.Window}
 	for _, x := range r.Rate {
 		out.Rates = append(out.Rates, limiter.Rate(x))
 	}

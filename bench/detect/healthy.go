@@ -14,7 +14,7 @@ import (
 type quiet struct {
 	first, later int // incidents in the first eight days, and after
 	everybody    int
-	held         int // incidents that held somebody, after the first eight days
+	held         int // incidents in which containment would have refused a publish
 }
 
 func healthy(args []string, out, errs io.Writer) error {
@@ -32,10 +32,16 @@ func healthy(args []string, out, errs io.Writer) error {
 		a := detecttest.NewAccount(seed, *callers)
 		d := detect.New(detect.Config{})
 		var q quiet
+		refused := false
+		bucket := make([]float64, len(a.Leaves)) // what the leaf is over its allowed rate
 		drive(d, a, nil, monday, monday+*days*86400, *tick, func(now int64, ev []detect.Event) bool {
 			for _, e := range ev {
 				if *wrong {
 					fmt.Fprintf(errs, "%d day %d second %d: %s %s ×%.1f %v\n", seed, (now-monday)/86400, (now-monday)%86400, e.Phase, e.Incident.Kind, e.Incident.Factor, short(e.Incident.Culprits))
+				}
+				if e.Phase == detect.Resolved {
+					refused = false
+					clear(bucket)
 				}
 				if e.Phase != detect.Opened {
 					continue
@@ -47,8 +53,11 @@ func healthy(args []string, out, errs io.Writer) error {
 					q.first++
 				default:
 					q.later++
-					q.held++
 				}
+			}
+			if _, open := d.Incident(); open && !refused {
+				refused = refuses(d, a, bucket, *tick)
+				q.held += one(refused)
 			}
 			return true
 		})
@@ -56,12 +65,30 @@ func healthy(args []string, out, errs io.Writer) error {
 	})
 	var sum quiet
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "account\tdays\tfirst 8 days\tlater\teverybody\tper 90 days\t")
+	fmt.Fprintln(w, "account\tdays\tfirst 8 days\tlater\teverybody\tper 90 days\tcontained\tper 365 days\t")
 	per := func(q quiet) float64 { return float64(q.first+q.later+q.everybody) / float64(*days) * 90 }
 	for i, q := range all {
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%.2f\t\n", seeds.from+uint64(i), *days, q.first, q.later, q.everybody, per(q))
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t\n", seeds.from+uint64(i), *days, q.first, q.later, q.everybody, per(q), q.held, float64(q.held)/float64(*days)*365)
 		sum = quiet{sum.first + q.first, sum.later + q.later, sum.everybody + q.everybody, sum.held + q.held}
 	}
-	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%.2f\t\n", *days*int64(len(all)), sum.first, sum.later, sum.everybody, per(sum)/float64(len(all)))
+	n := float64(len(all))
+	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t\n", *days*int64(len(all)), sum.first, sum.later, sum.everybody, per(sum)/n, sum.held, float64(sum.held)/float64(*days)*365/n)
 	return w.Flush()
+}
+
+// refuses reports whether a token bucket as the guard's, five seconds of the
+// allowed rate deep, would have refused a publish of the last tick.
+func refuses(d *detect.Detector, a *detecttest.Account, over []float64, tick int64) bool {
+	for i := range a.Leaves {
+		h, ok := d.Contained(&a.Leaves[i].Key)
+		if !ok {
+			over[i] = 0
+			continue
+		}
+		over[i] = max(0, over[i]+float64(a.Leaves[i].Sent)-h.Rate*float64(tick))
+		if over[i] > max(h.Rate*5, 1) {
+			return true
+		}
+	}
+	return false
 }

@@ -25,9 +25,10 @@ type outcome struct {
 	early              int // incidents opened before it
 	found              bool
 	delay              int64 // seconds from passing ×3, or from passing nine tenths of a smaller factor
-	exact              bool
-	top                bool
+	exact3, exact      bool  // the set, 70 s after ×3 (or nine tenths), and 70 s after the full height
+	top3, top          bool  // the first culprit, at the same times
 	named              []detect.Culprit
+	earlier            []detect.Incident
 	passed             int64 // when the factor was passed from which delay counts
 	rivals             *rivals
 	rivalTop, rivalSet bool // how Adtributor named
@@ -64,15 +65,16 @@ func incident(seed uint64) outcome {
 		for _, e := range ev {
 			if e.Phase == detect.Opened {
 				o.early++
+				o.earlier = append(o.earlier, e.Incident)
 			}
 		}
 		return true
 	}
-	// A week by two minutes, a day by fifteen seconds, then a quarter of an
+	// A week by minutes, a day by fifteen seconds, then a quarter of an
 	// hour by the second.
-	begin := monday + 8*86400 + int64(seed%7)*86400 + int64(seed*7919%86400)
+	begin := monday + 8*86400 + int64(seed%7)*86400 + int64(seed*7919%86400)/60*60
 	r := newRivals(a)
-	drive(d, a, r, monday, begin-900-26*3600, 120, watch)
+	drive(d, a, r, monday, begin-900-26*3600, 60, watch)
 	drive(d, a, r, begin-900-26*3600, begin-900, 15, watch)
 	drive(d, a, r, begin-900, begin, 1, func(now int64, ev []detect.Event) bool {
 		r.second(now, begin)
@@ -87,35 +89,52 @@ func incident(seed uint64) outcome {
 	// A tenth of the plan is lost to a caller of half of it, risen by half,
 	// after ten hours.
 	limit := x.Rise + 5*3600
+	sent := make([]bool, len(a.Leaves))
+	judged := false
+	judge := func() {
+		if o.found {
+			o.top, o.exact = covered(o.named[0], x, a, sent), exact(o.named, x, a, sent)
+		}
+		if !judged {
+			judged, o.exact3 = true, o.exact
+			o.top3 = o.top
+		}
+	}
+	o.rivals = r
 	drive(d, a, r, begin, begin+limit, 1, func(now int64, ev []detect.Event) bool {
 		r.second(now, begin)
 		f := x.At(now - begin)
 		a.Apply(x, f)
+		for i := range sent {
+			sent[i] = sent[i] || a.Leaves[i].Sends()
+		}
 		if passed < 0 && f >= min(3, 1+(x.Factor-1)*0.9) {
 			passed = now
 		}
 		for _, e := range ev {
 			if e.Phase != detect.Resolved && found < 0 && names(e.Incident.Culprits, x) {
-				found = now
+				found, o.found = now, true
 			}
 			if found > 0 {
 				o.named = e.Incident.Culprits
 			}
 		}
-		return found < 0 || now < found+70 || passed < 0 || now < passed+70
+		if found > 0 && passed > 0 && !judged && now >= max(found, passed)+70 {
+			judge()
+			if named := r.adtributor(a); len(named) > 0 {
+				o.rivalTop, o.rivalSet = covered(named[0], x, a, sent), exact(named, x, a, sent)
+			}
+		}
+		return found < 0 || now < max(found, passed, begin+x.Rise)+70 || !judged
 	})
-	o.found, o.passed, o.rivals = found > 0, max(passed, begin), r
-	if named := r.adtributor(a); len(named) > 0 {
-		o.rivalTop, o.rivalSet = covered(named[0], x, a), exact(named, x, a)
-	}
+	o.passed = max(passed, begin)
 	r.minute = nil
 	if o.found {
 		o.delay = found - max(passed, begin)
 		if passed < 0 {
 			o.delay = 0
 		}
-		o.top = covered(o.named[0], x, a)
-		o.exact = exact(o.named, x, a)
+		judge()
 	}
 	return o
 }
@@ -132,11 +151,12 @@ func names(named []detect.Culprit, x *detecttest.Runaway) bool {
 	return false
 }
 
-// leaves of the account that a culprit covers.
-func leaves(c *detect.Culprit, a *detecttest.Account) string {
+// leaves of the account that a culprit covers and that sent something since
+// the incident began: of the others nobody can tell whether they are in it.
+func leaves(c *detect.Culprit, a *detecttest.Account, sent []bool) string {
 	var s []byte
 	for i := range a.Leaves {
-		if detecttest.Covers(c, &a.Leaves[i].Key) {
+		if sent[i] && detecttest.Covers(c, &a.Leaves[i].Key) {
 			s = fmt.Appendf(s, "%d ", i)
 		}
 	}
@@ -144,21 +164,21 @@ func leaves(c *detect.Culprit, a *detecttest.Account) string {
 }
 
 // covered: the name covers exactly the leaves of one of the culprits.
-func covered(n detect.Culprit, x *detecttest.Runaway, a *detecttest.Account) bool {
-	return slices.ContainsFunc(x.Culprits, func(c detect.Culprit) bool { return leaves(&n, a) == leaves(&c, a) })
+func covered(n detect.Culprit, x *detecttest.Runaway, a *detecttest.Account, sent []bool) bool {
+	return slices.ContainsFunc(x.Culprits, func(c detect.Culprit) bool { return leaves(&n, a, sent) == leaves(&c, a, sent) })
 }
 
 // exact: every culprit is named, and nothing else.
-func exact(named []detect.Culprit, x *detecttest.Runaway, a *detecttest.Account) bool {
+func exact(named []detect.Culprit, x *detecttest.Runaway, a *detecttest.Account, sent []bool) bool {
 	if len(named) != len(x.Culprits) {
 		return false
 	}
-	return !slices.ContainsFunc(named, func(n detect.Culprit) bool { return !covered(n, x, a) })
+	return !slices.ContainsFunc(named, func(n detect.Culprit) bool { return !covered(n, x, a, sent) })
 }
 
 func incidents(args []string, out, errs io.Writer) error {
 	fs := flag.NewFlagSet("incidents", flag.ContinueOnError)
-	seeds := seedRange{500000, 500200}
+	seeds := seedRange{500000, 501000}
 	fs.Var(&seeds, "seeds", "generated incidents, `FROM:TO`")
 	wrong := fs.Bool("wrong", false, "list the incidents that were missed or misnamed")
 	if err := parse(fs, args, errs); err != nil {
@@ -166,13 +186,13 @@ func incidents(args []string, out, errs io.Writer) error {
 	}
 	all := parallel(seeds, incident)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "factor\tonset\tincidents\tfound\trecall\tmedian delay s\tp90 s\texact set\ttop-1\tearly alarms\t")
+	fmt.Fprintln(w, "factor\tonset\tincidents\tfound\trecall\tmedian delay s\tp90 s\tset at ×3\ttop-1 at ×3\tset at full height\ttop-1\tearly alarms\t")
 	for _, b := range []struct {
 		name   string
 		lo, hi float64
 	}{{"×1.3–1.5", 0, 1.5}, {"×1.5–3", 1.5, 3}, {"×3 and more", 3, 1e9}} {
 		for _, on := range []detecttest.Onset{detecttest.Sudden, detecttest.Linear, detecttest.Doubling, detecttest.Stairs, -1} {
-			var n, found, top, ex, early int
+			var n, found, top3, ex3, top, ex, early int
 			var delays []int64
 			for _, o := range all {
 				if o.runaway.Factor < b.lo || o.runaway.Factor >= b.hi || on >= 0 && o.runaway.Onset != on {
@@ -183,12 +203,7 @@ func incidents(args []string, out, errs io.Writer) error {
 				if o.found {
 					found++
 					delays = append(delays, o.delay)
-					if o.top {
-						top++
-					}
-					if o.exact {
-						ex++
-					}
+					top3, ex3, top, ex = top3+one(o.top3), ex3+one(o.exact3), top+one(o.top), ex+one(o.exact)
 				}
 			}
 			if n == 0 || found == 0 {
@@ -199,13 +214,16 @@ func incidents(args []string, out, errs io.Writer) error {
 			if on >= 0 {
 				name = on.String()
 			}
-			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%d\t%d\t%.1f%%\t%.1f%%\t%d\t\n", b.name, name, n, found, 100*float64(found)/float64(n),
-				delays[len(delays)/2], delays[len(delays)*9/10], 100*float64(ex)/float64(found), 100*float64(top)/float64(found), early)
+			fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%.1f%%\t%d\t%d\t%.1f%%\t%.1f%%\t%.1f%%\t%.1f%%\t%d\t\n", b.name, name, n, found, percent(found, n),
+				delays[len(delays)/2], delays[len(delays)*9/10], percent(ex3, found), percent(top3, found), percent(ex, found), percent(top, found), early)
 		}
 	}
 	rivalRows(w, all)
 	if *wrong {
 		for _, o := range all {
+			for _, e := range o.earlier {
+				fmt.Fprintf(errs, "%d: %.0f/s early at %s: %s ×%.1f %v\n", o.seed, o.rate, e.DetectedAt.Format("02 15:04:05"), e.Kind, e.Factor, short(e.Culprits))
+			}
 			if !o.found || !o.exact {
 				fmt.Fprintf(errs, "%d: %.0f/s ×%.1f %v rise %ds found %v after %ds: injected %v, named %v\n", o.seed, o.rate, o.runaway.Factor, o.runaway.Onset, o.runaway.Rise, o.found, o.delay, short(o.runaway.Culprits), short(o.named))
 			}
@@ -240,7 +258,7 @@ func rivalRows(w io.Writer, all []outcome) {
 		if found > 0 {
 			median = fmt.Sprint(delays[found/2])
 		}
-		fmt.Fprintf(w, "×3 and more\tsudden: %s, within 70 s\t%d\t%d\t%.1f%%\t%s\t\t\t\t%d\t\n", name, n, found, 100*float64(found)/float64(n), median, early)
+		fmt.Fprintf(w, "×3 and more\tsudden: %s, within 70 s\t%d\t%d\t%.1f%%\t%s\t\t\t\t\t\t%d\t\n", name, n, found, 100*float64(found)/float64(n), median, early)
 	}
 	var n, top, set int
 	for _, o := range all {
@@ -256,8 +274,17 @@ func rivalRows(w io.Writer, all []outcome) {
 		}
 	}
 	if n > 0 {
-		fmt.Fprintf(w, "×3 and more\tsudden: Adtributor\t%d\t\t\t\t\t%.1f%%\t%.1f%%\t\t\n", n, 100*float64(set)/float64(n), 100*float64(top)/float64(n))
+		fmt.Fprintf(w, "×3 and more\tsudden: Adtributor\t%d\t\t\t\t\t%.1f%%\t%.1f%%\t\t\t\t\n", n, 100*float64(set)/float64(n), 100*float64(top)/float64(n))
 	}
+}
+
+func percent(n, of int) float64 { return 100 * float64(n) / float64(of) }
+
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func short(cs []detect.Culprit) []string {

@@ -32,8 +32,9 @@ type Options struct {
 	// MinExcess is the smallest excess worth a name, in the table's unit. It
 	// is for Counts.
 	MinExcess float64
-	// NotEverybody leaves out the answer "it is everybody".
-	NotEverybody bool
+	// Price is added to the price of each name, in nats: for a table that is
+	// one of many in which a cause could show.
+	Price float64
 	// MaxCauses bounds the answer; 0 means 16.
 	MaxCauses int
 }
@@ -44,7 +45,8 @@ type Cause struct {
 	// All of them -1: it is everybody.
 	Values []int32
 	// Typical is Values with every attribute filled in of which one value
-	// carries nearly all (97 %) of the deviation.
+	// carries nearly all (97 %) of the deviation; with Counts only if the
+	// others are more like healthy ones than like the cause.
 	Typical []int32
 	// Factor is what happened over what was expected, in all its leaves.
 	Factor float64
@@ -106,10 +108,7 @@ func Attribute(t Table, o Options) []Cause {
 		l.leaf[i] = m.leaf(t.Real[i], t.Predicted[i])
 	}
 	l.sum()
-	s := search{lattice: l, model: m}
-	if o.NotEverybody {
-		s.all = s.all[:len(s.all)-1]
-	}
+	s := search{lattice: l, model: m, extra: o.Price}
 	s.collect()
 
 	var causes []Cause
@@ -123,7 +122,7 @@ func Attribute(t Table, o Options) []Cause {
 		}
 		c.c, c.j = l.shorten(c.c, c.j)
 		cause := Cause{Values: l.values(c.c, c.j), Confidence: 1 / (1 + math.Exp(-c.gain))}
-		cause.measure(t, l.take(c.c, c.j))
+		cause.measure(t, l.take(c.c, c.j), o.Counts)
 		causes = append(causes, cause)
 	}
 	var named float64
@@ -137,7 +136,7 @@ func Attribute(t Table, o Options) []Cause {
 }
 
 // measure fills in what follows from the leaves the cause explains.
-func (c *Cause) measure(t Table, leaves []int32) {
+func (c *Cause) measure(t Table, leaves []int32, counts bool) {
 	var r, p float64
 	for _, i := range leaves {
 		r += t.Real[i]
@@ -145,20 +144,28 @@ func (c *Cause) measure(t Table, leaves []int32) {
 	}
 	c.Deviation, c.Factor = r-p, r/max(p, fewest)
 	c.Typical = slices.Clone(c.Values)
-	by := map[int32]float64{}
+	type part struct{ real, predicted float64 }
+	by := map[int32]part{}
 	for a, v := range c.Values {
 		if v >= 0 {
 			continue
 		}
 		clear(by)
 		for _, i := range leaves {
-			by[t.Columns[a][i]] += t.Real[i] - t.Predicted[i]
+			p := by[t.Columns[a][i]]
+			by[t.Columns[a][i]] = part{p.real + t.Real[i], p.predicted + t.Predicted[i]}
 		}
-		for v, d := range by {
-			if d/c.Deviation >= 0.97 {
-				c.Typical[a] = v
-				break
+		for v, x := range by {
+			if (x.real-x.predicted)/c.Deviation < 0.97 {
+				continue
 			}
+			// The rest is little. Where things are counted it still can tell
+			// whether it has risen like the whole.
+			if rest := (part{r - x.real, p - x.predicted}); !counts || rest.real == 0 && rest.predicted == 0 ||
+				rest.real*math.Log(c.Factor) < (c.Factor-1)*rest.predicted {
+				c.Typical[a] = v
+			}
+			break
 		}
 	}
 }
@@ -175,6 +182,7 @@ func (l *lattice) values(c *cuboid, j int32) []int32 {
 type search struct {
 	*lattice
 	model model
+	extra float64
 	heap  []candidate // by gain, best first
 	aside []candidate // too coarse so far
 }
@@ -190,7 +198,7 @@ func (s *search) price(c *cuboid) float64 {
 		siblings *= float64(k-i) / float64(i+1)
 	}
 	const tie = 1e-6 // between names of one price, the shorter
-	return math.Log(float64(k)*siblings*float64(len(c.leaf))/expectedCauses) + tie*float64(level)
+	return math.Log(float64(k)*siblings*float64(len(c.leaf))/expectedCauses) + tie*float64(level) + s.extra
 }
 
 // collect lists the combinations that may be worth their name, with a bound of

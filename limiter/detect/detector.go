@@ -40,7 +40,10 @@ type Detector struct {
 	now     int64      // the second up to which is counted
 	total   watch
 	callers []*series
-	tide    float64
+	watched []*series // those with a habit, used or not
+	habits  []*series // those whose habit is used
+	young   []*series // those that have no level yet
+	tide    [scales]float64
 	planned []Planned
 	open    *incident
 	next    int
@@ -73,7 +76,7 @@ func New(c Config) *Detector {
 	if c.Slack == 0 {
 		c.Slack = 1.5
 	}
-	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: 1}
+	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: [scales]float64{1, 1, 1, 1, 1}}
 	d.total.init()
 	d.total.shape = &shape{clean: true}
 	return d
@@ -158,34 +161,32 @@ func (d *Detector) Tick(now time.Time) []Event {
 	}
 	d.now = to
 	list := d.rates.all()
-	var sum int64
+	var sum, steady int64
 	for _, s := range list {
 		n := s.pending.Swap(0)
 		s.delta += n
 		n += s.remote.Swap(0)
-		if s.whole == nil && s.shape == nil {
-			s.init()
-			s.shape = &shape{clean: true}
-			d.callers = append(d.callers, s)
-		} else if s.shape == nil {
-			s.init()
-			s.shape = s.whole.shape
+		if s.shape == nil {
+			d.begin(s, from)
 		}
 		if n == 0 {
 			continue
 		}
-		if s.whole != nil {
-			s.watch.count(n, from, to)
-			s.whole.count(n, from, to)
-			s.whole.shape.sum += float64(n)
-		} else {
-			s.watch.count(n, from, to) // its events are no longer told apart
-			s.shape.sum += float64(n)
-		}
+		s.watch.count(n, from, to)
 		sum += n
+		if s.habit != nil {
+			s.habit.count(n, from, to)
+		}
+		if s.whole != nil { // else its events are no longer told apart
+			s.whole.count(n, from, to)
+		}
+		if !s.habitual() {
+			s.shape.sum += float64(n)
+			steady += n
+		}
 	}
 	d.total.count(sum, from, to)
-	d.total.shape.sum += float64(sum)
+	d.total.shape.sum += float64(steady)
 	seconds := float64(to - from)
 	d.total.shape.seconds += seconds
 	for _, c := range d.callers {
@@ -198,43 +199,117 @@ func (d *Detector) Tick(now time.Time) []Event {
 	return events
 }
 
+// begin makes a series that was just seen ready.
+func (d *Detector) begin(s *series, from int64) {
+	s.init()
+	s.born = from
+	if s.whole == nil {
+		s.shape = &shape{clean: true}
+		d.callers = append(d.callers, s)
+	} else {
+		s.shape = s.whole.shape
+		if len(d.watched) < maxHabits/2 {
+			d.watchHabit(s)
+		}
+	}
+	if d.total.learned > 0 {
+		d.young = append(d.young, s)
+	}
+}
+
 // unit is what a window of scale k that ends now holds at level 1.
 func (d *Detector) unit(s *shape, k int) float64 {
-	w := parts * partSeconds[k]
-	return s.at(d.now-w/2) * float64(w)
+	if s.unitAt[k] == d.now {
+		return s.unitOf[k]
+	}
+	p := partSeconds[k]
+	u := 0.0
+	if k < scales-1 {
+		u = s.at(d.now-parts*p/2) * float64(parts*p)
+	} else {
+		for i := range int64(parts) { // the rate may jump within hours
+			u += s.at(d.now-p*i-p/2) * float64(p)
+		}
+	}
+	s.unitAt[k], s.unitOf[k] = d.now, u
+	return u
+}
+
+// expect is what the series' window of scale k is expected to hold, but for
+// the tide and what is planned.
+func (d *Detector) expect(s *series, k int) float64 {
+	if s.habitual() {
+		return s.level * d.habitUnit(s, k)
+	}
+	e := s.level * d.unit(s.shape, k)
+	for _, j := range s.jobs {
+		e += j.level * d.habitUnit(j, k)
+	}
+	return e
+}
+
+// expectAll is expect of the whole account.
+func (d *Detector) expectAll(k int) float64 {
+	e := d.total.level * d.unit(d.total.shape, k)
+	for _, j := range d.habits {
+		e += j.level * d.habitUnit(j, k)
+	}
+	return e
+}
+
+// usual is the account's mean rate, messages a second.
+func (d *Detector) usual() float64 {
+	u := d.total.level
+	for _, j := range d.habits {
+		u += j.level
+	}
+	return u
+}
+
+// steady is what a series' window holds beside periodic traffic.
+func (s *series) steady(k int) float64 {
+	x := float64(s.window[k].sum)
+	for _, j := range s.jobs {
+		x -= float64(j.window[k].sum)
+	}
+	return max(0, x)
+}
+
+func (d *Detector) steady(k int) float64 {
+	x := float64(d.total.window[k].sum)
+	for _, j := range d.habits {
+		x -= float64(j.window[k].sum)
+	}
+	return max(0, x)
 }
 
 // test runs the tests of all windows whose part ends at this tick.
 func (d *Detector) test(list []*series, from, to int64) []verdictOn {
 	var alarms []verdictOn
+	usual := d.usual()
 	for k := range scales {
 		p := partSeconds[k]
 		if to/p == from/p || to-from > p {
 			continue
 		}
-		if k == learnScale {
-			d.turnTide()
+		if k >= learnScale {
+			d.turnTide(k)
 		}
-		excess := d.config.MinShare * d.total.level * float64(parts*p)
-		units := map[*shape]float64{}
+		least := d.config.MinShare * usual * float64(parts*p)
 		for _, s := range list {
-			if float64(s.window[k].sum) < excess {
+			if float64(s.window[k].sum) < least {
 				continue
 			}
-			u, ok := units[s.shape]
-			if !ok {
-				u = d.unit(s.shape, k) * d.tide
-				if len(d.planned) > 0 {
-					u *= d.plannedFactor(s.caller)
-				}
-				units[s.shape] = u
+			e := d.expect(s, k) * d.tide[k]
+			if len(d.planned) > 0 {
+				e *= d.plannedFactor(s.caller)
 			}
-			if v, ok := d.testSeries(s, k, u, excess); ok {
+			if v, ok := d.testSeries(s, k, e, least); ok {
 				alarms = append(alarms, v)
 			}
 		}
-		if k >= learnScale+1 && d.total.shape.known() {
-			v := d.total.excessTest(k, d.total.level*d.unit(d.total.shape, k)*d.plannedFactor(Any), 2.5)
+		if k >= learnScale+1 && d.total.shape.seen(d.now) > 0 {
+			v := d.total.excessTest(d.now, k, d.expectAll(k)*d.plannedFactor(Any), 2.5)
 			if v.alarm {
 				alarms = append(alarms, v)
 			}
@@ -247,14 +322,32 @@ func (d *Detector) test(list []*series, from, to int64) []verdictOn {
 const (
 	needFirstHour = 3.0
 	needFirstDay  = 2.5
-	newShare      = 0.5 // of the account's rate: what a new caller may take
+	newShare      = 0.5  // of the account's rate: what a new caller may take
+	newEvents     = 0.15 // of it: what new events of a known caller may take, a day
 )
 
-func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn, bool) {
+// allowed is what a known caller's new combinations may have added to its
+// window: new features are no incident.
+func (d *Detector) allowed(s *series, k int) (n float64) {
+	if s.whole != nil {
+		return 0
+	}
+	for _, y := range d.young {
+		if y.whole == s {
+			n += float64(y.window[k].sum)
+		}
+	}
+	room := newEvents * d.usual()
+	if s.learned >= 720 {
+		room = max(0, room-s.fresh)
+	}
+	return min(n, room*float64(parts*partSeconds[k]))
+}
+
+func (d *Detector) testSeries(s *series, k int, e, least float64) (verdictOn, bool) {
 	if d.total.learned < 5 {
 		return verdictOn{}, false // the first ten minutes of an account
 	}
-	e := s.level * unit
 	need := 0.0
 	switch {
 	case s.learned < 1:
@@ -264,7 +357,7 @@ func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn,
 		if s.whole != nil || k > 1 {
 			return verdictOn{}, false
 		}
-		e = max(e, newShare*d.total.level*d.unit(d.total.shape, k))
+		e = max(e, newShare*d.expectAll(k))
 	case s.learned < 30 || d.total.learned < 30:
 		need = needFirstHour
 		if k > learnScale {
@@ -276,7 +369,7 @@ func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn,
 			return verdictOn{}, false
 		}
 	}
-	v := s.excessTest(k, e, need)
+	v := s.excessTest(d.now, k, e+d.allowed(s, k), need)
 	v.series = s
 	if !v.alarm || v.real-v.expected < least {
 		return v, false
@@ -285,7 +378,7 @@ func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn,
 		// What a pause held back may come at once.
 		p := partSeconds[learnScale]
 		seconds := float64((parts-1)*p + (d.now-1)%p + 1)
-		e2 := s.level * s.shape.at(d.now-int64(seconds)/2) * seconds * d.tide
+		e2 := d.expect(s, learnScale) * d.tide[learnScale] * seconds / float64(parts*p)
 		if float64(s.window[learnScale].sum)-e2 < 0.6*(v.real-v.expected) {
 			return v, false
 		}
@@ -296,18 +389,20 @@ func (d *Detector) testSeries(s *series, k int, unit, least float64) (verdictOn,
 // turnTide measures how much more than usual everybody sends: the ratio that
 // two thirds of the callers pass. It stands in for a shape of the day not yet
 // known, and for days that no shape knows.
-func (d *Detector) turnTide() {
+func (d *Detector) turnTide(k int) {
 	var ratios []float64
 	for _, c := range d.callers {
-		e := c.level * d.unit(c.shape, learnScale)
-		if c.learned > 0 && e >= 10 {
-			ratios = append(ratios, float64(c.window[learnScale].sum)/e)
+		if e := d.expect(c, k); c.learned > 0 && e >= 10 {
+			ratios = append(ratios, float64(c.window[k].sum)/e)
 		}
 	}
-	d.tide = 1
+	d.tide[k] = 1
 	if len(ratios) >= 3 {
 		slices.Sort(ratios)
-		d.tide = max(1, ratios[len(ratios)/3])
+		d.tide[k] = max(1, ratios[len(ratios)/3])
+	}
+	if k == learnScale {
+		d.tide[0], d.tide[1] = d.tide[k], d.tide[k]
 	}
 }
 
@@ -320,35 +415,23 @@ func (d *Detector) turn(list []*series, from, to int64) {
 			continue
 		}
 		whole := to-from <= p && to/(p*parts) != from/(p*parts)
-		d.turnWindow(&d.total, k, whole)
-		units := map[*shape]float64{}
-		for _, s := range list {
-			if whole && !s.frozen && s.learned > 30 && s.shape.known() && d.open == nil {
-				u, ok := units[s.shape]
-				if !ok {
-					u = d.unit(s.shape, k) * d.tide
-					units[s.shape] = u
+		if whole && d.open == nil {
+			if d.total.learned > 30 && d.total.shape.known() {
+				d.total.window[k].learnScatter(d.expectAll(k))
+			}
+			for _, s := range list {
+				if !s.frozen && s.learned > 30 && s.shape.known() {
+					s.window[k].learnScatter(d.expect(s, k) * d.tide[k])
 				}
-				s.window[k].learnScatter(s.level * u)
-			}
-			if k == learnScale && learn && !s.frozen {
-				s.learnLevel(d.unit(s.shape, k))
-				if s.learned == 1 && s.whole != nil && s.whole.learned > 1 && !s.whole.frozen {
-					s.whole.level += s.level // what is new is new for the whole, too
-				}
-			}
-			if k == learnScale && learn && s.frozen {
-				s.missed += float64(s.window[k].sum)
-				s.missedUnit += d.unit(s.shape, k)
-			}
-			for range min((to/p - from/p), parts) {
-				s.window[k].turn()
 			}
 		}
-		if k == learnScale && learn && d.open == nil {
-			d.total.learnLevel(d.unit(d.total.shape, k))
+		if k == learnScale && learn {
+			d.learn(list)
 		}
 		for range min((to/p - from/p), parts) {
+			for _, s := range list {
+				s.window[k].turn()
+			}
 			d.total.window[k].turn()
 		}
 	}
@@ -357,31 +440,62 @@ func (d *Detector) turn(list []*series, from, to int64) {
 		for _, s := range list {
 			if s.frozen {
 				s.shape.clean = false
+				if s.habit != nil {
+					s.habit.spoil = true
+				}
 			}
 		}
 	}
 	if to/secondsHour != from/secondsHour {
 		d.total.level *= d.total.shape.endHour(to, d.total.level)
-		scale := map[*shape]float64{}
 		for _, c := range d.callers {
-			scale[c.shape] = c.shape.endHour(to, c.level)
+			c.shape.scale = c.shape.endHour(to, c.level)
 		}
 		for _, s := range list {
-			s.level *= scale[s.shape]
+			if s.shape.scale != 1 && !s.habitual() {
+				s.level *= s.shape.scale
+			}
 		}
+		d.endHabits(to)
 	}
 	if to/(24*secondsHour) != from/(24*secondsHour) {
 		d.total.turnDay()
 		for _, s := range list {
 			s.turnDay()
+			s.fresh = 0
 		}
 	}
 }
 
-func (d *Detector) turnWindow(w *watch, k int, whole bool) {
-	if whole && d.open == nil && w.learned > 30 && w.shape.known() {
-		w.window[k].learnScatter(w.level * d.unit(w.shape, k))
+// learn takes the windows of the learning scale into the levels.
+func (d *Detector) learn(list []*series) {
+	const k = learnScale
+	for _, s := range list {
+		u := d.unit(s.shape, k)
+		switch {
+		case s.frozen:
+			s.missed += s.steady(k)
+			s.missedUnit += u
+		case s.learned == 0 && d.now-s.born < parts*partSeconds[k]:
+			// Its first window is not whole.
+		case s.habitual():
+			s.learned++
+			s.total = s.total*0.999 + float64(s.window[k].sum)
+		default:
+			s.learnLevel(s.steady(k), u)
+			if s.learned == 1 && s.whole != nil && s.whole.learned > 1 && !s.whole.frozen {
+				s.whole.level += s.level // what is new is new for the whole, too
+				s.whole.fresh += s.level
+			}
+		}
+		if s.habit == nil && s.whole != nil && float64(s.window[k].sum) > 0.01*float64(d.total.window[k].sum) {
+			d.watchHabit(s)
+		}
 	}
+	if d.open == nil {
+		d.total.learnLevel(d.steady(k), d.unit(d.total.shape, k))
+	}
+	d.young = slices.DeleteFunc(d.young, func(s *series) bool { return s.learned > 0 })
 }
 
 // clearOld empties the slots of Top's rings that come next, turns the
@@ -404,7 +518,13 @@ func (d *Detector) clearOld(list []*series, from, to int64) {
 	d.payloads.turn()
 	if len(list) > d.config.MaxSeries*9/10 && to-d.swept > secondsHour {
 		d.swept = to
-		d.rates.sweep(func(s *series) bool { return !s.frozen && to-s.active > secondsWeek })
+		old := func(s *series) bool { return s.whole != nil && !s.frozen && to-s.active > secondsWeek }
+		d.watched = slices.DeleteFunc(d.watched, old)
+		d.habits = slices.DeleteFunc(d.habits, old)
+		for _, c := range d.callers {
+			c.jobs = slices.DeleteFunc(c.jobs, old)
+		}
+		d.rates.sweep(old)
 	}
 }
 

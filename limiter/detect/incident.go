@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -49,6 +48,9 @@ type Incident struct {
 	// Confidence that the culprits named explain the excess, 0 to 1.
 	Confidence float64
 	Culprits   []Culprit
+	// Held says that the culprits are to be held: the excess has lasted, or
+	// has cost enough.
+	Held bool
 }
 
 // Culprit is a combination that makes a part of an excess. What does not
@@ -61,6 +63,8 @@ type Culprit struct {
 	Share float64
 	// Rate and Usual are in messages a second.
 	Rate, Usual float64
+
+	excess float64 // since it was named
 }
 
 func (c *Culprit) covers(s *series) bool {
@@ -76,11 +80,9 @@ type incident struct {
 	Incident
 	calm     int64   // since when all culprits are calm, 0: they are not
 	scale    int     // of the alarm
-	reviewed int     // how many reviews of the culprits there were
+	reviewed int64   // when the culprits were reviewed last
 	measured int64   // when the excess was last added to
 	seen     float64 // the factor at the last review
-	high     float64 // the highest excess a second
-	excess   float64 // the present one
 	released bool
 	slack    float64
 }
@@ -93,7 +95,31 @@ const (
 	soonSeconds = 900 // a shorter incident was a burst
 )
 
-var reviews = []int64{8, 24, 60, 120, 300, 900}
+// everybodySeconds is when a rise of everybody is taken for growth: it was told,
+// nobody is to blame, and the plan is the quota's to keep.
+const everybodySeconds = 4 * secondsHour
+
+// reviewAfter is how long after the last review of an incident of that age the
+// next one is due, in seconds: soon at first, as each second tells more.
+func reviewAfter(age int64) int64 {
+	switch {
+	case age < 32:
+		return 8
+	case age < 180:
+		return 30
+	case age < 1800:
+		return 120
+	}
+	return 600
+}
+
+// A culprit is held when its excess has lasted holdSeconds, or has cost
+// holdShare of what the account sends in a day: a burst ends before, and what
+// it costs until then is little.
+const (
+	holdSeconds = 30
+	holdShare   = 0.001
+)
 
 // follow turns alarms into incidents.
 func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
@@ -114,7 +140,7 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 	// A review is due when more of the incident has been seen, and when
 	// somebody not yet named is alarming.
 	age := d.now - in.DetectedAt.Unix()
-	due := in.reviewed < len(reviews) && age >= reviews[in.reviewed]
+	due := d.now-in.reviewed >= reviewAfter(age)
 	grown := in.Factor > 1.4*in.seen && d.now%partSeconds[1] == 0
 	var fresh *verdictOn
 	for i := range alarms {
@@ -125,15 +151,23 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 		}
 	}
 	if due || grown || fresh != nil {
-		if due {
-			in.reviewed++
-		}
+		in.reviewed = d.now
 		if d.review(list, in, fresh, age) {
 			d.mark(list, false)
 			events = append(events, d.event(Updated))
 		}
 	}
-	if done := d.measure(list, in); done {
+	done := d.measure(list, in)
+	if !in.Held && in.calm == 0 && in.Kind != Everybody && d.goesOn(list, in) &&
+		(age >= holdSeconds || in.Excess >= holdShare*86400*d.usual()) {
+		in.Held = true
+		events = append(events, d.event(Updated))
+	}
+	if in.Kind == Everybody && age >= everybodySeconds {
+		d.adopt(list)
+		done = true
+	}
+	if done {
 		in.ResolvedAt = time.Unix(d.now, 0).UTC()
 		events = append(events, d.event(Resolved))
 		d.open = nil
@@ -142,6 +176,27 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 		d.hold(list, in)
 	}
 	return events
+}
+
+// goesOn reports whether a culprit's last seconds are still high.
+func (d *Detector) goesOn(list []*series, in *incident) bool {
+	return slices.ContainsFunc(in.Culprits, func(c Culprit) bool {
+		x, e := d.sums(list, &c, 0)
+		return x > e*calmRatio+2*math.Sqrt(e)
+	})
+}
+
+// sums are what the culprit's windows of scale k hold, and are expected to.
+func (d *Detector) sums(list []*series, c *Culprit, k int) (x, e float64) {
+	for _, s := range list {
+		// A whole is its series' sum, except for what is not told apart.
+		if s.whole == nil && s.crowd.Load() < 2 || !c.covers(s) {
+			continue
+		}
+		x += float64(s.window[k].sum)
+		e += d.expect(s, k)
+	}
+	return x, e * d.tide[k]
 }
 
 func (d *Detector) event(p Phase) Event {
@@ -158,12 +213,12 @@ func (d *Detector) start(list []*series, a verdictOn) *incident {
 		confidence = 1 - math.Exp(-a.surprise)
 		excess = max(excess, a.real-a.expected)
 	}
-	if len(culprits) == 0 {
-		culprits = []Culprit{{Caller: Any, Event: Any, Channel: Any, Share: 1}}
+	if len(culprits) == 0 || culprits[0].everybody() && d.total.shape.seen(d.now) == 0 {
+		return nil // the first morning, the first Monday
 	}
 	d.next++
 	window := parts * partSeconds[a.scale]
-	in := &incident{measured: d.now, seen: a.ratio, scale: min(a.scale, learnScale), Incident: Incident{
+	in := &incident{measured: d.now, reviewed: d.now, seen: a.ratio, scale: a.scale, Incident: Incident{
 		ID: d.next, Kind: kindOf(culprits), StartedAt: time.Unix(d.onset(a, window), 0).UTC(), DetectedAt: time.Unix(d.now, 0).UTC(),
 		Factor: a.ratio, Excess: excess, Confidence: confidence, Culprits: culprits,
 	}, slack: d.config.Slack}
@@ -196,13 +251,39 @@ func (d *Detector) itself(list []*series, a verdictOn) Culprit {
 		if part.whole != a.series {
 			continue
 		}
-		e := part.level * d.unit(part.shape, a.scale) * d.tide
+		e := d.expect(part, a.scale) * d.tide[a.scale]
 		if float64(part.window[a.scale].sum)-e > 0.9*(a.real-a.expected) {
 			s = part
 		}
 	}
 	seconds := float64(parts * partSeconds[a.scale])
-	return Culprit{Caller: s.caller, Event: s.event, Channel: s.channel, Share: 1, Rate: a.real / seconds, Usual: a.expected / seconds}
+	c := Culprit{Caller: s.caller, Event: s.event, Channel: s.channel, Share: 1, Rate: a.real / seconds, Usual: a.expected / seconds}
+	if s.whole != nil {
+		for _, wider := range []Culprit{{Event: Any, Channel: Any}, {Event: s.event, Channel: Any}, {Event: Any, Channel: s.channel}} {
+			if wider.Caller = s.caller; d.alike(list, &wider, s, a) {
+				c.Event, c.Channel = wider.Event, wider.Channel
+				break
+			}
+		}
+	}
+	return c
+}
+
+// alike reports whether all that the wider name covers beside s has risen about
+// as much, so that s is only the one that shows it best.
+func (d *Detector) alike(list []*series, wider *Culprit, s *series, a verdictOn) bool {
+	var x, e float64
+	for _, o := range list {
+		if o == s || o.whole == nil || !wider.covers(o) {
+			continue
+		}
+		real, expected := float64(o.window[a.scale].sum), d.expect(o, a.scale)*d.tide[a.scale]
+		if expected >= 50 && real < expected*(1+(a.ratio-1)/3) {
+			return false
+		}
+		x, e = x+real, e+expected
+	}
+	return e >= 50 && x >= e*(1+(a.ratio-1)/2)
 }
 
 func kindOf(c []Culprit) Kind {
@@ -217,230 +298,28 @@ func kindOf(c []Culprit) Kind {
 	return Duplicates
 }
 
-// blame asks Attribute which combinations explain the window's excess.
-func (d *Detector) blame(list []*series, k int) ([]Culprit, float64, float64) {
-	seconds := float64(parts * partSeconds[k])
-	var names [3][]string
-	codes := [3]map[string]int32{{}, {}, {}}
-	code := func(a int, v string) int32 {
-		c, ok := codes[a][v]
-		if !ok {
-			c = int32(len(names[a]))
-			codes[a][v] = c
-			names[a] = append(names[a], v)
-		}
-		return c
-	}
-	t := Table{Columns: make([][]int32, 4)}
-	digests := []uint64{0}
-	units := map[*shape]float64{}
-	heavy := d.heavyPayloads()
-	for _, s := range list {
-		if s.whole == nil && s.window[k].sum == 0 {
-			continue
-		}
-		u, ok := units[s.shape]
-		if !ok {
-			u = d.unit(s.shape, k) * d.tide * d.plannedFactor(s.caller)
-			units[s.shape] = u
-		}
-		x, e := float64(s.window[k].sum), s.level*u
-		if s.whole == nil {
-			// A caller whose events are told apart is in the table by them.
-			if s.crowd.Load() == 0 {
-				continue
-			}
-			x, e = d.rest(list, s, k, x, e)
-		}
-		if x == 0 && e < 1 {
-			continue
-		}
-		row := func(payload int32, x, e float64) {
-			for a, v := range []string{s.caller, s.event, s.channel} {
-				t.Columns[a] = append(t.Columns[a], code(a, v))
-			}
-			t.Columns[3] = append(t.Columns[3], payload)
-			t.Real, t.Predicted = append(t.Real, x), append(t.Predicted, e)
-		}
-		for _, h := range heavy[s.id] {
-			// Its part of the last minute is taken as its part of the window.
-			n := x * h.part
-			digests = append(digests, h.digest)
-			row(int32(len(digests)-1), n, 0)
-			x -= n
-		}
-		row(0, x, e)
-	}
-	causes := Attribute(t, Options{
-		Counts: true, Dispersion: dispersion * 1.5, Variation: 0.15, MinDeviation: 0.25, MaxCauses: 8,
-		MinExcess:    d.config.MinShare / 2 * d.total.level * seconds,
-		NotEverybody: !d.manyRise(k),
-	})
-	var out []Culprit
-	confidence, excess := 1.0, 0.0
-	for _, c := range causes {
-		for _, part := range byCaller(&t, &c) {
-			cu := Culprit{Caller: Any, Event: Any, Channel: Any, Share: part.share}
-			for a, dst := range []*string{&cu.Caller, &cu.Event, &cu.Channel} {
-				if v := part.typical[a]; v >= 0 {
-					*dst = names[a][v]
-				}
-			}
-			if v := part.typical[3]; v > 0 {
-				cu.Payloads = []uint64{digests[v]}
-			}
-			if i := slices.IndexFunc(out, cu.same); i >= 0 {
-				out[i].Share += cu.Share
-				out[i].Payloads = append(out[i].Payloads, cu.Payloads...)
-			} else {
-				out = append(out, cu)
-			}
-		}
-		confidence *= c.Confidence
-		excess += c.Deviation
-	}
-	for i := range out {
-		for _, s := range list {
-			if s.whole != nil && out[i].covers(s) {
-				out[i].Rate += float64(s.window[k].sum) / seconds
-				out[i].Usual += s.level * units[s.shape] / seconds
-			}
-		}
-	}
-	return out, confidence, excess
-}
-
-// manyRise reports whether most callers send clearly more than usual.
-func (d *Detector) manyRise(k int) bool {
-	measured, rise := 0, 0
-	for _, c := range d.callers {
-		if e := c.level * d.unit(c.shape, k) * d.tide; e >= 10 {
-			measured++
-			if float64(c.window[k].sum) > 1.4*e {
-				rise++
-			}
-		}
-	}
-	all := d.total.level * d.unit(d.total.shape, k)
-	return measured >= 3 && 3*rise >= 2*measured && float64(d.total.window[k].sum) > 1.8*all
-}
-
-// blamed is a cause, or the part of it that one caller has.
-type blamed struct {
-	typical []int32
-	share   float64
-}
-
-// fewCallers is how many callers a cause that leaves the caller open is told
-// apart by: a fault usually is in one program, and two that fail together are
-// two to call.
-const fewCallers = 3
-
-func byCaller(t *Table, c *Cause) []blamed {
-	whole := []blamed{{c.Typical, c.Share}}
-	if c.Typical[0] >= 0 || !slices.ContainsFunc(c.Values, func(v int32) bool { return v >= 0 }) {
-		return whole
-	}
-	per := map[int32]float64{}
-	covered := func(i int) bool {
-		for a, v := range c.Values {
-			if v >= 0 && t.Columns[a][i] != v {
-				return false
-			}
-		}
-		return true
-	}
-	for i := range t.Real {
-		if covered(i) {
-			per[t.Columns[0][i]] += t.Real[i] - t.Predicted[i]
-		}
-	}
-	var parts []blamed
-	for caller, dev := range per {
-		if dev < 0.02*c.Deviation {
-			continue
-		}
-		one := Cause{Values: slices.Clone(c.Values)}
-		one.Values[0] = caller
-		var rows []int32
-		for i := range t.Real {
-			if covered(i) && t.Columns[0][i] == caller {
-				rows = append(rows, int32(i))
-			}
-		}
-		one.measure(*t, rows)
-		parts = append(parts, blamed{one.Typical, c.Share * dev / c.Deviation})
-	}
-	if len(parts) > fewCallers {
-		return whole
-	}
-	slices.SortFunc(parts, func(a, b blamed) int { return cmp.Compare(b.share, a.share) })
-	return parts
-}
-
-// rest is what a caller's whole has beyond its series.
-func (d *Detector) rest(list []*series, whole *series, k int, x, e float64) (float64, float64) {
-	for _, s := range list {
-		if s.whole == whole {
-			x -= float64(s.window[k].sum)
-			e -= s.level * d.unit(s.shape, k) * d.tide
-		}
-	}
-	return max(0, x), max(0, e)
-}
-
-type heavyPart struct {
-	digest uint64
-	part   float64
-}
-
-// heavyPayloads are the payloads that make a fifth or more of their series'
-// last minute.
-func (d *Detector) heavyPayloads() map[int32][]heavyPart {
-	list := d.rates.all()
-	out := map[int32][]heavyPart{}
-	for _, h := range d.payloads.list(16, 1-float64(d.now%60)/60) {
-		if int(h.series) >= len(list) {
-			continue
-		}
-		sure := float64(h.count - h.error)
-		if all := float64(sum32(list[h.series].recent[:])); all > 0 && sure >= all/5 {
-			out[h.series] = append(out[h.series], heavyPart{h.digest, min(sure/all, 1)})
-		}
-	}
-	for id, hs := range out {
-		all := 0.0
-		for _, h := range hs {
-			all += h.part
-		}
-		for i := range hs {
-			hs[i].part /= max(all, 1)
-		}
-		slices.SortFunc(hs, func(a, b heavyPart) int { return cmp.Compare(b.part, a.part) })
-		out[id] = hs
-	}
-	return out
-}
-
-func sum32(v []uint32) (sum uint64) {
-	for _, n := range v {
-		sum += uint64(n)
-	}
-	return sum
-}
-
 // review names the culprits again from a longer window, and keeps those named
-// before that are still high.
+// before that are still high or did much of it.
 func (d *Detector) review(list []*series, in *incident, fresh *verdictOn, age int64) bool {
 	in.seen = in.Factor
-	k := in.scale
-	for k+1 < scales && parts*partSeconds[k+1] <= age+8 && k < learnScale {
+	k := min(in.scale, 1)
+	for k < learnScale && parts*partSeconds[k+1] <= age+8 {
 		k++
 	}
 	if fresh != nil {
-		k = fresh.scale
+		k = max(k, fresh.scale)
 	}
 	culprits, confidence, _ := d.blame(list, k)
+	if in.scale > k {
+		// What is slow shows in long windows only.
+		more, sure, _ := d.blame(list, in.scale)
+		for _, c := range more {
+			if !slices.ContainsFunc(culprits, func(o Culprit) bool { return o.Caller == c.Caller || o.Caller == Any }) {
+				culprits = append(culprits, c)
+				confidence = min(confidence, sure)
+			}
+		}
+	}
 	if fresh != nil && !slices.ContainsFunc(culprits, func(c Culprit) bool {
 		return c.covers(fresh.series) || c.Caller == fresh.series.caller || c.Caller == Any
 	}) {
@@ -449,30 +328,34 @@ func (d *Detector) review(list []*series, in *incident, fresh *verdictOn, age in
 	if len(culprits) == 0 {
 		return false
 	}
-	if in.excess < in.high/2 {
-		// It is getting less: who calmed down is guilty all the same.
-		known := len(in.Culprits)
-		for _, c := range culprits {
-			if !slices.ContainsFunc(in.Culprits, func(o Culprit) bool { return o.overlaps(&c) }) {
-				in.Culprits = append(in.Culprits, c)
-			}
+	var all float64
+	for i := range in.Culprits {
+		all += in.Culprits[i].excess
+	}
+	for _, o := range in.Culprits {
+		if i := slices.IndexFunc(culprits, o.same); i >= 0 {
+			culprits[i].excess = o.excess
+			continue
 		}
-		if len(in.Culprits) == known {
-			return false
-		}
-	} else {
-		same := len(culprits) == len(in.Culprits)
-		for i := range culprits {
-			same = same && slices.ContainsFunc(in.Culprits, func(o Culprit) bool { return o.same(culprits[i]) })
-		}
-		in.Culprits, in.Confidence = culprits, confidence
-		if same {
-			return false
+		// It has a better name now, or has calmed down. Who calmed down is
+		// guilty all the same, unless it did next to nothing.
+		if !slices.ContainsFunc(culprits, func(c Culprit) bool { return c.overlaps(&o) }) && o.excess > pettyPart*all && age >= holdSeconds {
+			o.Share = min(o.Share, pettyPart)
+			culprits = append(culprits, o)
 		}
 	}
+	same := len(culprits) == len(in.Culprits)
+	for i := range culprits {
+		same = same && slices.ContainsFunc(in.Culprits, func(o Culprit) bool { return o.same(culprits[i]) })
+	}
+	in.Culprits, in.Confidence = culprits, confidence
 	in.Kind = kindOf(in.Culprits)
-	return true
+	return !same
 }
+
+// pettyPart is the part of an incident's excess below which a culprit that has
+// calmed down is forgotten.
+const pettyPart = 0.05
 
 func (c *Culprit) same(o Culprit) bool {
 	return c.Caller == o.Caller && c.Event == o.Event && c.Channel == o.Channel
@@ -491,48 +374,32 @@ func (d *Detector) measure(list []*series, in *incident) bool {
 	}
 	in.measured = d.now
 	k := 1
-	before := in.Excess
 	seconds := float64(parts * partSeconds[k])
 	everybody := in.Kind == Everybody
 	if everybody {
 		k = learnScale
-		e := d.total.level * d.unit(d.total.shape, k)
+		e := d.expectAll(k)
 		x := float64(d.total.window[k].sum)
 		in.Factor = max(in.Factor, x/max(e, fewest))
 		calm = x < e*1.5
 		in.Excess += max(0, x-e) / float64(parts*partSeconds[k]) * elapsed
 	} else {
-		units := map[*shape]float64{}
 		for i := range in.Culprits {
 			c := &in.Culprits[i]
-			var x, e float64
-			for _, s := range list {
-				// A whole is its series' sum, except for what is not told apart.
-				if s.whole == nil && s.crowd.Load() < 2 || !c.covers(s) {
-					continue
-				}
-				u, ok := units[s.shape]
-				if !ok {
-					u = d.unit(s.shape, k)
-					units[s.shape] = u
-				}
-				x += float64(s.window[k].sum)
-				e += s.level * u
-			}
+			x, e := d.sums(list, c, k)
 			c.Rate, c.Usual = x/seconds, e/seconds
-			e = max(e*d.tide, fewest)
+			e = max(e, fewest)
 			in.Factor = max(in.Factor, x/e)
 			// New combinations have no usual rate; theirs is what is too
 			// little to matter.
-			least := d.config.MinShare * d.total.level * seconds
-			if x > e*calmRatio && x-e > least/2 {
+			least := d.config.MinShare * d.usual() * seconds
+			if x > e*calmRatio+2*math.Sqrt(e) && x-e > least/2 {
 				calm = false
 			}
+			c.excess += max(0, x-e) / seconds * elapsed
 			in.Excess += max(0, x-e) / seconds * elapsed
 		}
 	}
-	in.excess = (in.Excess - before) / elapsed
-	in.high = max(in.high, in.excess)
 	if !calm {
 		in.calm = 0
 		return false
@@ -556,9 +423,15 @@ func (d *Detector) mark(list []*series, soon bool) {
 			}
 		}
 		if s.frozen && !frozen {
+			if s.habitual() {
+				s.missed, s.missedUnit = 0, 0 // its level is learned by the hour
+			}
 			s.thaw(soon)
 			if soon {
 				s.shape.clean = true // it was part of the usual
+				if s.habit != nil {
+					s.habit.spoil = false
+				}
 			} else if s.whole == nil {
 				clear(s.shape.recent[:]) // how long it grew unseen, nobody knows
 			}
@@ -572,6 +445,9 @@ func (d *Detector) mark(list []*series, soon bool) {
 	if d.total.frozen && !everybody {
 		d.total.thaw(soon)
 	}
+	if d.open == nil && !d.total.frozen {
+		d.total.forget(false)
+	}
 	d.total.frozen = everybody
 	if in := d.open; in != nil {
 		d.total.spoiled = true
@@ -583,7 +459,7 @@ func (d *Detector) mark(list []*series, soon bool) {
 // times the slack; more and more when they are calm, so that nothing jumps
 // when the incident ends.
 func (d *Detector) hold(list []*series, in *incident) {
-	if in.released || in.Kind == Everybody {
+	if in.released || in.Kind == Everybody || !in.Held {
 		for _, s := range list {
 			s.held.Store(0)
 		}
@@ -594,7 +470,7 @@ func (d *Detector) hold(list []*series, in *incident) {
 		slack *= math.Exp2(float64(d.now-in.calm) / 60)
 	}
 	// Even what was never seen before may show that it is alive.
-	floor := max(0.1, d.config.MinShare*d.total.level/4)
+	floor := max(0.1, d.config.MinShare*d.usual()/4)
 	for _, s := range list {
 		rate := 0.0
 		for i := range in.Culprits {
@@ -603,7 +479,14 @@ func (d *Detector) hold(list []*series, in *incident) {
 				continue
 			}
 			u := s.shape.at(d.now)
-			rate = max(rate, slack*max(s.level*u*d.tide, floor))
+			if s.habitual() {
+				u = d.habitShape(s).at(d.now) * s.habit.wide(habitBin(d.now))
+			}
+			usual := s.level * u
+			for _, j := range s.jobs {
+				usual += j.level * d.habitShape(j).at(d.now) * j.habit.wide(habitBin(d.now))
+			}
+			rate = max(rate, slack*max(usual*d.tide[learnScale], floor))
 		}
 		s.held.Store(math.Float64bits(rate))
 	}
@@ -622,7 +505,7 @@ func (d *Detector) Incident() (Incident, bool) {
 }
 
 // Release stops holding the open incident's culprits; Contain holds them
-// again. They report whether that incident is open.
+// at once. They report whether that incident is open.
 func (d *Detector) Release(id int) bool { return d.setReleased(id, true) }
 
 // Contain undoes Release.
@@ -635,8 +518,20 @@ func (d *Detector) setReleased(id int, released bool) bool {
 		return false
 	}
 	d.open.released = released
+	d.open.Held = d.open.Held || !released // a person knows enough
 	d.hold(d.rates.all(), d.open)
 	return true
+}
+
+// adopt makes the present rates of all that is in the open incident the usual
+// ones.
+func (d *Detector) adopt(list []*series) {
+	for _, s := range list {
+		if s.frozen && s.shape != nil && !s.habitual() {
+			s.adopt(s.steady(learnScale), d.unit(s.shape, learnScale)*d.tide[learnScale])
+		}
+	}
+	d.total.adopt(d.steady(learnScale), d.unit(d.total.shape, learnScale))
 }
 
 // Accept ends the open incident as something that is normal from now on: the
@@ -650,12 +545,7 @@ func (d *Detector) Accept(id int) bool {
 		return false
 	}
 	list := d.rates.all()
-	for _, s := range list {
-		if s.frozen && s.shape != nil {
-			s.adopt(d.unit(s.shape, learnScale) * d.tide)
-		}
-	}
-	d.total.adopt(d.unit(d.total.shape, learnScale))
+	d.adopt(list)
 	d.open = nil
 	d.mark(list, false)
 	return true

@@ -36,6 +36,10 @@ type series struct {
 
 	delta int64 // seen here, not yet exported
 	watch
+	born  int64     // the second before the first message
+	habit *habit    // nil: not looked for
+	jobs  []*series // of a whole: its periodic series; level is that of all others
+	fresh float64   // of a whole: what was taken up today as new, in rate
 }
 
 // rates finds series by key. Reading takes no lock; a new series takes one

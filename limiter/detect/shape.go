@@ -22,6 +22,10 @@ type shape struct {
 	sum     float64     // this hour's messages
 	seconds float64
 	clean   bool // no incident in this hour
+
+	scale  float64       // what the last hour's end multiplied levels by
+	unitAt [scales]int64 // for which second unitOf is worked out
+	unitOf [scales]float64
 }
 
 // lag is how many hours after its end an hour is learned.
@@ -75,6 +79,11 @@ func kindOfDay(h int) int {
 		return 1
 	}
 	return 0
+}
+
+// seen is how many days of the kind of this one are known.
+func (s *shape) seen(second int64) int32 {
+	return s.days[kindOfDay(int((second+mondayOffset)/secondsHour%168))]
 }
 
 // known reports whether a whole day has been seen.

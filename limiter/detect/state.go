@@ -28,6 +28,11 @@ type SeriesState struct {
 	Weekday, Weekend, Week []float32
 	Recent                 []float32
 	Days                   [2]int32
+	// Hour is the profile of the hour by ten seconds, learned in Hours; it is
+	// in force if Periodic.
+	Hour     []float32
+	Hours    int32
+	Periodic bool
 }
 
 const stateVersion = 1
@@ -44,6 +49,9 @@ func (d *Detector) State() State {
 			st.Callers = append(st.Callers, x)
 		} else {
 			x.Weekday, x.Weekend, x.Week, x.Recent = nil, nil, nil, nil
+			if h := s.habit; h != nil && h.hours > 0 {
+				x.Hour, x.Hours, x.Periodic = append([]float32(nil), h.part[:]...), h.hours, h.used
+			}
 			st.Series = append(st.Series, x)
 		}
 	}
@@ -111,12 +119,20 @@ func (d *Detector) Restore(st *State) bool {
 		if s.whole != nil && s.whole.shape != nil && s.shape == nil {
 			s.restore(x)
 			s.shape = s.whole.shape
+			if len(x.Hour) == habitBins && len(d.watched) < maxHabits {
+				s.habit = &habit{hours: x.Hours, used: x.Periodic, young: true}
+				copy(s.habit.part[:], x.Hour)
+				d.watched = append(d.watched, s)
+				if x.Periodic {
+					d.habits, s.whole.jobs = append(d.habits, s), append(s.whole.jobs, s)
+				}
+			}
 		}
 	}
 	if st.Open != nil {
 		d.now = st.At.Unix()
 		in := *st.Open
-		d.open = &incident{Incident: in, measured: d.now, seen: in.Factor, slack: d.config.Slack, scale: learnScale, reviewed: len(reviews)}
+		d.open = &incident{Incident: in, measured: d.now, seen: in.Factor, slack: d.config.Slack, scale: learnScale, reviewed: d.now}
 		d.mark(d.rates.all(), false)
 		d.now = 0
 	}

@@ -63,11 +63,12 @@ type watch struct {
 const (
 	dispersion   = 1.3
 	priorScatter = 0.015 // a relative spread of 12 %
+	leastScatter = 0.004 // and of 6 %, however calm it was
 )
 
 var (
-	priorPeak = [scales]float32{2.1, 1.8, 1.7, 1.5, 1.3}
-	leastPeak = [scales]float32{1.8, 1.75, 1.7, 1.5, 1.25}
+	priorPeak = [scales]float32{2.1, 2, 2, 1.5, 1.3}
+	leastPeak = [scales]float32{1.9, 1.9, 1.9, 1.5, 1.2}
 )
 
 func (w *watch) init() {
@@ -122,7 +123,7 @@ type verdictOn struct {
 // surprising is the log likelihood ratio, in nats, from which a window is an
 // alarm: of the shortest windows some million are tested in a quarter of a
 // year, of the longest some thousand.
-var surprising = [scales]float64{14, 13, 12, 11, 10}
+var surprising = [scales]float64{14, 13, 13, 14, 14}
 
 // excessTest is a generalized likelihood ratio test of "the rate has risen by
 // some factor" on one window: windows of all scales ending now take the place
@@ -131,7 +132,7 @@ var surprising = [scales]float64{14, 13, 12, 11, 10}
 // which knows nothing of habits, the ratio must pass the highest one the
 // series had in the last days, and most parts of the window must show it, so
 // that a short burst is none.
-func (w *watch) excessTest(k int, expected, need float64) (v verdictOn) {
+func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictOn) {
 	win := &w.window[k]
 	v.real, v.expected, v.scale = float64(win.sum), expected, k
 	if v.real < expected*1.2 || v.real < 8 {
@@ -148,7 +149,17 @@ func (w *watch) excessTest(k int, expected, need float64) (v verdictOn) {
 	if w.learned > 0 {
 		unsure = 2 / (w.total + 1)
 	}
-	wide := dispersion + (float64(win.scatter)+unsure)*e
+	scatter := float64(win.scatter)
+	if k == scales-1 {
+		// Of the longest window there are few samples; what shakes it shakes
+		// the shorter one.
+		scatter = max(scatter, float64(w.window[k-1].scatter))
+	}
+	if k > learnScale && w.shape.known() {
+		// Nor is the shape, of days seen once.
+		scatter *= 1 + 1/max(float64(w.shape.seen(now)), 0.5)
+	}
+	wide := dispersion + (scatter+unsure)*e
 	v.surprise = (v.real*math.Log(v.ratio) - (v.real - e)) / wide
 	if v.ratio < max(need, 1.1*float64(win.peak)) || v.surprise < surprising[k] || v.real < 1.3*float64(win.burst)*unit {
 		return v
@@ -184,8 +195,8 @@ func (w *watch) turnDay() {
 	for k := range w.window {
 		win := &w.window[k]
 		if !w.spoiled && win.weightsSq > 0 {
-			c := max(win.squares/win.weightsSq, priorScatter/2)
-			win.scatter += (c - win.scatter) * 0.5
+			c := max(win.squares/win.weightsSq, leastScatter)
+			win.scatter += (c - win.scatter) * max(0.2, 1/float32(max(w.shape.days[0]+w.shape.days[1], 1)))
 			// Peaks are half forgotten in ten days.
 			win.peak = max(win.peak-(win.peak-1)*0.07, min(win.today, 2*win.peak), leastPeak[k])
 		}
@@ -204,11 +215,9 @@ func (w *watch) gain() float64 {
 	return max(gain, 1/float64(w.learned+1))
 }
 
-// adopt makes the present rate the usual one, if it is higher. unit is what
-// the window would hold at level 1.
-func (w *watch) adopt(unit float64) {
-	w.level = max(w.level, float64(w.window[learnScale].sum)/unit)
-}
+// adopt makes the present rate the usual one, if it is higher: sum is what the
+// window holds, unit what it would hold at level 1.
+func (w *watch) adopt(sum, unit float64) { w.level = max(w.level, sum/unit) }
 
 // thaw ends a freeze. What was over by itself soon hurt nobody: that high a
 // burst is usual from now on, for some weeks. (A job on the hour is one.)
@@ -219,6 +228,13 @@ func (w *watch) thaw(soon bool) {
 		w.level += (w.missed/w.missedUnit - w.level) * (1 - math.Pow(1-w.gain(), n))
 	}
 	w.missed, w.missedUnit = 0, 0
+	w.forget(soon)
+	w.frozen = false
+}
+
+// forget ends a bout of excess: what is over must not alarm once more from
+// the longer windows.
+func (w *watch) forget(soon bool) {
 	for k := range w.window {
 		win := &w.window[k]
 		if soon {
@@ -226,19 +242,16 @@ func (w *watch) thaw(soon bool) {
 		}
 		win.bout = 0
 		if k > learnScale {
-			// What is over must not alarm once more from the longer windows.
 			win.part, win.sum, win.torn = [parts]uint32{}, 0, parts
 		}
 	}
-	w.frozen = false
 }
 
 // learnLevel moves the level towards the last window's rate: at once while it
 // is new, then with a half-life of half a day, later of three, and never by more than a
-// little for a rate that is far above it. unit is what the window would hold
-// at level 1.
-func (w *watch) learnLevel(unit float64) {
-	x := float64(w.window[learnScale].sum)
+// little for a rate that is far above it. x is what the window holds, unit
+// what it would hold at level 1.
+func (w *watch) learnLevel(x, unit float64) {
 	w.learned++
 	w.total = w.total*0.999 + x
 	if w.learned == 1 || w.level == 0 {
@@ -246,9 +259,12 @@ func (w *watch) learnLevel(unit float64) {
 		return
 	}
 	gain := w.gain()
-	ratio := x / (w.level * unit)
+	e := w.level * unit
+	ratio := x / e
 	if w.learned > 5 {
-		ratio = min(ratio, 1.3)
+		// Far above is not the usual; but of few messages chance alone makes
+		// many, and to leave that out would be to learn too little.
+		ratio = min(ratio, max(1.3, 1+4*math.Sqrt(dispersion*max(e, 1))/e))
 	}
 	w.level = max(w.level*(1+gain*(ratio-1)), 0.02/unit)
 }

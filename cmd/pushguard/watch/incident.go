@@ -51,8 +51,12 @@ type Incident struct {
 	Forecast            Forecast
 	Samples             []Sample
 	Timeline            []Entry
+	// Lasting says that the excess has lasted, or cost, enough to hold the
+	// culprits; until then it may be a burst, and they are only named.
+	Lasting bool
 
-	number int // the detector's
+	number int    // the detector's
+	named  string // the culprits when they were told last
 }
 
 // Culprit is a combination that makes a part of the excess. What does not
@@ -207,19 +211,25 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 		names[i] = fmt.Sprintf("%s (%.0f %%)", c, c.Share*100)
 	}
 	named := strings.Join(names, ", ")
+	before := in.Action
+	if e.Phase != detect.Resolved {
+		w.publish()
+	}
 	switch e.Phase {
 	case detect.Opened:
 		in.note(e.At, "opened", fmt.Sprintf("noticed: %.3g times the usual rate; culprit: %s", in.Factor, named))
-		w.publish()
-		if in.Action == Contained {
-			in.note(e.At, "contain", "contained by itself: the culprit alone is held to its usual rate")
-		}
 	case detect.Updated:
-		in.note(e.At, "culprits", "culprit: "+named)
+		if in.named != named {
+			in.note(e.At, "culprits", "culprit: "+named)
+		}
 	case detect.Resolved:
 		in.ResolvedAt = e.Incident.ResolvedAt.UTC()
 		in.note(e.At, "resolved", fmt.Sprintf("over: %d messages beyond the usual were offered, %d publishes held back", in.Excess, in.Refused))
 		w.end(now)
+	}
+	in.named = named
+	if in.Action == Contained && before != Contained && !w.forced {
+		in.note(e.At, "contain", "it lasts: contained by itself, the culprit alone is held to its usual rate")
 	}
 	return Change{e.Phase, e.At.UTC(), in.copy()}, true
 }
@@ -227,6 +237,7 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 // update takes over what the detector says.
 func (w *Watch) update(in *Incident, d *detect.Incident) {
 	in.Kind, in.Confidence = d.Kind, d.Confidence
+	in.Lasting = in.Lasting || d.Held
 	if !math.IsInf(d.Factor, 0) && !math.IsNaN(d.Factor) {
 		in.Factor = max(in.Factor, d.Factor)
 	}
@@ -293,6 +304,8 @@ func (w *Watch) publish() {
 	switch {
 	case in.Kind == detect.Everybody && !w.forced:
 		in.Action = None // nobody is to blame, so nobody is held
+	case mode == Auto && !w.released && !w.forced && !in.Lasting:
+		in.Action = None
 	case w.forced, mode == Auto && !w.released:
 		in.Action, h.holding = Contained, true
 	case w.released:

@@ -34,6 +34,8 @@ type Leaf struct {
 	Caller int
 	// Base is the mean rate, messages a second.
 	Base float64
+	// Sent is what the last step sent.
+	Sent int64
 
 	cron   int64 // seconds a job on the hour lasts; 0: none
 	born   int64 // the second of the first message, relative to the start
@@ -43,6 +45,10 @@ type Leaf struct {
 	pulse  float64 // of a burst
 	until  int64
 }
+
+// Sends reports whether the leaf has anything to send in this minute: a job
+// on the hour is silent for most of it, and a new event until it is there.
+func (l *Leaf) Sends() bool { return l.mean > 0 }
 
 type callerTraffic struct {
 	noise, spread float64
@@ -105,32 +111,36 @@ var (
 	channelNames = []string{"private-user-*", "private-team-*", "presence-room-*", "private-order-*", "news", "private-encrypted-chat-*", "cache-board-*", "dashboard"}
 )
 
-// Step counts the messages of the dt seconds that end at the second now.
+// Step counts the messages of the dt seconds that end at the second now. The
+// rates are those at their beginning, so dt should divide a minute.
 func (a *Account) Step(now, dt int64, observe func(leaf int, n int64)) {
+	at := now - dt
 	if a.start == 0 {
-		a.start = now
+		a.start = at
 	}
-	if m := now / 60; m != a.minute {
-		a.turnMinute(now, m-a.minute)
+	if m := at / 60; m != a.minute {
+		a.turnMinute(at, m-a.minute)
 		a.minute = m
 	}
 	for i := range a.Leaves {
 		l := &a.Leaves[i]
 		mean := l.mean
+		l.Sent = 0
 		if mean == 0 {
 			continue
 		}
 		c := &a.callers[l.Caller]
-		if now < c.silent {
+		if at < c.silent {
 			continue
 		}
-		if now < c.catch {
+		if at < c.catch {
 			mean *= 1 + c.owed
 		}
-		if l.until > now {
-			mean *= l.pulse
+		if over := l.until - at; over > 0 {
+			mean *= 1 + (l.pulse-1)*float64(min(over, dt))/float64(dt)
 		}
 		if n := a.poisson(mean * l.factor * float64(dt)); n > 0 {
+			l.Sent = n
 			observe(i, n)
 		}
 	}

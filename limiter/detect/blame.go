@@ -1,0 +1,240 @@
+package detect
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// blame says which combinations make the excess of the windows of scale k.
+//
+// It asks each caller by itself: a fault is in one program nearly always, and
+// two that fail together are two to call; beside its own baseline a small
+// culprit is seen next to a great one, and one caller's weather is not taken
+// for another's. Within a caller, Attribute finds the shortest combinations.
+// Only when more than fewCallers have the same event or channel for their
+// cause is that the answer; and when nearly all callers rise, it is everybody.
+func (d *Detector) blame(list []*series, k int) (culprits []Culprit, confidence, excess float64) {
+	seconds := float64(parts * partSeconds[k])
+	if d.manyRise(k) {
+		x, e := float64(d.total.window[k].sum), d.expectAll(k)
+		return []Culprit{{Caller: Any, Event: Any, Channel: Any, Share: 1, Rate: x / seconds, Usual: e / seconds}}, 1, x - e
+	}
+	least := d.config.MinShare / 2 * d.usual() * seconds
+	heavy := d.heavyPayloads()
+	by := map[string][]*series{}
+	for _, s := range list {
+		if s.whole != nil || s.crowd.Load() > 0 {
+			by[s.caller] = append(by[s.caller], s)
+		}
+	}
+	price := math.Log(float64(len(d.callers))) + surePrice
+	confidence = 1
+	var total float64
+	for _, c := range d.callers {
+		if c.learned == 0 && c.whole == nil && float64(c.window[k].sum) < newShare*d.expectAll(k) {
+			continue // a new caller of modest size is none
+		}
+		for _, b := range d.blameCaller(c, by[c.caller], k, least, price, heavy) {
+			b.culprit.Share = b.deviation
+			culprits = append(culprits, b.culprit)
+			total += b.deviation
+			confidence *= b.confidence
+		}
+	}
+	excess = total
+	if c, ok := common(culprits); ok {
+		culprits = []Culprit{c}
+	}
+	all := max(total, float64(d.total.window[k].sum)-d.expectAll(k)*d.tide[k])
+	for i := range culprits {
+		culprits[i].Share = min(1, max(0, culprits[i].Share/all))
+		for _, s := range list {
+			if s.whole != nil && culprits[i].covers(s) {
+				culprits[i].Rate += float64(s.window[k].sum) / seconds
+				culprits[i].Usual += d.expect(s, k) * d.tide[k] / seconds
+			}
+		}
+	}
+	slices.SortStableFunc(culprits, func(a, b Culprit) int { return cmp.Compare(b.Share, a.Share) })
+	return culprits, confidence, excess
+}
+
+// surePrice is how many nats more than by chance among the callers a caller's
+// cause must be worth.
+const surePrice = 5
+
+// blamed is a cause within one caller.
+type blamed struct {
+	culprit               Culprit
+	deviation, confidence float64
+}
+
+func (d *Detector) blameCaller(c *series, list []*series, k int, least, price float64, heavy map[int32][]heavyPart) []blamed {
+	t := Table{Columns: make([][]int32, 3)}
+	var names [2][]string
+	code := func(a int, v string) int32 {
+		i := slices.Index(names[a], v)
+		if i < 0 {
+			i = len(names[a])
+			names[a] = append(names[a], v)
+		}
+		return int32(i)
+	}
+	digests := []uint64{0}
+	planned := d.tide[k] * d.plannedFactor(c.caller)
+	rise := 0.0
+	for _, s := range list {
+		x, e := float64(s.window[k].sum), d.expect(s, k)*planned
+		if s.whole == nil {
+			x, e = d.rest(list, s, k, x, e, planned)
+		}
+		if x == 0 && e < 1 {
+			continue
+		}
+		rise += max(0, x-e)
+		row := func(payload int32, x, e float64) {
+			t.Columns[0] = append(t.Columns[0], code(0, s.event))
+			t.Columns[1] = append(t.Columns[1], code(1, s.channel))
+			t.Columns[2] = append(t.Columns[2], payload)
+			t.Real, t.Predicted = append(t.Real, x), append(t.Predicted, e)
+		}
+		for _, h := range heavy[s.id] {
+			// Its part of the last minute is taken as its part of the window.
+			n := x * h.part
+			digests = append(digests, h.digest)
+			row(int32(len(digests)-1), n, 0)
+			x -= n
+		}
+		row(0, x, e)
+	}
+	if rise < least {
+		return nil
+	}
+	causes := Attribute(t, Options{
+		Counts: true, Dispersion: dispersion * 1.5, Variation: 0.15, MinDeviation: 0.25, MaxCauses: 8, MinExcess: least, Price: price,
+	})
+	var out []blamed
+	for _, cause := range causes {
+		b := blamed{Culprit{Caller: c.caller, Event: Any, Channel: Any}, cause.Deviation, cause.Confidence}
+		for a, dst := range []*string{&b.culprit.Event, &b.culprit.Channel} {
+			if v := cause.Typical[a]; v >= 0 {
+				*dst = names[a][v]
+			}
+		}
+		if v := cause.Typical[2]; v > 0 {
+			b.culprit.Payloads = []uint64{digests[v]}
+		}
+		if k < learnScale && !d.lasts(&b.culprit, list, k, cause.Deviation) {
+			continue
+		}
+		if i := slices.IndexFunc(out, func(o blamed) bool { return o.culprit.same(b.culprit) }); i >= 0 {
+			out[i].deviation += b.deviation
+			out[i].culprit.Payloads = append(out[i].culprit.Payloads, b.culprit.Payloads...)
+		} else {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// lasts reports whether a short window's excess is one of the last two minutes
+// as well: what a pause held back may come at once.
+func (d *Detector) lasts(c *Culprit, list []*series, k int, excess float64) bool {
+	seconds := float64((parts-1)*partSeconds[learnScale] + (d.now-1)%partSeconds[learnScale] + 1)
+	long := 0.0
+	for _, s := range list {
+		if c.covers(s) && s.whole != nil {
+			long += float64(s.window[learnScale].sum) - d.expect(s, learnScale)*d.tide[learnScale]*seconds/float64(parts*partSeconds[learnScale])
+		}
+	}
+	return long >= 0.6*excess
+}
+
+// fewCallers is how many callers that fail alike are named one by one.
+const fewCallers = 3
+
+// common is the event, channel pattern or both that all culprits share, if
+// they are many.
+func common(list []Culprit) (Culprit, bool) {
+	if len(list) <= fewCallers {
+		return Culprit{}, false
+	}
+	c := list[0]
+	c.Caller, c.Payloads, c.Share = Any, nil, 0
+	for _, o := range list {
+		if o.Event != c.Event {
+			c.Event = Any
+		}
+		if o.Channel != c.Channel {
+			c.Channel = Any
+		}
+		c.Share += o.Share
+	}
+	return c, c.Event != Any || c.Channel != Any
+}
+
+// manyRise reports whether most callers send clearly more than usual.
+func (d *Detector) manyRise(k int) bool {
+	measured, rise := 0, 0
+	for _, c := range d.callers {
+		if e := d.expect(c, k) * d.tide[k]; e >= 10 {
+			measured++
+			if float64(c.window[k].sum) > 1.4*e {
+				rise++
+			}
+		}
+	}
+	return measured >= 3 && 3*rise >= 2*measured && float64(d.total.window[k].sum) > 1.8*d.expectAll(k)
+}
+
+// rest is what a caller's whole has beyond its series.
+func (d *Detector) rest(list []*series, whole *series, k int, x, e, planned float64) (float64, float64) {
+	for _, s := range list {
+		if s.whole == whole {
+			x -= float64(s.window[k].sum)
+			e -= d.expect(s, k) * planned
+		}
+	}
+	return max(0, x), max(0, e)
+}
+
+type heavyPart struct {
+	digest uint64
+	part   float64
+}
+
+// heavyPayloads are the payloads that make a fifth or more of their series'
+// last minute.
+func (d *Detector) heavyPayloads() map[int32][]heavyPart {
+	list := d.rates.all()
+	out := map[int32][]heavyPart{}
+	for _, h := range d.payloads.list(16, 1-float64(d.now%60)/60) {
+		if int(h.series) >= len(list) {
+			continue
+		}
+		sure := float64(h.count - h.error)
+		if all := float64(sum32(list[h.series].recent[:])); all > 0 && sure >= all/5 {
+			out[h.series] = append(out[h.series], heavyPart{h.digest, min(sure/all, 1)})
+		}
+	}
+	for id, hs := range out {
+		all := 0.0
+		for _, h := range hs {
+			all += h.part
+		}
+		for i := range hs {
+			hs[i].part /= max(all, 1)
+		}
+		slices.SortFunc(hs, func(a, b heavyPart) int { return cmp.Compare(b.part, a.part) })
+		out[id] = hs
+	}
+	return out
+}
+
+func sum32(v []uint32) (sum uint64) {
+	for _, n := range v {
+		sum += uint64(n)
+	}
+	return sum
+}

@@ -145,7 +145,7 @@ func (d *drill) upgrade() (*result, string, error) {
 	}
 	var st account
 	if err := until(now, func(s account) bool { st = s; return s.Used == d.judge.billed() }); err != nil {
-		return r, "", fmt.Errorf("Pusher billed %d messages: %w", d.judge.billed(), err)
+		return r, "", fmt.Errorf("after %d messages that Pusher billed: %w", d.judge.billed(), err)
 	}
 	return r, fmt.Sprintf("%s → this → %s → this on one store, each beside the other; %d messages billed, %d counted; %d held by one sent by the next", d.old, d.old, d.judge.billed(), st.Used, held), nil
 }

@@ -80,8 +80,8 @@ func (g *generator) run(rate float64, long time.Duration) result {
 	tick := time.NewTicker(500 * time.Microsecond)
 	defer tick.Stop()
 	for n := uint64(0); ; {
-		now := <-tick.C
-		now = time.Now()
+		<-tick.C
+		now := time.Now()
 		if now.Sub(began) >= long {
 			break
 		}

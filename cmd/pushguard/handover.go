@@ -17,6 +17,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/pusher/proxy"
 )
 
 // lingerFor is how long the last accepted connections have to send their
@@ -156,7 +157,7 @@ func readCertificates(c *config.TLS) (*tls.Config, error) {
 		}
 		return nil, fmt.Errorf("tls: %s and %s do not belong together: %w", c.Cert, c.Key, err)
 	}
-	out := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	out := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: proxy.ALPN}
 	if c.MinVersion == config.TLS13 {
 		out.MinVersion = tls.VersionTLS13
 	}

@@ -10,13 +10,15 @@
 // The HTTP server and client are fasthttp. net/http on both sides was measured
 // at about a third of its throughput for this shape of traffic (small bodies,
 // kept-alive connections, one upstream), and every publish of every app server
-// crosses this code. What that trades away is HTTP/2 towards app servers, which
-// no Pusher SDK speaks.
+// crosses this code. HTTP/2, which some SDKs agree on over TLS, is net/http's
+// (h2.go), on its way into the same code.
 package proxy
 
 import (
 	"context"
 	"errors"
+	"io"
+	"log"
 	"log/slog"
 	"net"
 	"strconv"
@@ -64,6 +66,7 @@ type Proxy struct {
 	now      func() time.Time
 	log      *slog.Logger
 	server   *fasthttp.Server
+	h2       *h2
 	table    atomic.Pointer[table]
 	jobs     sync.Pool
 	draining atomic.Bool
@@ -127,6 +130,7 @@ func New(cfg Config) *Proxy {
 		LazyRequestTime:              true,
 		Logger:                       quiet{},
 	}
+	p.h2 = newH2(p)
 	return p
 }
 
@@ -143,6 +147,9 @@ func or[T comparable](v, def T) T {
 type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
+
+// discard is quiet for net/http.
+var discard = log.New(io.Discard, "", 0)
 
 // Apply makes apps the ones that are served, all at once. Requests under way
 // finish with what they began with. An error means that nothing changed.
@@ -210,6 +217,9 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // Shutdown closes the listeners and waits for requests under way, or for ctx.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.Drain()
+	over, done := context.WithCancel(ctx)
+	defer done()
+	go p.h2.close(over)
 	return p.server.ShutdownWithContext(ctx)
 }
 

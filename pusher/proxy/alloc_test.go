@@ -37,7 +37,7 @@ func everyStage() limiter.Policy {
 
 func stubbed(t testing.TB, fold *FoldConfig) (*rig, []*fasthttp.RequestCtx) {
 	r := newRig(t, rigConfig{policy: everyStage(), fold: fold})
-	r.app.Upstream.client.Transport = stubTransport{}
+	r.app.Upstream.client.Transport, r.app.Upstream.conns = stubTransport{}, nil
 	ctxs := make([]*fasthttp.RequestCtx, 1024) // enough that none comes again inside the dedupe window
 	for i := range ctxs {
 		body := eventBody("notification.refresh", fmt.Sprintf("private-user-%d", i), fmt.Sprintf(`{"n":%d,"text":"%0400d"}`, i, i))

@@ -15,6 +15,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -71,6 +72,8 @@ type Proxy struct {
 	jobs     sync.Pool
 	draining atomic.Bool
 	retiring atomic.Bool
+	lanes    sync.Once
+	lane     atomic.Pointer[lane] // nil where there is none, or before Serve
 	inFlight atomic.Int64
 	stats    Stats
 	// holdFails is set while the store takes no publish to be held, so that the
@@ -113,7 +116,7 @@ func New(cfg Config) *Proxy {
 		// A client that asks first is not told to send what will be refused.
 		ContinueHandler:              func(h *fasthttp.RequestHeader) bool { return h.ContentLength() <= maxBody },
 		ErrorHandler:                 p.refuseUnread,
-		Name:                         "pushguard",
+		Name:                         serverName,
 		Concurrency:                  or(cfg.MaxConns, 65536),
 		MaxConnsPerIP:                cfg.MaxConnsPerIP,
 		MaxRequestBodySize:           maxBody,
@@ -141,6 +144,8 @@ func or[T comparable](v, def T) T {
 	}
 	return v
 }
+
+const serverName = "pushguard"
 
 // quiet drops fasthttp's own log lines: they are about single connections of
 // peers, they may quote a request, and the Stats count what they tell.
@@ -208,7 +213,13 @@ func (p *Proxy) Apps() []*App {
 }
 
 // Serve answers on ln until Shutdown. It returns nil after a Shutdown.
-func (p *Proxy) Serve(ln net.Listener) error { return p.server.Serve(ln) }
+func (p *Proxy) Serve(ln net.Listener) error {
+	p.lanes.Do(func() { p.lane.Store(newLane(p)) })
+	if l := p.lane.Load(); l != nil {
+		ln = l.over(ln)
+	}
+	return p.server.Serve(ln)
+}
 
 // Drain makes every request from now on answered with 503 and an end of its
 // connection; those under way go on.
@@ -220,7 +231,10 @@ func (p *Proxy) Shutdown(ctx context.Context) error {
 	over, done := context.WithCancel(ctx)
 	defer done()
 	go p.h2.close(over)
-	return p.server.ShutdownWithContext(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- p.lane.Load().shutdown(ctx) }()
+	err := p.server.ShutdownWithContext(ctx)
+	return cmp.Or(err, <-ended)
 }
 
 // Stats returns the proxy's counters, live.

@@ -19,7 +19,8 @@ func (p *Proxy) Linger(ctx context.Context, d time.Duration) {
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for p.server.GetOpenConnectionsCount() >= 0 { // after Serve it is one too low
+	l := p.lane.Load()
+	for p.server.GetOpenConnectionsCount() >= 0 || l.count() > 0 { // after Serve the first is one too low
 		select {
 		case <-ctx.Done():
 			return

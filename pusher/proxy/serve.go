@@ -24,6 +24,7 @@ type job struct {
 	channels []string // backing store of the items' channel lists
 	target   []byte   // path and signed query sent upstream
 	body     []byte   // a body built anew because part of a batch was held back
+	wire     []byte   // the request as it goes to Pusher
 	outcome  []byte
 	origin   []byte
 	req      fasthttp.Request
@@ -71,8 +72,8 @@ func (j *job) release() {
 	j.req.Reset()
 	j.resp.Reset()
 	j.wait.release()
-	if cap(j.body) > 64<<10 { // one large batch must not stay pinned in the pool
-		j.body = nil
+	if cap(j.body) > 64<<10 || cap(j.wire) > 64<<10 { // one large batch must not stay pinned in the pool
+		j.body, j.wire = nil, nil
 	}
 }
 

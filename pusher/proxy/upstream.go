@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,7 @@ type Upstream struct {
 	key     *pusher.Key
 	url     *url.URL
 	client  *fasthttp.HostClient
+	conns   *upConns // instead of client, where that is possible
 	breaker circuitbreaker.CircuitBreaker[any]
 	timeout time.Duration
 	off     bool
@@ -130,6 +132,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		DisablePathNormalizing:    true,
 		SecureErrorLogMessage:     true,
 	}
+	up.conns = newUpConns(addr, up.client)
 	up.off = cfg.Off
 	rate := or(cfg.FailureRate, 0.5)
 	up.breaker = circuitbreaker.NewBuilder[any]().
@@ -165,7 +168,12 @@ func (u *Upstream) Codes(f func(status int, n int64)) {
 }
 
 // Close drops idle connections.
-func (u *Upstream) Close() { u.client.CloseIdleConnections() }
+func (u *Upstream) Close() {
+	if u.conns != nil {
+		u.conns.close()
+	}
+	u.client.CloseIdleConnections()
+}
 
 // notSentError is a failure before the first byte of a request left.
 type notSentError struct{ err error }
@@ -216,35 +224,8 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 	j.target = append(append(j.target[:0], out.path...), '?')
 	j.target = u.key.AppendSigned(j.target, out.method, out.path, out.query, out.body, now)
 
-	req, resp := &j.req, &j.resp
-	req.Reset()
-	resp.Reset()
-	req.Header.SetMethod(out.method)
-	req.Header.SetHost(u.url.Host)
-	req.SetRequestURIBytes(j.target)
-	req.URI().DisablePathNormalizing = true
-	req.URI().SetScheme(u.url.Scheme)
-	if len(out.library) > 0 {
-		req.Header.SetBytesKV(headerLibrary, out.library)
-	}
-	if len(out.body) > 0 {
-		req.Header.SetContentTypeBytes(contentJSON)
-		req.SetBodyRaw(out.body)
-	}
 	began := time.Now()
-	var err error
-	var span trace.Span
-	if j.trace != nil {
-		span = j.beginCall(u, req, out.method)
-	}
-	if u.sink != nil {
-		u.sink(req, resp)
-	} else {
-		err = u.client.DoTimeout(req, resp, u.timeout)
-	}
-	if span != nil {
-		endCall(span, resp.StatusCode(), err)
-	}
+	err := u.exchange(j, out, began)
 	if u.seconds != nil {
 		u.seconds.Observe(time.Since(began).Seconds())
 	}
@@ -253,6 +234,7 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 		u.codes[0].Add(1)
 		return u.failed(err)
 	}
+	resp := &j.resp
 	status := resp.StatusCode()
 	if status >= 0 && status < len(u.codes) {
 		u.codes[status].Add(1)
@@ -278,6 +260,61 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 		got.fate, got.word = limiter.Refused, "upstream_refused"
 	}
 	return got
+}
+
+// exchange sends the request that j.target names, and has the answer in j.resp.
+func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
+	resp := &j.resp
+	resp.Reset()
+	if u.conns != nil && u.sink == nil && j.trace == nil {
+		j.wire = u.appendRequest(j.wire[:0], out, j.target)
+		return u.conns.do(j.wire, out.method == fasthttp.MethodHead, resp, began)
+	}
+	req := &j.req
+	req.Reset()
+	req.Header.SetMethod(out.method)
+	req.Header.SetHost(u.url.Host)
+	req.SetRequestURIBytes(j.target)
+	req.URI().DisablePathNormalizing = true
+	req.URI().SetScheme(u.url.Scheme)
+	if len(out.library) > 0 {
+		req.Header.SetBytesKV(headerLibrary, out.library)
+	}
+	if len(out.body) > 0 {
+		req.Header.SetContentTypeBytes(contentJSON)
+		req.SetBodyRaw(out.body)
+	}
+	var span trace.Span
+	if j.trace != nil {
+		span = j.beginCall(u, req, out.method)
+	}
+	if u.sink != nil {
+		u.sink(req, resp)
+	} else {
+		err = u.client.DoTimeout(req, resp, u.timeout)
+	}
+	if span != nil {
+		endCall(span, resp.StatusCode(), err)
+	}
+	return err
+}
+
+// appendRequest writes a request as fasthttp's client would. What it is made of
+// was read by fasthttp's server, so no part can hold a line's end.
+func (u *Upstream) appendRequest(b []byte, out outgoing, target []byte) []byte {
+	b = append(append(b, out.method...), ' ')
+	b = append(append(b, target...), " HTTP/1.1\r\nHost: "...)
+	b = append(b, u.url.Host...)
+	if len(out.library) > 0 {
+		b = append(append(b, "\r\nX-Pusher-Library: "...), out.library...)
+	}
+	if len(out.body) > 0 {
+		b = append(b, "\r\nContent-Type: application/json"...)
+	}
+	if len(out.body) > 0 || (out.method != fasthttp.MethodGet && out.method != fasthttp.MethodHead) {
+		b = strconv.AppendInt(append(b, "\r\nContent-Length: "...), int64(len(out.body)), 10)
+	}
+	return append(append(b, "\r\n\r\n"...), out.body...)
 }
 
 // failed tells a request that never left from one whose fate is unknown. The

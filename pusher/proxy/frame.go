@@ -1,0 +1,115 @@
+package proxy
+
+import (
+	"bytes"
+)
+
+// framing says what the bytes of a connection are, for the express lane.
+type framing uint8
+
+const (
+	framePart    framing = iota // the beginning of one request: more must come
+	frameWhole                  // exactly one request
+	frameUnusual                // anything else: fasthttp's to read
+)
+
+// laneRoom is the longest head and body together that the express lane takes.
+const laneRoom = 16 << 10
+
+var (
+	endOfHead      = []byte("\r\n\r\n")
+	endOfFirstLine = []byte(" HTTP/1.1\r\n")
+
+	nameContentLength    = []byte("content-length")
+	nameTransferEncoding = []byte("transfer-encoding")
+	nameExpect           = []byte("expect")
+)
+
+// frame looks where a request ends, so that one is parsed only once it is there
+// whole. It decides nothing else: fasthttp then reads the same bytes, and what
+// it reads otherwise than frame did, by a single byte, goes to its own server
+// loop. So frame may be as simple as it is, and refuse to say whatever it does
+// not know.
+func frame(b []byte, room int) framing {
+	if len(b) == 0 {
+		return framePart
+	}
+	if b[0] < 'A' || b[0] > 'Z' {
+		return frameUnusual
+	}
+	line := bytes.IndexByte(b, '\n')
+	if line < 0 {
+		return partUpTo(b, room)
+	}
+	if !bytes.HasSuffix(b[:line+1], endOfFirstLine) {
+		return frameUnusual
+	}
+	head := bytes.Index(b[line-1:], endOfHead)
+	if head < 0 {
+		return partUpTo(b, room)
+	}
+	head += line - 1 + len(endOfHead)
+	length, given := 0, false
+	for at := line + 1; at < head-2; {
+		next := bytes.IndexByte(b[at:head], '\n') + at + 1
+		name := b[at:next]
+		switch name[0] | 0x20 {
+		case ' ', '\t' | 0x20: // a folded line
+			return frameUnusual
+		case 'c':
+			if !isField(name, nameContentLength) {
+				break
+			}
+			var ok bool
+			if length, ok = fieldNumber(name[len(nameContentLength)+1:]); !ok || given {
+				return frameUnusual
+			}
+			given = true
+		case 't':
+			if isField(name, nameTransferEncoding) {
+				return frameUnusual
+			}
+		case 'e':
+			if isField(name, nameExpect) {
+				return frameUnusual
+			}
+		}
+		at = next
+	}
+	switch whole := head + length; {
+	case whole > room:
+		return frameUnusual
+	case len(b) < whole:
+		return framePart
+	case len(b) == whole:
+		return frameWhole
+	}
+	return frameUnusual // more than one
+}
+
+func partUpTo(b []byte, room int) framing {
+	if len(b) >= room {
+		return frameUnusual
+	}
+	return framePart
+}
+
+// isField reports whether a header line is of that name, given in lower case.
+func isField(line, name []byte) bool {
+	return len(line) > len(name) && line[len(name)] == ':' && bytes.EqualFold(line[:len(name)], name)
+}
+
+// fieldNumber reads a header's value of a few digits and nothing else.
+func fieldNumber(line []byte) (n int, ok bool) {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || len(line) > 7 {
+		return 0, false
+	}
+	for _, c := range line {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, true
+}

@@ -1,0 +1,113 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/valyala/fasthttp"
+)
+
+// parse has fasthttp read one request, as the lane does. used is how many bytes
+// it took.
+func parse(b []byte) (req *fasthttp.Request, used int, err error) {
+	req = &fasthttp.Request{}
+	r := bufio.NewReaderSize(bytes.NewReader(b), laneRoom)
+	if err = req.Header.Read(r); err == nil {
+		err = req.ContinueReadBody(r, 1<<20, false)
+	}
+	return req, len(b) - r.Buffered(), err
+}
+
+func TestFrame(t *testing.T) {
+	long := strings.Repeat("x", laneRoom)
+	for in, want := range map[string]framing{
+		"":                                   framePart,
+		"P":                                  framePart,
+		"POST /a HTTP/1.1\r":                 framePart,
+		"POST /a HTTP/1.1\r\n":               framePart,
+		"POST /a HTTP/1.1\r\nHost: x\r\n":    framePart,
+		"GET /a HTTP/1.1\r\nHost: x\r\n\r\n": frameWhole,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n":                             framePart,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n\r\n{":                        framePart,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH:  2 \r\n\r\n{}":                     frameWhole,
+		"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P":                      frameUnusual, // a second one
+		"POST /a HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}":  frameUnusual,
+		"POST /a HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}":                      frameUnusual,
+		"POST /a HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n{}":                frameUnusual,
+		"POST /a HTTP/1.1\r\nContent-Length: 99999\r\n\r\n{}":                   frameUnusual, // longer than the room
+		"POST /a HTTP/1.1\r\nContent-Length: \r\n\r\n":                          frameUnusual,
+		"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":       frameUnusual,
+		"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n": frameUnusual,
+		"POST /a HTTP/1.1\r\nX: a\r\n b\r\n\r\n":                                frameUnusual, // folded
+		"GET /a HTTP/1.0\r\n\r\n":                                               frameUnusual,
+		"GET /a\r\n\r\n":                                                        frameUnusual,
+		"GET /a HTTP/1.1\nHost: x\n\n":                                          frameUnusual,
+		"\r\nGET /a HTTP/1.1\r\n\r\n":                                           frameUnusual,
+		"\x16\x03\x01":                                                          frameUnusual,
+		"GET /" + long:                                                          frameUnusual,
+		"GET / HTTP/1.1\r\nX: " + long:                                          frameUnusual,
+	} {
+		if got := frame([]byte(in), laneRoom); got != want {
+			t.Errorf("%.80q: %d, want %d", in, got, want)
+		}
+	}
+}
+
+// FuzzFrame: what frame calls whole, fasthttp reads to the last byte or not at
+// all, without changing one; what it calls a part, fasthttp does not take as a
+// request either. So nothing is answered that fasthttp's own server would read
+// otherwise, and nothing waits that it would answer.
+func FuzzFrame(f *testing.F) {
+	for _, seed := range []string{
+		"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}",
+		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length : 2\r\n\r\n{}", "POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: x\r\nX: a\r\n\tb\r\n\r\n", "POST /a HTTP/1.1\r\nHost: x\nContent-Length: 3\r\n\r\nabc",
+		"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 3\n\r\n\r\nabc", "POST  HTTP/1.1\r\n\r\n", "A HTTP/1.1\r\n\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: x\r\ncontent-length:\t2\r\n\r\n{}", "POST /a HTTP/1.1\r\n\r\nHost: x\r\n\r\n",
+		"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > laneRoom {
+			return
+		}
+		before := bytes.Clone(b)
+		kind := frame(b, laneRoom)
+		req, used, err := parse(b)
+		switch kind {
+		case frameWhole:
+			if !bytes.Equal(b, before) {
+				t.Fatalf("the bytes were changed: %q", before)
+			}
+			if err == nil && used != len(b) {
+				t.Logf("left to fasthttp: it takes %d of %d", used, len(b)) // the lane sees that by what is left
+			}
+			if err == nil && used == len(b) && req.Header.ContentLength() == -1 {
+				t.Fatalf("chunks were taken for one piece: %q", b)
+			}
+		case framePart:
+			if err == nil {
+				t.Fatalf("it would wait for more of a request that is there: %q", b)
+			}
+		}
+	})
+}
+
+func FuzzFieldNumber(f *testing.F) {
+	f.Add([]byte(" 12\r\n"))
+	f.Fuzz(func(t *testing.T, line []byte) {
+		n, ok := fieldNumber(line)
+		if !ok {
+			return
+		}
+		var m int
+		var rest string
+		if k, _ := fmt.Sscanf(strings.TrimSpace(string(line)), "%d%s", &m, &rest); k != 1 || m != n {
+			t.Fatalf("%q: %d, Sscanf says %d", line, n, m)
+		}
+	})
+}

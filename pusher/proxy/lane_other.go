@@ -1,0 +1,17 @@
+//go:build !linux
+
+package proxy
+
+import (
+	"context"
+	"net"
+)
+
+// lane is for Linux alone; elsewhere fasthttp's server does all.
+type lane struct{}
+
+func newLane(*Proxy) *lane { return nil }
+
+func (*lane) over(ln net.Listener) net.Listener { return ln }
+func (*lane) shutdown(context.Context) error    { return nil }
+func (*lane) count() int64                      { return 0 }

@@ -1,0 +1,329 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// laneConn belongs to who made it busy.
+type laneConn struct {
+	lane   *lane
+	fd     int
+	peer   netip.Addr
+	remote net.Addr
+	state  atomic.Int32
+	ended  atomic.Bool   // the peer sends no more: read on until that is seen
+	due    atomic.Int64  // the tick at which its time is over
+	in     *bufio.Reader // with the beginning of a request
+	late   bool          // it was looked at because its time is over
+	served bool          // it had an answer
+	broken bool
+	parsed bool   // no reading while fasthttp parses
+	rest   []byte // what did not fit into the socket
+}
+
+const (
+	connIdle  = iota
+	connBusy  // somebody's
+	connAgain // somebody's, and something came meanwhile
+)
+
+// wake has the connection looked at by a worker, unless one does already.
+func (c *laneConn) wake(flags uint32) {
+	if flags&pollEnded != 0 {
+		c.ended.Store(true)
+	}
+	if c.claim() {
+		c.lane.enqueue(c)
+	}
+}
+
+// claim makes the connection busy for the caller, or tells whoever it belongs to
+// that something came.
+func (c *laneConn) claim() bool {
+	for {
+		switch c.state.Load() {
+		case connIdle:
+			if c.state.CompareAndSwap(connIdle, connBusy) {
+				return true
+			}
+		case connBusy:
+			if c.state.CompareAndSwap(connBusy, connAgain) {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+}
+
+// release ends the claim. It reports false if something came meanwhile: the
+// connection is still the caller's.
+func (c *laneConn) release() bool {
+	if c.state.CompareAndSwap(connBusy, connIdle) {
+		return true
+	}
+	c.state.Store(connBusy)
+	return false
+}
+
+// serve does what there is to do on a connection that was claimed.
+func (w *laneWorker) serve(c *laneConn) {
+	for w.step(c) {
+		if c.release() {
+			return
+		}
+	}
+}
+
+// step reads once and answers what is whole. It reports false when the
+// connection is the lane's no more.
+func (w *laneWorker) step(c *laneConn) bool {
+	l := w.lane
+	in := c.in
+	if in == nil {
+		in = w.in
+		in.Reset(c)
+	}
+	had := in.Buffered()
+	late := c.late
+	c.late = false
+	_, err := in.Peek(had + 1) // one read
+	b, _ := in.Peek(in.Buffered())
+	if err != nil {
+		switch {
+		case err != errAgain && len(b) == 0:
+			return w.end(c)
+		case err != errAgain: // it ended inside a request: fasthttp's to answer
+			return w.unusual(c, b)
+		case late:
+			return w.expire(c, len(b) > 0)
+		}
+		return true
+	}
+	switch frame(b, laneRoom) {
+	case framePart:
+		if c.in == nil {
+			c.in, w.in = in, l.buffers.Get().(*bufio.Reader)
+		}
+		if had == 0 {
+			c.due.Store(l.ticks.Load() + l.reading)
+		}
+		c.again()
+		return true
+	case frameUnusual:
+		return w.unusual(c, b)
+	}
+	ctx := &w.ctx
+	c.parsed = true
+	err = ctx.Request.Header.Read(in)
+	if err == nil {
+		err = w.uri.Parse(ctx.Request.Header.Host(), ctx.Request.Header.RequestURI())
+	}
+	if err == nil {
+		err = ctx.Request.ContinueReadBody(in, l.p.server.MaxRequestBodySize, false)
+	}
+	c.parsed = false
+	if err != nil || in.Buffered() > 0 || !ctx.Request.Header.IsHTTP11() {
+		ctx.Request.Reset()
+		return w.unusual(c, b)
+	}
+	if c.in != nil {
+		c.in = nil
+		l.buffers.Put(in)
+	}
+	return w.answer(c)
+}
+
+// answer has the handler answer the request in w.ctx.
+func (w *laneWorker) answer(c *laneConn) bool {
+	ctx := &w.ctx
+	ctx.SetRemoteAddr(c.remote)
+	ctx.Response.Header.SetServer(serverName)
+	if !w.handle() {
+		return w.end(c)
+	}
+	if ctx.IsHead() {
+		ctx.Response.SkipBody = true
+	}
+	last := ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose()
+	return w.write(c, last)
+}
+
+// handle runs the handler, which itself survives its own defects.
+func (w *laneWorker) handle() (ok bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.lane.p.stats.panics.Add(1)
+			w.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
+			w.ctx.Request.Reset()
+			w.ctx.Response.Reset()
+		}
+	}()
+	w.lane.p.serve(&w.ctx)
+	return true
+}
+
+// write sends the response in w.ctx.
+func (w *laneWorker) write(c *laneConn, last bool) bool {
+	ctx := &w.ctx
+	if last {
+		ctx.Response.Header.SetConnectionClose()
+	}
+	w.out.Reset(c)
+	if ctx.Response.Write(w.out) != nil || w.out.Flush() != nil {
+		c.broken = true
+	}
+	ctx.Request.Reset()
+	ctx.Response.ReleaseBody(64 << 10) // one large answer must not stay pinned
+	ctx.Response.Reset()
+	switch {
+	case c.broken:
+		return w.end(c)
+	case len(c.rest) > 0: // it does not read as fast as it asks
+		return w.hand(c, nil, last)
+	case last:
+		return w.end(c)
+	}
+	c.served = true
+	c.due.Store(w.lane.ticks.Load() + w.lane.idle)
+	c.again()
+	return true
+}
+
+// again has the connection read once more where no event would say that there
+// is something to read.
+func (c *laneConn) again() {
+	if c.ended.Load() {
+		c.state.Store(connAgain)
+	}
+}
+
+// expire ends a connection whose time is over. Who began a request, or never
+// sent one, is told.
+func (w *laneWorker) expire(c *laneConn, began bool) bool {
+	l := w.lane
+	switch left := c.due.Load() - l.ticks.Load(); {
+	case left > 0 && !l.closing.Load(), left > 0 && began:
+		return true // it was just in time, or may still go on
+	case left > 0 && !c.served && left > l.reading-int64(youngFor/l.tick):
+		return true
+	case !began && (c.served || left > 0):
+		return w.end(c)
+	}
+	w.ctx.Response.Header.SetServer(serverName)
+	l.p.refuseUnread(&w.ctx, os.ErrDeadlineExceeded)
+	return w.write(c, true)
+}
+
+// end closes the connection.
+func (w *laneWorker) end(c *laneConn) bool {
+	if c.in != nil {
+		w.lane.buffers.Put(c.in)
+		c.in = nil
+	}
+	w.lane.poll.close(c.fd)
+	w.lane.leave(c)
+	return false
+}
+
+// unusual gives the connection to fasthttp with the bytes that came.
+func (w *laneWorker) unusual(c *laneConn, unread []byte) bool {
+	return w.hand(c, bytes.Clone(unread), false)
+}
+
+// hand gives the connection to fasthttp, or only closes it after what is still
+// to be written.
+func (w *laneWorker) hand(c *laneConn, unread []byte, last bool) bool {
+	l := w.lane
+	if c.in != nil {
+		l.buffers.Put(c.in)
+		c.in = nil
+	}
+	l.poll.forget(c.fd)
+	plain, err := attach(c.fd)
+	if err != nil {
+		l.leave(c)
+		return false
+	}
+	l.connsMu.Lock()
+	delete(l.conns, c)
+	l.connsMu.Unlock()
+	h := &handedConn{Conn: plain, from: c, unread: unread}
+	if len(c.rest) == 0 {
+		l.give(h)
+		return false
+	}
+	rest := c.rest
+	c.rest = nil
+	go func() {
+		_ = h.SetWriteDeadline(time.Now().Add(l.p.server.WriteTimeout))
+		if _, err := h.Write(rest); err != nil || last {
+			_ = h.Close()
+			return
+		}
+		l.give(h)
+	}()
+	return false
+}
+
+// Read reads once, for the worker's reader.
+func (c *laneConn) Read(b []byte) (int, error) {
+	if c.parsed {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return recv(c.fd, b)
+}
+
+// Write sends what fits and keeps the rest.
+func (c *laneConn) Write(b []byte) (n int, err error) {
+	if len(c.rest) == 0 {
+		n, err = send(c.fd, b)
+		if err != nil && err != errAgain {
+			c.broken = true
+			return 0, err
+		}
+	}
+	c.rest = append(c.rest, b[n:]...)
+	return len(b), nil
+}
+
+// handedConn is a connection that left the lane: its first bytes were read
+// already.
+type handedConn struct {
+	net.Conn
+	from   *laneConn
+	unread []byte
+	once   sync.Once
+}
+
+func (h *handedConn) Read(b []byte) (int, error) {
+	if len(h.unread) > 0 {
+		n := copy(b, h.unread)
+		if h.unread = h.unread[n:]; len(h.unread) == 0 {
+			h.unread = nil
+		}
+		return n, nil
+	}
+	return h.Conn.Read(b)
+}
+
+func (h *handedConn) Close() error {
+	err := h.Conn.Close()
+	h.once.Do(func() { h.from.lane.leave(h.from) })
+	return err
+}
+
+// noConn stands where fasthttp wants a connection that only tells its address.
+type noConn struct{ net.Conn }
+
+func (noConn) RemoteAddr() net.Addr { return nil }
+func (noConn) LocalAddr() net.Addr  { return nil }

@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller tells pollables that their sockets are ready: one epoll descriptor and
+// one goroutine for the whole process, beside the runtime's own.
+//
+// The runtime's poller makes a goroutine try to read before it waits, so each
+// request costs a read that finds nothing, on both sides; and it enters and
+// leaves the scheduler around every call. Here a socket is read once, when it
+// has something, by a call that cannot block. The descriptor is itself watched
+// by the runtime's poller, so no thread sits in a wait of its own.
+type poller struct {
+	fd    int
+	file  *os.File // fd, as the runtime's poller has it
+	raw   syscall.RawConn
+	found int
+	ready [128]unix.EpollEvent
+	table [1 << 10]atomic.Pointer[pollPage]
+	grow  sync.Mutex
+}
+
+// pollable is who wants to know. wake runs on the poller's goroutine and must
+// not block. It may come late: for a socket that has nothing any more, or that
+// has taken the number of one that was closed.
+type pollable interface{ wake(flags uint32) }
+
+type pollPage [1 << 10]atomic.Pointer[pollable]
+
+const (
+	pollReadable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
+	pollBoth     = pollReadable | unix.EPOLLOUT
+	// pollEnded: the peer will send no more, or the socket is broken.
+	pollEnded = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
+)
+
+// thePoller is made at first use and lives as long as the process. It is nil
+// where the kernel gives none.
+var thePoller = sync.OnceValue(func() *poller {
+	p, err := newPoller()
+	if err != nil {
+		return nil
+	}
+	go p.run()
+	return p
+})
+
+func newPoller() (*poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // which tells os to have it watched
+		_ = unix.Close(fd)
+		return nil, err
+	}
+	p := &poller{fd: fd, file: os.NewFile(uintptr(fd), "epoll")}
+	if p.raw, err = p.file.SyscallConn(); err != nil {
+		_ = p.file.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *poller) run() {
+	wait := func(uintptr) bool {
+		p.found = p.look()
+		return p.found > 0
+	}
+	for {
+		if p.found = p.look(); p.found == 0 {
+			if p.raw.Read(wait) != nil {
+				return
+			}
+		}
+		for i := range p.found {
+			e := &p.ready[i]
+			if w := p.slot(int(e.Fd)); w != nil {
+				if q := w.Load(); q != nil {
+					(*q).wake(e.Events)
+				}
+			}
+		}
+		// Those that were woken run before the next look, which then finds more
+		// at once.
+		runtime.Gosched()
+	}
+}
+
+// look asks what is ready, without waiting.
+func (p *poller) look() int {
+	for {
+		n, _, e := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.ready[0])), uintptr(len(p.ready)), 0, 0, 0)
+		switch e {
+		case 0:
+			return int(n)
+		case unix.EINTR:
+			continue
+		}
+		return 0
+	}
+}
+
+func (p *poller) slot(fd int) *atomic.Pointer[pollable] {
+	if fd < 0 || fd>>10 >= len(p.table) {
+		return nil
+	}
+	if page := p.table[fd>>10].Load(); page != nil {
+		return &page[fd&(1<<10-1)]
+	}
+	return nil
+}
+
+// add watches fd for w until forget or close. Each change is told once.
+func (p *poller) add(fd int, flags uint32, w pollable) error {
+	s := p.slot(fd)
+	if s == nil {
+		if fd < 0 || fd>>10 >= len(p.table) {
+			return unix.EMFILE
+		}
+		p.grow.Lock()
+		if p.table[fd>>10].Load() == nil {
+			p.table[fd>>10].Store(new(pollPage))
+		}
+		p.grow.Unlock()
+		s = p.slot(fd)
+	}
+	s.Store(&w)
+	err := unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: flags, Fd: int32(fd)})
+	if err != nil {
+		s.Store(nil)
+	}
+	return err
+}
+
+// forget ends the watching of fd, which stays open.
+func (p *poller) forget(fd int) {
+	p.slot(fd).Store(nil)
+	_ = unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil)
+}
+
+// close ends the watching of fd, and closes it.
+func (p *poller) close(fd int) {
+	p.slot(fd).Store(nil)
+	_ = unix.Close(fd) // the kernel ends the watching with the last descriptor
+}
+
+// errAgain: nothing to read yet, or no room to write.
+const errAgain = unix.EAGAIN
+
+// recv reads what there is from a socket that does not block.
+func recv(fd int, b []byte) (int, error) {
+	for {
+		n, e := sysRecv(fd, b)
+		switch {
+		case e == unix.EINTR:
+		case e != 0:
+			return 0, e
+		case n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return n, nil
+		}
+	}
+}
+
+// send writes what fits; with an error, nothing was taken.
+func send(fd int, b []byte) (int, error) {
+	for {
+		n, e := sysSend(fd, b)
+		switch e {
+		case 0:
+			return n, nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, e
+	}
+}
+
+// detach takes the descriptor from a connection of package net, which is closed.
+func detach(c *net.TCPConn) (fd int, err error) {
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var dup error
+	if err := raw.Control(func(from uintptr) { fd, dup = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return -1, err
+	}
+	return fd, dup
+}
+
+// attach makes a connection of package net of a descriptor, which is consumed.
+func attach(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "connection")
+	defer f.Close()
+	return net.FileConn(f)
+}

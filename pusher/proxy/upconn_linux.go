@@ -1,0 +1,319 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"golang.org/x/sys/unix"
+)
+
+// upConns are the kept-alive plain connections to an upstream, on the poller: a
+// call costs one write and one read. TLS goes through fasthttp's client.
+//
+// One that the upstream closes, or on which it speaks unasked, is dropped at
+// that moment, not when the next request has been written into it.
+type upConns struct {
+	addr    string
+	poll    *poller
+	client  *fasthttp.HostClient // whose settings these are
+	timeout time.Duration
+	keep    time.Duration // how long one may be idle
+	maxBody int
+	slots   chan struct{} // one a call under way
+
+	mu     sync.Mutex
+	idle   []*upConn // used last at the end
+	reaper *time.Timer
+	reaps  bool // the timer is set
+	closed bool
+}
+
+// upConn belongs to the call that made it busy.
+type upConn struct {
+	of    *upConns
+	fd    int
+	in    *bufio.Reader
+	ready chan struct{} // something came, or the time is over
+	state atomic.Int32
+	ended atomic.Bool // the upstream will send no more
+	used  time.Time   // when the last call began
+	asked bool        // nothing of the answer was there yet
+
+	// The timer runs on from call to call, and looks whether there is one whose
+	// time is over: no call sets it.
+	until atomic.Int64 // ns since 1970, or noCall, or overdue
+	armed atomic.Bool
+	timer *time.Timer
+}
+
+const (
+	upIdle = iota
+	upBusy
+	upDead // closed
+)
+
+const (
+	noCall  = 0
+	overdue = -1
+)
+
+// errUnsent: the request's first byte could not be written.
+var errUnsent = errors.New("the connection takes nothing")
+
+func newUpConns(addr string, c *fasthttp.HostClient) *upConns {
+	poll := thePoller()
+	if poll == nil || c.IsTLS {
+		return nil
+	}
+	s := &upConns{addr: addr, poll: poll, client: c, timeout: c.ReadTimeout, keep: c.MaxIdleConnDuration,
+		maxBody: c.MaxResponseBodySize, slots: make(chan struct{}, c.MaxConns)}
+	s.reaper = time.AfterFunc(time.Hour, s.reap)
+	s.reaper.Stop()
+	return s
+}
+
+// do sends a request once and reads its answer. began is when the call did.
+func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time.Time) error {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		wait := time.NewTimer(s.timeout)
+		defer wait.Stop()
+		select {
+		case s.slots <- struct{}{}:
+		case <-wait.C:
+			return fasthttp.ErrNoFreeConns
+		}
+	}
+	defer func() { <-s.slots }()
+	until := began.Add(s.timeout)
+	for {
+		l, kept, err := s.get(until)
+		if err != nil {
+			return err
+		}
+		l.begin(until)
+		if err = l.send(wire); err == nil {
+			resp.SkipBody = head
+			err = resp.ReadLimitBody(l.in, s.maxBody)
+		}
+		l.until.Store(noCall)
+		if err != nil || resp.ConnectionClose() || l.in.Buffered() > 0 {
+			l.close()
+		} else {
+			s.put(l, began)
+		}
+		if errors.Is(err, errUnsent) {
+			if kept { // it was closed meanwhile; of this request nothing left
+				continue
+			}
+			return &notSentError{err}
+		}
+		return err
+	}
+}
+
+// get takes the idle upConn that was used last, or makes one.
+func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
+	s.mu.Lock()
+	for n := len(s.idle); n > 0; n = len(s.idle) {
+		l := s.idle[n-1]
+		s.idle[n-1] = nil
+		s.idle = s.idle[:n-1]
+		switch {
+		case !l.state.CompareAndSwap(upIdle, upBusy):
+		case l.ended.Load():
+			l.close()
+		default:
+			s.mu.Unlock()
+			return l, true, nil
+		}
+	}
+	s.mu.Unlock()
+	left := time.Until(until)
+	if left <= 0 {
+		return nil, false, fasthttp.ErrNoFreeConns
+	}
+	c, err := s.client.DialTimeout(s.addr, left)
+	if err != nil {
+		return nil, false, err // which says that nothing was sent
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		_ = c.Close()
+		return nil, false, &notSentError{errors.New("no TCP connection")}
+	}
+	l = &upConn{of: s, ready: make(chan struct{}, 1)}
+	l.state.Store(upBusy)
+	l.in = bufio.NewReaderSize(l, 4<<10)
+	l.timer = time.AfterFunc(time.Hour, l.expire)
+	l.timer.Stop()
+	if l.fd, err = detach(tcp); err == nil {
+		if err = s.poll.add(l.fd, pollBoth, l); err != nil {
+			_ = unix.Close(l.fd)
+		}
+	}
+	if err != nil {
+		return nil, false, &notSentError{err}
+	}
+	return l, false, nil
+}
+
+// put keeps one for the next call.
+func (s *upConns) put(l *upConn, used time.Time) {
+	l.used = used
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		l.close()
+		return
+	}
+	l.state.Store(upIdle)
+	s.idle = append(s.idle, l)
+	if !s.reaps {
+		s.reaps = true
+		s.reaper.Reset(s.keep / 4)
+	}
+	s.mu.Unlock()
+	if l.ended.Load() && l.state.CompareAndSwap(upIdle, upDead) {
+		l.close()
+	}
+}
+
+// reap closes upConns that were idle for long.
+func (s *upConns) reap() { s.drop(time.Now().Add(-s.keep)) }
+
+// close drops idle upConns; those in use go when their call ends.
+func (s *upConns) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.drop(time.Now().Add(time.Hour))
+}
+
+// drop closes idle upConns that were used last before a time.
+func (s *upConns) drop(before time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rest := s.idle[:0]
+	for _, l := range s.idle {
+		switch {
+		case l.state.Load() == upDead:
+		case l.used.Before(before) && l.state.CompareAndSwap(upIdle, upDead):
+			l.close()
+		default:
+			rest = append(rest, l)
+		}
+	}
+	clear(s.idle[len(rest):])
+	s.idle = rest
+	if s.reaps = len(rest) > 0; s.reaps {
+		s.reaper.Reset(s.keep / 4)
+	}
+}
+
+func (l *upConn) close() {
+	l.state.Store(upDead)
+	l.timer.Stop()
+	l.of.poll.close(l.fd)
+}
+
+// wake tells the call, or drops an idle one.
+func (l *upConn) wake(flags uint32) {
+	if flags&pollEnded != 0 {
+		l.ended.Store(true)
+	}
+	if flags&(pollEnded|unix.EPOLLIN) != 0 && l.state.CompareAndSwap(upIdle, upDead) {
+		l.close()
+		return
+	}
+	l.tell()
+}
+
+func (l *upConn) tell() {
+	select {
+	case l.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (l *upConn) begin(until time.Time) {
+	select {
+	case <-l.ready:
+	default:
+	}
+	l.in.Reset(l)
+	l.asked = true
+	l.until.Store(until.UnixNano())
+	if !l.armed.Load() && l.armed.CompareAndSwap(false, true) {
+		l.timer.Reset(time.Until(until))
+	}
+}
+
+// expire ends a call whose time is over, and looks again later if that is not
+// yet so.
+func (l *upConn) expire() {
+	for {
+		until := l.until.Load()
+		if until <= noCall {
+			l.armed.Store(false)
+			if l.until.Load() <= noCall || !l.armed.CompareAndSwap(false, true) {
+				return // the next call sets the timer
+			}
+			continue
+		}
+		if left := time.Until(time.Unix(0, until)); left > 0 {
+			l.timer.Reset(left)
+			return
+		}
+		if l.until.CompareAndSwap(until, overdue) {
+			l.tell()
+		}
+	}
+}
+
+// wait returns when something may have come.
+func (l *upConn) wait() error {
+	<-l.ready
+	if l.until.Load() == overdue {
+		return fasthttp.ErrTimeout
+	}
+	return nil
+}
+
+func (l *upConn) send(b []byte) error {
+	for sent := 0; ; {
+		n, err := send(l.fd, b[sent:])
+		switch sent += n; {
+		case sent == len(b):
+			return nil
+		case err != nil && err != errAgain && sent == 0:
+			return errUnsent
+		case err != nil && err != errAgain:
+			return err
+		}
+		if err := l.wait(); err != nil {
+			return err
+		}
+	}
+}
+
+// Read reads of the answer, for bufio. It waits first, since the answer cannot
+// be there yet.
+func (l *upConn) Read(b []byte) (int, error) {
+	for {
+		if l.asked {
+			l.asked = false
+		} else if n, err := recv(l.fd, b); err != errAgain {
+			return n, err
+		}
+		if err := l.wait(); err != nil {
+			return 0, err
+		}
+	}
+}

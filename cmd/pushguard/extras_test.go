@@ -325,3 +325,48 @@ func TestATraceGoesThrough(t *testing.T) {
 		t.Errorf("authorization %q, %d spans", got.auth, len(got.spans))
 	}
 }
+
+// The admin port's names and its authenticating proxy come from the config.
+func TestTheAdminPortsDoorIsConfigured(t *testing.T) {
+	door := `admin: { listen: "127.0.0.1:0", hosts: [guard.internal], trust_header: { name: X-Forwarded-User, from: ["127.0.0.0/8"] } }`
+	l := begin(t, `admin: { listen: "127.0.0.1:0" }`, door)
+	ask := func(method, path, host, user, body string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequest(method, "http://"+l.g.admin.Addr().String()+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = host
+		if user != "" {
+			req.Header.Set("X-Forwarded-User", user)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(text)
+	}
+	for host, want := range map[string]int{"guard.internal:8081": 200, "GUARD.internal": 200, "127.0.0.1:8081": 200, "evil.example": 401} {
+		if code, text := ask("GET", "/api/v1/status", host, "", ""); code != want {
+			t.Errorf("asked for as %s: %d %s, want %d", host, code, text, want)
+		}
+	}
+	if code, text := ask("PUT", "/api/v1/accounts/care/plan", "127.0.0.1", "", `{"messages_per_day":2000000,"reason":"x"}`); code == 200 {
+		t.Errorf("a lever without a name: %d %s", code, text)
+	}
+	if code, text := ask("PUT", "/api/v1/accounts/care/plan", "guard.example", "anna@example.com", `{"messages_per_day":2000000,"reason":"raised"}`); code != 200 {
+		t.Errorf("a lever through the proxy: %d %s", code, text)
+	}
+	if text := l.get("/api/v1/audit"); !strings.Contains(text, `"anna@example.com"`) {
+		t.Errorf("who it was is not in the audit trail: %s", text)
+	}
+	l.write(`admin: { listen: "127.0.0.1:0" }`, strings.Replace(door, "127.0.0.0/8", "127.0.0.1", 1))
+	if err := l.reload(); err == nil || !strings.Contains(err.Error(), "admin.trust_header: needs a restart") {
+		t.Errorf("the door was changed by a reload: %v", err)
+	}
+}

@@ -82,7 +82,7 @@ func startRecording(path string, most int64, length time.Duration, log *slog.Log
 		r.end = time.Now().Add(length)
 	}
 	r.rec = replay.NewRecorder(r.limit, 0, log)
-	log.Info("recording: payloads are hashed, names of callers, events and channels are not", "file", path, "most_bytes", most, "until", r.end)
+	log.Info("recording: payloads are hashed, names of callers, events and channels are not", "file", path, "most_bytes", most, "for", length)
 	return r, nil
 }
 

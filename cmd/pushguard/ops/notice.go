@@ -78,7 +78,11 @@ func (b *book) noticeIncidents(now time.Time, account string, list []Incident) {
 			b.event(now, "incident", "good", "incident over: "+in.Headline()+" at its worst")
 			continue
 		case !known:
-			b.event(in.DetectedAt, "incident", "warn", "runaway: "+in.Headline())
+			at := in.DetectedAt
+			if first { // it began before this process: events stay in the order in which they were seen
+				at = now
+			}
+			b.event(at, "incident", "warn", "runaway: "+in.Headline())
 		}
 		switch in.Action {
 		case ActionContained:

@@ -61,7 +61,7 @@ func TestStreamTellsEachSecond(t *testing.T) {
 	s.publish(s.now(), "care", "care-api", "x", "c", 5)
 	srv.Sample(s.at(noon.Add(2 * time.Second)))
 	srv.stream.send(srv.frame)
-	if f := next(t, lines); f.Ticks["care"].T != noon.Add(2*time.Second).Unix() || f.Ticks["care"].Groups["passed"] != 5 || len(f.Events["care"]) != 1 {
+	if f := next(t, lines); f.Ticks["care"].T != noon.Add(2*time.Second).Unix() || f.Ticks["care"].Groups["passed"] != 5 || len(f.Events["care"]) != 2 || f.Events["care"][0].Kind != "start" || f.Events["care"][1].Kind != "incident" {
 		t.Errorf("the second frame: %+v %+v", f.Ticks["care"], f.Events["care"])
 	}
 }

@@ -1,7 +1,7 @@
 // The page: one stream of frames in, one tree of nodes out.
 import { api, stream } from "./api.js";
 import { h, patch } from "./view.js";
-import { clockZone, count, percent, span, store, stored, zone } from "./format.js";
+import { clockZone, count, span, store, stored, zone } from "./format.js";
 import { verdict, mark } from "./verdict.js";
 import { overview } from "./overview.js";
 import { callers } from "./callers.js";
@@ -108,7 +108,6 @@ function draw() {
       stale && h("p", { key: "stale", class: "notice bad", role: "alert" }, mark("bad"),
         h("span", null, h("b", null, `This data is ${span(age())} old. `), "The guard is not heard; this page tries again by itself. What you see below is the last that was known.")),
       a.sink && h("p", { key: "sink", class: "notice warn" }, mark("warn"), h("span", null, h("b", null, "Sink: nothing is sent to Pusher. "), `${count(a.swallowed?.events ?? 0)} publishes would have cost ${count(a.swallowed?.messages ?? 0)} messages. `, "The plan below is of this process alone.")),
-      !a.sink && a.swallowed?.events > 0 && h("p", { key: "load-test", class: "notice" }, mark("note"), h("span", null, h("b", null, "Load test: "), `${count(a.swallowed.events)} publishes of load-test callers were not sent; they would have cost ${count(a.swallowed.messages)} messages, ${percent(a.swallowed.messages / Math.max(1, a.plan.messages_per_day))} of the plan.`)),
       f.assets !== bootAssets && h("p", { key: "new", class: "notice" }, mark("note"), h("span", null, "The guard runs another version now. ", h("a", { href: "", onclick: (e) => { e.preventDefault(); location.reload(); } }, "Load its page"), ".")),
       h("h1", { key: "h1", class: "hidden-text" }, title + ", account " + a.name),
       h("div", { key: "screen-" + name, class: "screen " + name }, screen(app, a, f, v))),

@@ -72,6 +72,8 @@ export function overview(app, a, f, v) {
           : a.remaining === 0 ? h("button", { key: "plan", class: "button", onclick: () => openLever("plan") }, "Change the plan …")
             : v.severity !== "note" && h("button", { key: "on", class: "button danger", onclick: () => openLever("brake-on") }, "Pull the brake …"))),
     h("section", { key: "tiles", class: "tiles", "aria-label": "In numbers" }, tiles(app, a, f)),
+    testing(app, a) && h("p", { key: "load-test", class: "notice" }, mark("note"), h("span", null, h("b", null, "A load test runs: "),
+      `${count(a.swallowed.events)} of its publishes were not sent; they would have cost ${count(a.swallowed.messages)} messages, ${percent(a.swallowed.messages / Math.max(1, a.plan.messages_per_day))} of the plan.`)),
     h("div", { key: "cols", class: "cols" },
       h("div", { key: "left", class: "col" },
         burnCard(app, a, s, window),
@@ -109,6 +111,15 @@ function tiles(app, a, f) {
       h("p", null, top.length ? ["Held back: ", h("b", null, top.slice(0, 2).map((x) => x.name).join(", ")), top.length > 2 ? ` and ${top.length - 2} more` : ""] : "Nobody is held back"),
     ]),
   ];
+}
+
+// testing says whether load-test callers published in the last minute that this
+// page saw.
+const tests = new Map();
+function testing(app, a) {
+  const n = a.swallowed?.events ?? 0, was = tests.get(a.name);
+  if (!was || n !== was.n) tests.set(a.name, { n, at: was ? app.now : -Infinity });
+  return !a.sink && app.now - tests.get(a.name).at < 60000;
 }
 
 /** named is what an open incident says of a caller. */

@@ -97,10 +97,10 @@ function answer(x) {
       x.refused.count !== 0 && [h("b", { class: x.refused.count > 0 ? "held-text" : "" }, about(x.refused), x.refused.count > 0 ? " more refused" : " fewer refused"), "; "],
       !nothing && (x.spared.count === 0 ? "no message spared." : [h("b", null, about(x.spared), x.spared.count > 0 ? " messages spared" : " messages more"), x.spent > 0 && ` (${percent(Math.abs(x.spared.count) / x.spent)} of what was spent)`, "."])),
     h("div", { key: "scroll", class: "scroll", tabindex: "0", role: "region", "aria-label": "Outcomes, as the rules are and with this one" }, h("table", { class: "tight" },
-      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Outcome"), h("th", { scope: "col", class: "num" }, "as it is"), h("th", { scope: "col", class: "num" }, "with the rule"), h("th", { scope: "col", class: "num" }, "difference"))),
+      h("thead", null, h("tr", null, h("th", { scope: "col" }, "Outcome"), h("th", { scope: "col", class: "num" }, "as it is"), h("th", { scope: "col", class: "num" }, "with the rule"), h("th", { scope: "col", class: "num wide-only" }, "difference"))),
       h("tbody", null, outcomes.map((o) => {
         const d = (x.after[o] || 0) - (x.before[o] || 0);
-        return h("tr", { key: o }, h("th", { scope: "row" }, o.replace("_", " ")), h("td", { class: "num" }, count(x.before[o] || 0)), h("td", { class: "num" }, count(x.after[o] || 0)), h("td", { class: "num" + (d ? "" : " muted") }, (d > 0 ? "+" : d < 0 ? "−" : "") + count(Math.abs(d))));
+        return h("tr", { key: o }, h("th", { scope: "row" }, o.replace("_", " ")), h("td", { class: "num" }, count(x.before[o] || 0)), h("td", { class: "num" }, count(x.after[o] || 0)), h("td", { class: "num wide-only" + (d ? "" : " muted") }, (d > 0 ? "+" : d < 0 ? "−" : "") + count(Math.abs(d))));
       })))),
     !nothing && h("div", { key: "who", class: "scroll", tabindex: "0", role: "region", "aria-label": "Whom it would touch" }, h("table", { class: "tight" },
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "Whom it would touch"), h("th", { scope: "col" }, "event"), h("th", { scope: "col" }, "was, would be"), h("th", { scope: "col", class: "num" }, "publishes"))),

@@ -18,6 +18,7 @@ type RuleStatus struct {
 	Priority string           `json:"priority"`
 	Dedupe   string           `json:"dedupe"` // empty: none
 	Conflate string           `json:"conflate"`
+	Vacant   string           `json:"vacant"` // skip, or empty
 	Rates    []string         `json:"rates"`
 	Bursts   []int            `json:"bursts"` // of each rate
 	Answer   string           `json:"answer"`
@@ -78,6 +79,9 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 	}
 	if spec.Dedupe > 0 {
 		row.Dedupe = spec.Dedupe.String() + " in this " + spec.DedupeScope.String()
+	}
+	if spec.SkipVacant {
+		row.Vacant = "skip"
 	}
 	if spec.Conflate > 0 {
 		row.Conflate = spec.Conflate.String()

@@ -110,6 +110,12 @@ func (h *History) Try(ctx context.Context, now time.Time, q Question) (Answer, e
 	if q.Rule.Mode == limiter.Observe {
 		notes = append(notes, "The rule says mode: observe; it was tried as if it enforced.")
 	}
+	for _, rule := range append(slices.Clone(q.Policy.Rules), q.Rule) {
+		if rule.ConflateKey != "" || rule.SkipVacant {
+			notes = append(notes, "What conflates by a part of the payload, or skips empty channels, cannot be told: neither payloads nor subscribers are remembered. It counts as sent.")
+			break
+		}
+	}
 	notes = append(notes, "Tried with full buckets and empty windows, on this replica's publishes; budget, brake, breaker and containment are left out.")
 	r := run{k: int64(k), answer: Answer{
 		From: time.Unix(got.entries[0].second, 0).UTC(), Until: time.Unix(until+1, 0).UTC(), Sampled: k,

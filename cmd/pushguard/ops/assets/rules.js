@@ -34,7 +34,7 @@ const match = (r) => (r.match.event.length + r.match.channel.length + r.match.ca
 
 const does = (r) => [
   h("div", null, h("span", { class: "tag prio-" + r.priority }, r.priority)),
-  r.dedupe && h("div", null, "dedupe ", r.dedupe), r.conflate && h("div", null, "conflate ", r.conflate),
+  r.dedupe && h("div", null, "dedupe ", r.dedupe), r.conflate && h("div", null, "conflate ", r.conflate), r.vacant && h("div", null, "empty channels are skipped"),
   r.rates.map((x) => h("div", null, "rate ", x)), r.answer !== "default" && h("div", null, "answers ", r.answer)];
 
 function part(r, names) {

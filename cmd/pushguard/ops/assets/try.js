@@ -35,7 +35,9 @@ function yaml(r) {
   const lines = [match.length ? `match: { ${match.join(", ")} }` : "match: {}", "priority: " + r.priority];
   const [window, , , scope] = r.dedupe.split(" ");
   if (r.dedupe) lines.push(scope === "cluster" ? `dedupe: { window: ${window}, scope: cluster }` : "dedupe: " + window);
-  if (r.conflate) lines.push("conflate: " + r.conflate);
+  const [conflateFor, by] = r.conflate.split(" by ");
+  if (r.conflate) lines.push(by ? `conflate: { window: ${conflateFor}, key: ${JSON.stringify(by)} }` : "conflate: " + conflateFor);
+  if (r.vacant) lines.push("vacant: " + r.vacant);
   if (r.rates.length === 1) lines.push("rate: " + r.rates[0], "burst: " + r.bursts[0]);
   if (r.rates.length > 1) lines.push(`rate: [${r.rates.map((x, i) => `{ rate: ${x}, burst: ${r.bursts[i]} }`).join(", ")}]`);
   if (r.answer !== "default") lines.push("answer: " + r.answer);

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -38,7 +40,7 @@ func TestMain(m *testing.M) {
 			fmt.Println("sent", i+1, l.Snapshot(noon).Lease)
 		}
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m) // what a ledger starts has ended when its test ends
 }
 
 // run starts a child on dir, lets it send n messages and kills it; it returns what it found used at its start, how

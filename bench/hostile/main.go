@@ -101,6 +101,30 @@ var attacks = []attack{
 	{"two lengths", "signed, two different Content-Length", 5, func(t *target) string {
 		return t.say("POST " + signed(body) + fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nContent-Length: 3\r\n\r\n%s", len(body), body))
 	}},
+	{"unknown coding", "signed, Transfer-Encoding: xchunked beside a length", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: xchunked\r\nContent-Length: %d\r\n\r\n%s", len(body), body))
+	}},
+	{"coding twice", "signed, chunked and identity", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n" + fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body))
+	}},
+	{"space before colon", "signed, \"Content-Length :\"", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nContent-Length : %d\r\n\r\n%s", len(body), body))
+	}},
+	{"folded header", "signed, a length that goes on in the next line", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n %d\r\n\r\n%s", len(body), body))
+	}},
+	{"signed length", "signed, Content-Length: +N", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + fmt.Sprintf(" HTTP/1.1\r\nHost: x\r\nContent-Length: +%d\r\n\r\n%s", len(body), body))
+	}},
+	{"chunk overflow", "signed, a chunk size of 17 digits", 5, func(t *target) string {
+		return t.say("POST " + signed(body) + " HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFF1\r\n" + body + "\r\n0\r\n\r\n")
+	}},
+	{"absolute form", "unsigned, the target is a URL of another host", 5, func(t *target) string {
+		return t.say("POST http://169.254.169.254/apps/1234/events HTTP/1.1\r\nHost: y\r\nContent-Length: 2\r\n\r\n{}")
+	}},
+	{"CONNECT", "CONNECT to another host", 5, func(t *target) string {
+		return t.say("CONNECT 169.254.169.254:80 HTTP/1.1\r\nHost: 169.254.169.254:80\r\n\r\n")
+	}},
 	{"header flood", "2000 headers of 100 bytes", 20, func(t *target) string {
 		return t.say("POST /apps/1234/events HTTP/1.1\r\nHost: x\r\n" + strings.Repeat("X-"+strings.Repeat("h", 90)+": v\r\n", 2000) + "\r\n")
 	}},

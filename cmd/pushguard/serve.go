@@ -65,6 +65,7 @@ func (c *serveCmd) Run(p *process) error {
 	for _, ref := range cfg.FromLastGood {
 		log.Error("LAST GOOD: a secret source is out of reach; its last good value is used", "reference", ref, "cache", loaded.LastGood)
 	}
+	boundMemory(p.getenv, os.DirFS("/"), log)
 	given, err := inherited()
 	if err != nil {
 		return err

@@ -173,6 +173,8 @@ var (
 	protocol10       = []byte("HTTP/1.0")
 	protocol11       = []byte("HTTP/1.1")
 	headerLengthHead = []byte("\ncontent-length")
+	foldedSpace      = []byte("\n ")
+	foldedTab        = []byte("\n\t")
 )
 
 // headerLoadTest says of a request that it belongs to a load test and must not
@@ -188,6 +190,11 @@ const loadTestRefused = "this request is marked as a load test (Pushguard-Load-T
 func smuggling(h *fasthttp.RequestHeader) string {
 	if v := h.Protocol(); !bytes.Equal(v, protocol11) && !bytes.Equal(v, protocol10) {
 		return "this port speaks HTTP/1.1."
+	}
+	// A folded line (RFC 9112, 5.2): who unfolds it and who does not see different
+	// headers, a length among them.
+	if raw := h.RawHeaders(); bytes.Contains(raw, foldedSpace) || bytes.Contains(raw, foldedTab) {
+		return "a header line begins with a space: folded headers are not read."
 	}
 	if h.ContentLength() == -1 { // chunked: fasthttp drops a Content-Length beside it
 		if raw := bytes.ToLower(h.RawHeaders()); bytes.HasPrefix(raw, headerLengthHead[1:]) || bytes.Contains(raw, headerLengthHead) {

@@ -99,7 +99,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	}
 	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission()}
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
-	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second}
+	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
 	up.client = &fasthttp.HostClient{
 		Addr:  addr,
 		IsTLS: u.Scheme == "https",

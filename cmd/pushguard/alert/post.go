@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 )
@@ -53,6 +54,7 @@ func newClient(cfg Config) *http.Client {
 	transport := cfg.Transport
 	if transport == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.DialContext = (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second, Control: noLinkLocal}).DialContext
 		t.MaxIdleConnsPerHost = 1
 		t.IdleConnTimeout = 30 * time.Second
 		transport = t
@@ -249,4 +251,18 @@ func cut(s string, n int) string {
 		n--
 	}
 	return s[:n]
+}
+
+// noLinkLocal refuses to connect to what a name turned out to mean, if that is a
+// link-local address: there live the metadata services of clouds.
+func noLinkLocal(_, address string, _ syscall.RawConn) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	host, _, _ = strings.Cut(host, "%")
+	if ip := net.ParseIP(host); ip == nil || ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() {
+		return errors.New("its host means a link-local address, where clouds keep their machines' credentials")
+	}
+	return nil
 }

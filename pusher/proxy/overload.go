@@ -326,13 +326,15 @@ func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
 			p.limit = min(p.limit+max(1, p.limit/20), paceStart)
 		}
 	default:
-		if p.base == 0 || typical < p.base {
+		if p.base == 0 {
 			p.base = typical
+		} else if typical < p.base { // one lucky window is not yet the rule
+			p.base += (typical - p.base) / 3
 		}
 		allowed := paceTolerance*float64(p.base) + float64(paceSlack)
 		switch g := allowed / float64(typical); {
 		case g < 1:
-			p.limit *= max(g, 0.5)
+			p.limit *= (1 + max(g, 0.5)) / 2 // half the way: one slow window is not yet the rule either
 		case g > 1.2: // nobody waits there: the limit is what holds back
 			p.limit += max(1, p.limit/4)
 		default:

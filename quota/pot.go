@@ -82,9 +82,11 @@ func (t *pot) holds(p Priority) (n int64) {
 	return n
 }
 
-// want notes a publish that waits for tokens.
-func (t *pot) want(p Priority, cost int64) {
-	t.waiting[p].Add(cost)
+// want notes a publish that waits for tokens. It is demand once, however often it has to ask again.
+func (t *pot) want(p Priority, cost int64, again bool) {
+	if !again {
+		t.waiting[p].Add(cost)
+	}
 	for {
 		b := t.biggest[p].Load()
 		if cost <= b || t.biggest[p].CompareAndSwap(b, cost) {

@@ -53,12 +53,12 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			// heartbeats, and is not stranded.
 			if d == Granted || b.plan.mayCallBack(p, cost) {
 				if b.plan.holds(p) < cost {
-					b.plan.want(p, cost)
+					b.plan.want(p, cost, try > 0)
 				}
 			}
 			if s != nil {
 				if sp := s.on(b.day); sp != nil && (d == Granted || sp.mayCallBack(Bulk, cost)) && sp.holds(Bulk) < cost {
-					sp.want(Bulk, cost)
+					sp.want(Bulk, cost, try > 0)
 				}
 			}
 			if d != Granted && (try > 0 || now.Sub(l.view.Load().at) < cfg.Every) {

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/pusher"
+)
+
+// load is what callers sent and were told.
+type load struct {
+	fleet  *fleet
+	client *fasthttp.Client
+	key    *pusher.Key
+
+	mu         sync.Mutex
+	offered    int
+	sent       int
+	refused    int
+	unanswered int // no connection, or it ended without an answer
+	unnamed    int // refusals without outcome or reason
+	answers    map[string]int
+	accepted   []string
+	examples   []string
+}
+
+func newLoad(f *fleet) *load {
+	return &load{fleet: f, key: pusher.NewKey(appKey, appSecret), answers: map[string]int{}, client: &fasthttp.Client{
+		MaxConnsPerHost: 4096, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxIdemponentCallAttempts: 1,
+		RetryIfErr: func(*fasthttp.Request, int, error) (bool, bool) { return false, false },
+		Dial:       func(addr string) (net.Conn, error) { return fasthttp.DialTimeout(addr, time.Second) },
+	}}
+}
+
+// drive publishes at rate a second, whether answers come or not, and returns when
+// every answer is in.
+func (l *load) drive(rate int, length time.Duration) {
+	var wg sync.WaitGroup
+	began := time.Now()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	n := 0
+	for now := range tick.C {
+		passed := now.Sub(began)
+		for due := int(min(passed, length).Seconds() * float64(rate)); n < due; n++ {
+			id := n
+			wg.Go(func() { l.publish(id) })
+		}
+		if passed >= length {
+			break
+		}
+	}
+	wg.Wait()
+	l.offered = n
+}
+
+var turn atomic.Uint64
+
+func (l *load) publish(n int) {
+	id := "c" + strconv.Itoa(n)
+	addr := l.fleet.address(turn.Add(1))
+	if addr == "" {
+		l.note(id, 0, "", "no replica is up")
+		return
+	}
+	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(req)
+	defer fasthttp.ReleaseResponse(resp)
+	body := fmt.Appendf(nil, `{"name":"chaos","channel":"room-%d","data":%q}`, n%512, id)
+	path := "/apps/" + appID + "/events"
+	req.SetRequestURI("http://" + addr + string(l.key.AppendSigned([]byte(path+"?"), "POST", []byte(path), nil, body, time.Now())))
+	req.Header.SetMethod("POST")
+	req.Header.SetContentType("application/json")
+	req.SetBody(body)
+	if err := l.client.Do(req, resp); err != nil {
+		l.note(id, 0, "", err.Error())
+		return
+	}
+	l.note(id, resp.StatusCode(), string(resp.Header.Peek("Pushguard-Outcome")), string(resp.Header.Peek("Pushguard-Reason")))
+}
+
+func (l *load) note(id string, status int, outcome, reason string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case status == 0:
+		l.unanswered++
+		l.answers["no answer: "+cause(reason)]++
+		return
+	case status == 200 && outcome == "sent":
+		l.sent++
+		l.accepted = append(l.accepted, id)
+	case status == 200:
+		l.unnamed++
+		l.example(fmt.Sprintf("%s: 200 %q", id, outcome))
+	default:
+		l.refused++
+		if outcome == "" || reason == "" {
+			l.unnamed++
+			l.example(fmt.Sprintf("%s: %d %q %q", id, status, outcome, reason))
+		}
+	}
+	l.answers[fmt.Sprintf("%d %s %s", status, outcome, reason)]++
+}
+
+// cause is an error without the addresses in it.
+func cause(text string) string {
+	for i := len(text) - 1; i > 0; i-- {
+		if text[i] == ':' && i+1 < len(text) && text[i+1] == ' ' {
+			return text[i+2:]
+		}
+	}
+	return text
+}
+
+func (l *load) example(text string) {
+	if len(l.examples) < 5 {
+		l.examples = append(l.examples, text)
+	}
+}

@@ -71,7 +71,9 @@ func run(out io.Writer, binary, only, old string, rate, rounds int, fresh bool) 
 		r, note, err := s.run(d)
 		if err != nil {
 			j.close()
-			return fmt.Errorf("%s: %w", s.name, err)
+			fmt.Fprintf(table, "%s\t\t\t\t\t\t\t\tFAILED: %s\n", s.name, strings.ReplaceAll(err.Error(), "\n", " "))
+			failed++
+			continue
 		}
 		lost, doubled := j.verdict(r.accepted)
 		j.close()

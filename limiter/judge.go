@@ -45,6 +45,9 @@ func (j *judgement) judge() Outcome {
 	if o := j.brake(j.c.Rule.spec.Priority); o != Sent {
 		return o
 	}
+	if j.c.Refresh {
+		return Sent
+	}
 	if j.c.Late {
 		j.conflate(j.c.Rule)
 		return j.level(j.c.Rule.spec.Priority)
@@ -345,6 +348,9 @@ func (j *judgement) pay(ctx context.Context, before Outcome) Outcome {
 	l := j.a.ledger
 	if l == nil {
 		return Sent
+	}
+	if j.c.Refresh {
+		return j.payRefresh(ctx)
 	}
 	priority := j.c.Rule.spec.Priority
 	hold, denial := l.Reserve(ctx, j.now, j.caller.share, priority, j.c.Cost)

@@ -227,6 +227,7 @@ func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
 		if j.v.began {
 			a.bursts.end(j.v.burst)
 		}
+		outcome = j.digested(outcome)
 		j.v.Outcome, j.v.Would = outcome, outcome
 	}
 	return j.v
@@ -257,6 +258,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 		if v.began && fate == NotSent {
 			a.bursts.end(v.burst)
 		}
+	}
+	if c.Refresh {
+		return // the guard's own; the publish that it stands for was counted
 	}
 	refused := v.admitted && fate == Refused && outcome == Sent
 	r := v.Rule.tally

@@ -30,6 +30,7 @@ type Policy struct {
 	EventRate   *Rate         // a bucket for each event name
 	ChannelRate *Rate         // a bucket for each channel
 	SentWithin  time.Duration // how long a publish can be under way at most; another replica waits that long for its fate. 0: 10 s
+	Digest      bool          // what is shed gets a refresh event: see Digested
 	MaxKeys     int           // bound of buckets by key, and of publishes remembered; 0: DefaultMaxKeys
 }
 

@@ -41,6 +41,7 @@ type Rule struct {
 	Conflate    time.Duration // 0: off. Inside this time only the newest of an event and its channels goes out
 	ConflateKey string        // "": event and channels alone; else also what a border finds in the payload by it, as Claim.Group
 	SkipVacant  bool          // a publish that nobody would get does not go out
+	NoDigest    bool          // what is shed of it gets no refresh event
 	Rates       []Rate
 	Answer      Answer
 	Mode        Mode // Observe: see App

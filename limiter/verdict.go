@@ -184,6 +184,7 @@ type Claim struct {
 	Size     int       // bytes of data
 	Group    [2]uint64 // a further part of what a publish is conflated by; zero: event and channels alone
 	Vacant   bool      // nobody is subscribed to any of its channels
+	Refresh  bool      // a refresh event, for what was shed: only brake and budget are asked, of DigestShare
 	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
 }
 
@@ -199,7 +200,8 @@ type Verdict struct {
 	Rule       *CompiledRule // the rule it was judged under, never nil
 	Flight     *Flight       // not nil: a twin is still under way; see Flight
 
-	Due time.Time // of Conflated: when the newest value goes out
+	Due  time.Time // of Conflated: when the newest value goes out
+	Shed Reason    // of Digested: why it was shed
 
 	Hold quota.Hold // what Done settles
 

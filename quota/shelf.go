@@ -27,12 +27,15 @@ var ErrShelfFull = errors.New("the account holds as many publishes as it may")
 
 type put struct {
 	item store.Held
-	swap bool // only in the place of one that waits
+	swap bool          // only in the place of one that waits
+	pace time.Duration // not 0: once in that time
+	now  time.Time     // of what is paced
 	done chan putDone
 }
 
 type putDone struct {
 	replaced bool
+	due      time.Time // of what is paced
 	err      error
 }
 
@@ -68,12 +71,36 @@ func (s *Shelf) Run(ctx context.Context) {
 
 func (s *Shelf) carry(ctx context.Context, batch []put) {
 	ctx = context.WithoutCancel(ctx)
-	var holds, swaps []put
+	var holds, swaps, paces []put
 	for _, p := range batch {
-		if p.swap {
+		switch {
+		case p.swap:
 			swaps = append(swaps, p)
-		} else {
+		case p.pace > 0:
+			paces = append(paces, p)
+		default:
 			holds = append(holds, p)
+		}
+	}
+	if len(paces) > 0 {
+		every := make([]time.Duration, len(paces))
+		now := paces[0].now
+		for i, p := range paces {
+			every[i] = p.pace
+			if p.now.After(now) {
+				now = p.now
+			}
+		}
+		as, due, err := s.st.PaceHeld(ctx, s.account, now, s.most, every, itemsOf(paces))
+		for i, p := range paces {
+			d := putDone{err: err}
+			if err == nil {
+				d.replaced, d.due = as[i] == store.Replaced, due[i]
+				if as[i] == store.NoRoom {
+					d.err = ErrShelfFull
+				}
+			}
+			p.done <- d
 		}
 	}
 	if len(holds) > 0 {
@@ -108,7 +135,15 @@ func itemsOf(puts []put) []store.Held {
 // Put holds body under id until due, and returns when it survives this process. It reports whether it replaced an
 // older one, which then is never sent. After an error nothing was promised; it may be held all the same.
 func (s *Shelf) Put(ctx context.Context, id string, due time.Time, body []byte) (replaced bool, err error) {
-	return s.carried(ctx, put{store.Held{ID: id, Due: due, Body: body}, false, make(chan putDone, 1)})
+	d, err := s.carried(ctx, put{item: store.Held{ID: id, Due: due, Body: body}, done: make(chan putDone, 1)})
+	return d.replaced, err
+}
+
+// Pace holds body under id so that over all replicas at most one of that id goes out in every, and returns when it will:
+// now, or when that much has passed since the last one was claimed. It returns when body survives this process.
+func (s *Shelf) Pace(ctx context.Context, now time.Time, id string, every time.Duration, body []byte) (due time.Time, err error) {
+	d, err := s.carried(ctx, put{item: store.Held{ID: id, Body: body}, pace: every, now: now, done: make(chan putDone, 1)})
+	return d.due, err
 }
 
 // Shared reports whether other replicas can hold publishes on this shelf.
@@ -117,20 +152,21 @@ func (s *Shelf) Shared() bool { return !s.st.Exclusive() }
 // Swap puts body in the place of one that waits under id, whichever replica held it, and reports whether there was
 // one. After an error it may have happened all the same.
 func (s *Shelf) Swap(ctx context.Context, id string, body []byte) (swapped bool, err error) {
-	return s.carried(ctx, put{store.Held{ID: id, Body: body}, true, make(chan putDone, 1)})
+	d, err := s.carried(ctx, put{item: store.Held{ID: id, Body: body}, swap: true, done: make(chan putDone, 1)})
+	return d.replaced, err
 }
 
-func (s *Shelf) carried(ctx context.Context, p put) (replaced bool, err error) {
+func (s *Shelf) carried(ctx context.Context, p put) (putDone, error) {
 	select {
 	case s.puts <- p:
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return putDone{}, ctx.Err()
 	}
 	select {
 	case d := <-p.done:
-		return d.replaced, d.err
+		return d, d.err
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return putDone{}, ctx.Err()
 	}
 }
 

@@ -8,13 +8,14 @@ import (
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
 )
 
 // policyOf turns the file's words into the limiter's.
 func policyOf(cfg *config.Config, account *config.Account, app *config.App) (limiter.Policy, error) {
 	// A publish is under way for as long as its call may take, and a little more for the wait to share one.
-	p := limiter.Policy{App: app.ID, Mode: mode(cfg.Mode), SentWithin: app.Timeout + app.Fold.Window + time.Second}
+	p := limiter.Policy{App: app.ID, Mode: mode(cfg.Mode), Digest: account.Digest != nil, SentWithin: app.Timeout + app.Fold.Window + time.Second}
 	if app.Rate != nil {
 		r := rate(*app.Rate, app.Burst)
 		p.AppRate = &r
@@ -52,7 +53,7 @@ func ruleOf(r config.Rule) (limiter.Rule, error) {
 		Name:     r.Name,
 		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
 		Dedupe:   r.Dedupe.Window,
-		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip,
+		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip, NoDigest: !r.Digest,
 		Mode: mode(r.Mode),
 	}
 	var err error
@@ -128,4 +129,11 @@ func seedOf(app *config.App) *pusher.Seed {
 	h.Write([]byte("pushguard digests of app " + app.ID))
 	seed := pusher.SeedFrom([32]byte(h.Sum(nil)))
 	return &seed
+}
+
+func refresh(d *config.Digest) *proxy.RefreshConfig {
+	if d == nil {
+		return nil
+	}
+	return &proxy.RefreshConfig{Event: d.Event, Data: d.Data, Every: d.Every}
 }

@@ -51,6 +51,7 @@ type appForm struct {
 	account  string
 	app      config.App // without what belongs to the policy
 	billing  config.Billing
+	digest   *config.Digest
 	upstream upstreamForm
 }
 
@@ -64,7 +65,7 @@ type upstreamForm struct {
 }
 
 func formOf(account *config.Account, c *config.App) appForm {
-	f := appForm{account: account.Name, app: *c, billing: account.Billing, upstream: upstreamForm{
+	f := appForm{account: account.Name, app: *c, billing: account.Billing, digest: account.Digest, upstream: upstreamForm{
 		id: c.ID, key: c.Key, url: c.UpstreamURL(), secret: c.Secret.Current(), timeout: c.Timeout, breaker: c.UpstreamBreaker,
 	}}
 	f.app.Rate, f.app.Burst = nil, 0
@@ -311,6 +312,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		Observe: a.observe,
 		Shelf:   a.shelf,
 		Seed:    seedOf(c),
+		Refresh: refresh(account.Digest),
 	}
 	if g.extras.record != nil {
 		out.Record = g.extras.record.of(c.ID)
@@ -415,6 +417,9 @@ func quotaConfig(cfg *config.Config, c *config.Account) quota.Config {
 				shares[caller.Name] = float64(caller.Share)
 			}
 		}
+	}
+	if c.Digest != nil {
+		shares[limiter.DigestShare] = float64(c.Digest.Budget)
 	}
 	out := quota.Config{Account: c.Name, Plan: quota.Plan(c.Plan), Floors: floors(c), OnStoreLoss: lossPolicy(cfg.OnStoreLoss), Shares: shares}
 	if !cfg.Store.Embedded() { // the embedded store's journal is that record already

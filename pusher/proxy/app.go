@@ -51,10 +51,14 @@ type App struct {
 	// Shelf keeps what rules conflate until their windows end; nil conflates
 	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
 	Shelf *quota.Shelf
+	// Refresh is the event that a channel gets when publishes to it are shed
+	// (limiter.Digested); nil: none, and they are refused. It needs Shelf.
+	Refresh *RefreshConfig
 	// Fold lets publishes that wait at the same moment share calls; nil sends
 	// each by itself.
 	Fold *FoldConfig
 
+	refreshes             refreshes
 	fold                  *folder
 	eventsPath, batchPath []byte
 	seed                  pusher.Seed

@@ -23,6 +23,8 @@ type heldPublish struct {
 	Caller string    `json:"caller"`
 	At     time.Time `json:"at"`   // when it was answered
 	Body   []byte    `json:"body"` // as POST /apps/ID/events takes it, signed by nobody
+	// Refresh: nobody published it; it stands for publishes that were shed.
+	Refresh bool `json:"refresh,omitempty"`
 }
 
 // HeldStats count what happened to publishes that were held.
@@ -34,17 +36,20 @@ type HeldStats struct {
 	Expired  int64 // not sent: too old when they could have been
 	Dropped  int64 // not sent: Pusher refused them, or their app is gone
 	Unknown  int64 // sent, fate unknown: not repeated
-	NotHeld  int64 // sent at once, because the store did not take them
+	NotHeld  int64 // sent at once or refused, because the store did not take them
+	// Refreshes are refresh events sent for channels of which publishes were shed;
+	// they are not in Held and Sent.
+	Refreshes int64
 }
 
 type heldCounts struct {
-	held, replaced, sent, again, expired, dropped, unknown, notHeld atomic.Int64
+	held, replaced, sent, again, expired, dropped, unknown, notHeld, refreshes atomic.Int64
 }
 
 // Held reads the counters of held publishes.
 func (s *Stats) Held() HeldStats {
 	h := &s.heldCounts
-	return HeldStats{h.held.Load(), h.replaced.Load(), h.sent.Load(), h.again.Load(), h.expired.Load(), h.dropped.Load(), h.unknown.Load(), h.notHeld.Load()}
+	return HeldStats{h.held.Load(), h.replaced.Load(), h.sent.Load(), h.again.Load(), h.expired.Load(), h.dropped.Load(), h.unknown.Load(), h.notHeld.Load(), h.refreshes.Load()}
 }
 
 const (
@@ -251,10 +256,16 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 		p.log.Warn("a held publish is dropped: the app's limits no longer allow it", "app", rec.App, "why", e.Text)
 		return true
 	}
-	pr := &principal{app: a, caller: a.Limiter.Caller(rec.Caller)}
+	pr := &principal{app: a}
+	if !rec.Refresh {
+		pr.caller = a.Limiter.Caller(rec.Caller)
+	}
 	j.open(pr, events)
 	it := &j.items[0]
 	it.claim.Late = true
+	if rec.Refresh {
+		it.claim.Refresh, it.claim.Rule = true, a.Limiter.DefaultRule()
+	}
 	if p.judge(j, pr, now) == 0 {
 		if expired {
 			counts.expired.Add(1)
@@ -263,6 +274,8 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 	}
 	got := p.send(j, pr, false, 1, outgoing{method: "POST", path: a.eventsPath, query: &j.query, body: rec.Body}, now)
 	switch {
+	case got.fate == limiter.Delivered && rec.Refresh:
+		counts.refreshes.Add(1)
 	case got.fate == limiter.Delivered:
 		counts.sent.Add(1)
 		if again {

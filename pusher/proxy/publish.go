@@ -134,6 +134,13 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			sending++
 		case it.verdict.Flight != nil:
 			it.state = inFlight
+		case it.verdict.Outcome == limiter.Digested:
+			if !p.digest(pr.app, it, now) {
+				it.verdict.Outcome, it.verdict.Would, it.verdict.Reason = limiter.OverBudget, limiter.OverBudget, it.verdict.Shed
+				it.verdict.RetryAfter = utcMidnight(now).Sub(now)
+			}
+			it.state = settled
+			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
 		case it.verdict.Outcome == limiter.Conflated && !p.hold(j, pr, it, now):
 			// It cannot be kept safe, so it must not be answered as kept: it goes
 			// out now.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -82,6 +83,35 @@ func (s *Store) SwapHeld(ctx context.Context, account string, items []Held) ([]b
 		out[i] = r == "1"
 	}
 	return out, nil
+}
+
+// PaceHeld keeps items so that of one id at most one is claimed in every, counted from the last claim, and returns when
+// each is due: at now, or later. Items of equal ids must have equal everys.
+func (s *Store) PaceHeld(ctx context.Context, account string, now time.Time, most int, every []time.Duration, items []Held) ([]HeldAs, []time.Time, error) {
+	args := make([]any, 0, 3+2*len(items))
+	args = append(args, "pace", most, now.UnixMilli())
+	for i, h := range items {
+		args = append(args, h.ID+"~"+strconv.FormatInt(every[i].Milliseconds(), 10), h.Body)
+	}
+	res, err := s.run(ctx, heldScript, heldKeys(account), args...)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(res) != len(items) {
+		return nil, nil, fmt.Errorf("the store answered for %d held publishes of %d", len(res), len(items))
+	}
+	as, due := make([]HeldAs, len(res)), make([]time.Time, len(res))
+	for i, r := range res {
+		if as[i] = HeldAs(r[0]); as[i] == NoRoom {
+			continue
+		}
+		ms, err := strconv.ParseInt(r[1:], 10, 64)
+		if err != nil {
+			return nil, nil, fmt.Errorf("the store answered %q for a held publish", r)
+		}
+		due[i] = time.UnixMilli(ms)
+	}
+	return as, due, nil
 }
 
 // ClaimHeld takes up to limit publishes that are due at now. Whoever claims settles or returns each before until;

@@ -15,7 +15,7 @@ import (
 //	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
 //	pg:{account}:learned:topic    list   messages about learned subscriber counts, and …:count how many there ever were
 //	pg:{account}:blob:name        string one value, as the profile of the week
-//	pg:{account}:held:due …:body …:out …:outbody …:busy   publishes that were answered and wait to be sent (see lua/held.lua)
+//	pg:{account}:held:due …:body …:out …:outbody …:busy …:paced   publishes that were answered and wait to be sent (see lua/held.lua)
 //	pg:{account}:twins:due …:state  what was published, for dedupe with scope cluster (see lua/twins.lua)
 //
 // D is the day's number, pot is "plan" or "share." and the caller's name.
@@ -48,7 +48,7 @@ func blobKey(account, name string) string {
 // heldKeys are in the order that lua/held.lua expects.
 func heldKeys(account string) []string {
 	base := keyPrefix + tag.Replace(account) + "}:held:"
-	return []string{base + "due", base + "body", base + "out", base + "outbody", base + "busy"}
+	return []string{base + "due", base + "body", base + "out", base + "outbody", base + "busy", base + "paced"}
 }
 
 // twinKeys are in the order that lua/twins.lua expects.

@@ -276,6 +276,19 @@ func (c *checker) account(path string, a *Account, u *unique) {
 	if a.Floors.Critical+a.Floors.Normal > 1 {
 		c.fail(path+".floors", "keep more than the whole plan", "critical and normal together are at most 100%")
 	}
+	if d := a.Digest; d != nil {
+		p := path + ".digest"
+		c.duration(p+".every", d.Every, 5*time.Second, time.Hour)
+		if d.Event == "" || len(d.Event) > 200 {
+			c.fail(p+".event", "is no event's name", "write one of 1 to 200 characters, like refresh")
+		}
+		if len(d.Data) > 10240 {
+			c.fail(p+".data", "is larger than Pusher takes", "write at most 10240 bytes")
+		}
+		if d.Budget <= 0 || d.Budget > 0.2 {
+			c.fail(p+".budget", "is out of range", "give more than 0% and at most 20%; the default is 1%")
+		}
+	}
 	shares, shared := Percent(0), map[string]bool{}
 	callers := []string{ownCaller}
 	for i := range a.Apps {

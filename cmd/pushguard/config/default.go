@@ -49,7 +49,12 @@ func DefaultApp() App {
 func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }
 
 // DefaultRule is a rule before the file speaks. Its mode becomes the file's.
-func DefaultRule() Rule { return Rule{Priority: Normal} }
+func DefaultRule() Rule { return Rule{Priority: Normal, Digest: true} }
+
+// DefaultDigest is an account's digest before the file speaks.
+func DefaultDigest() Digest {
+	return Digest{Event: "refresh", Data: "{}", Every: 30 * time.Second, Budget: 0.01}
+}
 
 // DefaultDedupe is a deduplication before the file speaks.
 func DefaultDedupe() Dedupe { return Dedupe{Scope: ScopeReplica} }
@@ -65,5 +70,6 @@ func (t *Tracing) preset() { *t = DefaultTracing() }
 func (a *Account) preset() { *a = DefaultAccount() }
 func (a *App) preset()     { *a = DefaultApp() }
 func (r *Rule) preset()    { *r = DefaultRule() }
+func (d *Digest) preset()  { *d = DefaultDigest() }
 func (d *Dedupe) preset()  { *d = DefaultDedupe() }
 func (t *TLS) preset()     { *t = DefaultTLS() }

@@ -100,8 +100,22 @@ type Account struct {
 	Rules []Rule `yaml:"rules,omitempty"`
 	// Parts of the plan that lower priorities cannot eat.
 	Floors Floors `yaml:"floors,omitempty"`
+	// While a priority is shed, each channel of its publishes gets at most one refresh event in a time, from a budget of its own; the publishers are answered 200.
+	Digest *Digest `yaml:"digest,omitempty"`
 	// How Pusher bills where its documentation leaves a doubt. Where it is silent, the default is the dearer reading.
 	Billing Billing `yaml:"billing,omitempty"`
+}
+
+// Digest is the event that tells a channel's clients that something was shed, so that they fetch it.
+type Digest struct {
+	// Name of the event.
+	Event string `yaml:"event,omitempty"`
+	// Its data, as a string; clients mostly parse it as JSON.
+	Data string `yaml:"data,omitempty"`
+	// How often a channel gets it at most.
+	Every time.Duration `yaml:"every,omitempty"`
+	// Part of the day's plan that these events may spend, deliveries included.
+	Budget Percent `yaml:"budget,omitempty"`
 }
 
 // Floors keep a part of the plan for the upper priorities.
@@ -230,6 +244,8 @@ type Rule struct {
 	Rate Rates `yaml:"rate,omitempty"`
 	// Size of the token bucket of the rule's only rate. The default is one second's worth.
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
+	// Whether the channels of what is shed get the account's digest; false refuses it as without one.
+	Digest bool `yaml:"digest,omitempty"`
 	// What a refused publisher is told: 403, 429, or ok (200, dropped, counted). The default depends on why it was refused.
 	Answer Answer `yaml:"answer,omitempty"`
 	// observe decides and counts what this rule says without acting on it.

@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -14,6 +17,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const outcomesDoc = "../../../docs/sdk-outcomes.md"
@@ -52,12 +56,15 @@ var meetings = []meeting{
 	{title: "the same a moment ago, `info` asked for", place: "healthy",
 		before: publication{op: "trigger", channels: []string{"room"}, event: "twice", data: "i", info: "subscription_count"},
 		call:   publication{op: "trigger", channels: []string{"room"}, event: "twice", data: "i", info: "subscription_count"}, status: 200, outcome: "deduplicated", reason: "duplicate"},
+	{title: "a newer value follows at the window's end", place: "healthy", before: say("burst", "1"), call: say("burst", "2"), status: 200, outcome: "conflated", reason: "newer_value"},
+	{title: "nobody is subscribed, and the rule says `vacant: skip`", place: "healthy", call: publication{op: "trigger", channels: []string{"empty-room"}, event: "unheard", data: "x"}, status: 200, outcome: "vacant", reason: "nobody_there"},
 	{title: "faster than a rule allows", place: "healthy", before: say("often", "x"), call: say("often", "x"), status: 429, outcome: "throttled", reason: "channel_rate"},
 	{title: "faster than a rule allows, rule says `answer: 403`", place: "healthy", before: say("often403", "x"), call: say("often403", "x"), status: 403, outcome: "throttled", reason: "channel_rate"},
 	{title: "faster than a rule allows, rule says `answer: ok`", place: "healthy", before: say("oftenok", "x"), call: say("oftenok", "x"), status: 200, outcome: "throttled", reason: "channel_rate"},
 	{title: "a batch, of which one event is too fast", place: "healthy", call: publication{op: "batch", batch: []publication{say("mixed", "1"), say("mixed", "2"), say("hello", "3")}}, status: 200, outcome: "sent, throttled, sent", reason: "channel_rate"},
 	{title: "the plan is used up", place: "spent", before: say("hello", "x"), call: say("hello", "x"), status: 403, outcome: "over_budget", reason: "plan_spent"},
 	{title: "bulk is being shed", place: "shedding", call: say("bulk", "x"), status: 403, outcome: "over_budget", reason: "shedding_bulk"},
+	{title: "bulk is being shed, and the account has a `digest`", place: "digesting", call: say("bulk", "x"), status: 200, outcome: "digested", reason: "refreshed"},
 	{title: "Pusher itself says that the plan is used up", place: "exhausted", call: say("hello", "x"), status: 403, outcome: "over_budget", reason: "exhausted"},
 	{title: "the next one after that, answered here", place: "exhausted", call: say("hello", "y"), status: 403, outcome: "over_budget", reason: "exhausted"},
 	{title: "somebody pulled the brake", place: "braked", call: say("hello", "x"), status: 403, outcome: "braked", reason: "brake_pulled"},
@@ -92,6 +99,8 @@ func TestOutcomes(t *testing.T) {
 	places := []place{
 		{name: "healthy", plan: "growth", upstream: healthy, rules: `
       - { match: { event: twice }, dedupe: 5m }
+      - { match: { event: burst }, conflate: 5m }
+      - { match: { event: unheard }, vacant: skip }
       - { match: { event: often }, rate: 1/m per channel }
       - { match: { event: often403 }, rate: 1/m per channel, answer: 403 }
       - { match: { event: oftenok }, rate: 1/m per channel, answer: ok }
@@ -100,6 +109,9 @@ func TestOutcomes(t *testing.T) {
 		{name: "spent", plan: "{ messages_per_day: 2 }", upstream: healthy},
 		{name: "shedding", plan: "{ messages_per_day: 1000 }", upstream: healthy, rules: `
       - { match: { event: bulk }, priority: bulk }`},
+		{name: "digesting", plan: "{ messages_per_day: 1000 }", upstream: healthy, rules: `
+      - { match: { event: bulk }, priority: bulk }
+    digest: { every: 10m }`},
 		{name: "exhausted", plan: "growth", upstream: startSim(t, append(apps, "--messages-per-day", "1")...)},
 		{name: "braked", plan: "growth", upstream: healthy},
 		{name: "dead", plan: "growth"},
@@ -135,6 +147,8 @@ func TestOutcomes(t *testing.T) {
 	g := serve(t, "guard", t.TempDir(), config)
 	for _, kit := range sdks {
 		g.order(t, "POST", "/api/v1/accounts/braked-"+kit.name+"/brake", `{"allow":"critical","reason":"runaway refresh","by":"ops","for":"2h"}`)
+		vacate(t, g.data, pairs["healthy-"+kit.name], "empty-room")
+		g.order(t, "PUT", "/api/v1/accounts/digesting-"+kit.name+"/usage", `{"used":850,"reason":"as Pusher's dashboard says","by":"ops"}`)
 		g.order(t, "PUT", "/api/v1/accounts/shedding-"+kit.name+"/usage", `{"used":850,"reason":"as Pusher's dashboard says","by":"ops"}`)
 	}
 
@@ -386,4 +400,27 @@ func (tp *tap) last() answer {
 	tp.mu.Lock()
 	defer tp.mu.Unlock()
 	return tp.note
+}
+
+// vacate sends Pusher's webhook that a channel's last subscriber has gone.
+func vacate(t testing.TB, addr string, c credentials, channel string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"time_ms":%d,"events":[{"name":"channel_vacated","channel":%q}]}`, time.Now().UnixMilli(), channel)
+	mac := hmac.New(sha256.New, []byte(c.Secret))
+	mac.Write([]byte(body))
+	req, err := http.NewRequest("POST", "http://"+addr+"/webhooks/"+c.App, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("X-Pusher-Key", c.Key)
+	req.Header.Set("X-Pusher-Signature", hex.EncodeToString(mac.Sum(nil)))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
+		t.Fatalf("webhook: %s %s", resp.Status, b)
+	}
 }

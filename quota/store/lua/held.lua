@@ -1,7 +1,8 @@
 -- Publishes that were answered and wait to be sent. A held one has an id, by which a newer one replaces it; one that
 -- a replica has claimed has a token of its own, so that a newer one may be held beside it.
 -- KEYS: due (zset id → ms), body (hash id → body), out (zset token → ms), outbody (hash token → id, newline, body),
--- busy (hash id → the token it is claimed under; true only while that token is in outbody).
+-- busy (hash id → the token it is claimed under; true only while that token is in outbody), paced (zset id → ms before
+-- which no other of that id may be due). An id that ends in ~N goes out once in N ms.
 -- ARGV: 1 op, 2.. the op's own.
 local op = ARGV[1]
 local out = {'OK'}
@@ -46,6 +47,25 @@ elseif op == 'swap' then
       out[#out + 1] = '0'
     end
   end
+elseif op == 'pace' then
+  -- 2 most, 3 now; then id, body each. Answers '2' where one waits already, '0' for no room; '1' and when it is due.
+  redis.call('ZREMRANGEBYSCORE', KEYS[6], '-inf', ARGV[3])
+  local room = num(ARGV[2]) - math.max(num(redis.call('ZCARD', KEYS[1])), num(redis.call('ZCARD', KEYS[6])))
+  for i = 4, #ARGV, 2 do
+    local known = redis.call('ZSCORE', KEYS[1], ARGV[i])
+    if known then
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+      out[#out + 1] = '2' .. str(num(known))
+    elseif room > 0 then
+      room = room - 1
+      local due = math.max(num(ARGV[3]), num(redis.call('ZSCORE', KEYS[6], ARGV[i])))
+      redis.call('ZADD', KEYS[1], str(due), ARGV[i])
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+      out[#out + 1] = '1' .. str(due)
+    else
+      out[#out + 1] = '0'
+    end
+  end
 elseif op == 'claim' then
   -- 2 now, 3 until, 4 limit, 5 prefix of new tokens. First what dead replicas claimed and never settled.
   local limit = num(ARGV[4])
@@ -70,6 +90,10 @@ elseif op == 'claim' then
       redis.call('ZADD', KEYS[3], ARGV[3], token)
       redis.call('HSET', KEYS[4], token, body)
       redis.call('HSET', KEYS[5], id, token)
+      local every = string.match(id, '~(%d+)$')
+      if every then
+        redis.call('ZADD', KEYS[6], str(num(ARGV[2]) + num(every)), id)
+      end
       out[#out + 1] = token
       out[#out + 1] = '0'
       out[#out + 1] = body

@@ -136,7 +136,9 @@ func (r *loadStreamRun) schedule(ctx context.Context, began time.Time, due chan<
 		length, tally := time.Duration(p.For), r.phases[i]
 		for at := time.Duration(0); at < length; {
 			next := began.Add(at)
-			if wait := time.Until(next); wait > time.Millisecond && !waitUntil(ctx, next) || ctx.Err() != nil {
+			// Never early, not by a millisecond: what is sent before its time looks
+			// faster than it was.
+			if wait := time.Until(next); wait > 0 && !waitUntil(ctx, next) || ctx.Err() != nil {
 				return
 			}
 			rate := p.Rate.at(float64(at) / float64(length))
@@ -173,7 +175,8 @@ func (t *loadTally) note(took time.Duration, resp *fasthttp.Response, outcome st
 	t.answered++
 	t.status[strconv.Itoa(resp.StatusCode())]++
 	t.outcomes[outcome]++
-	_ = t.hist.RecordValue(min(took.Microseconds(), t.hist.HighestTrackableValue()))
+	// Within the histogram's range by these bounds, so there is no error.
+	_ = t.hist.RecordValue(min(max(took.Microseconds(), 1), t.hist.HighestTrackableValue()))
 }
 
 func (r *loadStreamRun) work(due <-chan dueAt, rng *rand.Rand) {

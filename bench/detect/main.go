@@ -3,7 +3,8 @@
 //
 //	go run ./bench/detect attribution [--data DIR] [--seeds 100000:100200]
 //	go run ./bench/detect incidents   [--seeds 500000:501000]
-//	go run ./bench/detect healthy     [--seeds 500000:500020] [--days 365]
+//	go run ./bench/detect healthy     [--seeds 600000:600020] [--days 365]
+//	go run ./bench/detect step        [--seeds 700000:700100]
 //
 // Seeds from 100000 on were never used for tuning.
 package main
@@ -24,10 +25,10 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // wrong usage.
 func run(args []string, out, errs io.Writer) int {
 	tables := map[string]func([]string, io.Writer, io.Writer) error{
-		"attribution": attribution, "incidents": incidents, "healthy": healthy,
+		"attribution": attribution, "incidents": incidents, "healthy": healthy, "step": step,
 	}
 	if len(args) == 0 || tables[args[0]] == nil {
-		fmt.Fprintln(errs, "usage: detect attribution|incidents|healthy [flags]")
+		fmt.Fprintln(errs, "usage: detect attribution|incidents|healthy|step [flags]")
 		return 2
 	}
 	err := tables[args[0]](args[1:], out, errs)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/alert"
@@ -20,7 +21,8 @@ import (
 const saveEvery = time.Minute
 
 // blobName is where an account's incidents and baseline are kept in the store.
-// Each replica watches what it sees itself, so each has one of its own.
+// Replicas tell each other what they count, but each has a blob of its own: the
+// one that restarts needs nobody.
 func (g *guard) blobName() string { return watchBlob(g.replica) }
 
 func watchBlob(replica string) string { return "watch." + replica }
@@ -63,6 +65,11 @@ func (g *guard) runWatch(ctx context.Context, a *account) {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	saved := time.Now()
+	if g.store.Kind() != "embedded" {
+		var done sync.WaitGroup
+		defer done.Wait()
+		done.Go(func() { g.shareWatch(ctx, a) })
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -70,11 +77,44 @@ func (g *guard) runWatch(ctx context.Context, a *account) {
 			return
 		case now := <-t.C:
 			for _, c := range a.watch.Tick(now) {
-				g.tellChange(a.Name, c)
+				g.logChange(a.Name, c)
+			}
+			for _, c := range a.watch.Tell(now, g.replica) {
+				g.tell(alert.OfIncident(c, ""))
 			}
 			if now.Sub(saved) >= saveEvery {
 				saved = now
 				g.saveWatch(ctx, a)
+			}
+		}
+	}
+}
+
+// shareEvery is how often replicas tell each other what they count.
+const shareEvery = time.Second
+
+// shareWatch exchanges with the other replicas what is counted and ordered,
+// until ctx ends. While the store is lost each replica watches what it sees.
+func (g *guard) shareWatch(ctx context.Context, a *account) {
+	t := time.NewTicker(shareEvery)
+	defer t.Stop()
+	var after int64
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-t.C:
+			within, cancel := context.WithTimeout(ctx, 5*shareEvery)
+			newest, msgs, err := g.store.ShareLearned(within, a.Name, "watch", after, a.watch.Share(now, g.replica))
+			cancel()
+			if err != nil {
+				continue // the ledger, which asks the same store, says that it is lost
+			}
+			after = newest
+			for _, m := range msgs {
+				if err := a.watch.Hear(now, g.replica, m); err != nil {
+					g.log.Warn("another replica's counts are left out", "account", a.Name, "err", err)
+				}
 			}
 		}
 	}
@@ -117,8 +157,8 @@ func (g *guard) tell(a alert.Alert) {
 	}
 }
 
-// tellChange logs one step of an incident, and tells who is to be told.
-func (g *guard) tellChange(account string, c watch.Change) {
+// logChange logs one step of an incident.
+func (g *guard) logChange(account string, c watch.Change) {
 	in := c.Incident
 	who := "everybody"
 	if len(in.Culprits) > 0 {
@@ -126,7 +166,6 @@ func (g *guard) tellChange(account string, c watch.Change) {
 	}
 	g.log.Warn("incident "+string(c.Phase), "account", account, "id", in.ID, "kind", string(in.Kind), "culprit", who,
 		"factor", strconv.FormatFloat(in.Factor, 'f', 1, 64), "excess_messages", in.Excess, "action", string(in.Action))
-	g.tell(alert.OfIncident(c, ""))
 }
 
 // incidents are those of all accounts, as the admin port shows them.

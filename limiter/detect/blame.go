@@ -135,6 +135,17 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 			out = append(out, b)
 		}
 	}
+	if len(out) > fewCallers {
+		all := blamed{confidence: 1}
+		var list []Culprit
+		for _, b := range out {
+			list = append(list, b.culprit)
+			all.deviation += b.deviation
+			all.confidence = min(all.confidence, b.confidence)
+		}
+		all.culprit = shared(list)
+		out = []blamed{all}
+	}
 	return out
 }
 
@@ -151,18 +162,32 @@ func (d *Detector) lasts(c *Culprit, list []*series, k int, excess float64) bool
 	return long >= 0.6*excess
 }
 
-// fewCallers is how many callers that fail alike are named one by one.
+// fewCallers is how many callers that fail alike are named one by one, and of
+// one caller how many combinations.
 const fewCallers = 3
 
 // common is the event, channel pattern or both that all culprits share, if
-// they are many.
+// they are of many callers.
 func common(list []Culprit) (Culprit, bool) {
-	if len(list) <= fewCallers {
+	callers := map[string]bool{}
+	for _, c := range list {
+		callers[c.Caller] = true
+	}
+	if len(callers) <= fewCallers {
 		return Culprit{}, false
 	}
+	c := shared(list)
+	return c, c.Event != Any || c.Channel != Any
+}
+
+// shared is what all of them have in common.
+func shared(list []Culprit) Culprit {
 	c := list[0]
-	c.Caller, c.Payloads, c.Share = Any, nil, 0
+	c.Payloads, c.Share = nil, 0
 	for _, o := range list {
+		if o.Caller != c.Caller {
+			c.Caller = Any
+		}
 		if o.Event != c.Event {
 			c.Event = Any
 		}
@@ -171,7 +196,7 @@ func common(list []Culprit) (Culprit, bool) {
 		}
 		c.Share += o.Share
 	}
-	return c, c.Event != Any || c.Channel != Any
+	return c
 }
 
 // manyRise reports whether most callers send clearly more than usual.
@@ -214,7 +239,8 @@ func (d *Detector) heavyPayloads() map[int32][]heavyPart {
 			continue
 		}
 		sure := float64(h.count - h.error)
-		if all := float64(sum32(list[h.series].recent[:])); all > 0 && sure >= all/5 {
+		// Payloads are counted by the replica that sees them.
+		if all := float64(sum32(list[h.series].recent[:])) * list[h.series].partHere(); all > 0 && sure >= all/5 {
 			out[h.series] = append(out[h.series], heavyPart{h.digest, min(sure/all, 1)})
 		}
 	}

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"sync"
@@ -165,6 +164,7 @@ func (d *Detector) Tick(now time.Time) []Event {
 	for _, s := range list {
 		n := s.pending.Swap(0)
 		s.delta += n
+		here := n
 		n += s.remote.Swap(0)
 		if s.shape == nil {
 			d.begin(s, from)
@@ -174,6 +174,8 @@ func (d *Detector) Tick(now time.Time) []Event {
 		}
 		s.watch.count(n, from, to)
 		sum += n
+		s.own().here += float64(here)
+		s.own().everywhere += float64(n)
 		if s.habit != nil {
 			s.habit.count(n, from, to)
 		}
@@ -189,8 +191,10 @@ func (d *Detector) Tick(now time.Time) []Event {
 	d.total.shape.sum += float64(steady)
 	seconds := float64(to - from)
 	d.total.shape.seconds += seconds
+	keep := math.Exp2(-seconds / 60)
 	for _, c := range d.callers {
 		c.shape.seconds += seconds
+		c.here, c.everywhere = c.here*keep, c.everywhere*keep
 	}
 	d.clearOld(list, from, to)
 	alarms := d.test(list, from, to)
@@ -283,129 +287,6 @@ func (d *Detector) steady(k int) float64 {
 	return max(0, x)
 }
 
-// test runs the tests of all windows whose part ends at this tick.
-func (d *Detector) test(list []*series, from, to int64) []verdictOn {
-	var alarms []verdictOn
-	usual := d.usual()
-	for k := range scales {
-		p := partSeconds[k]
-		if to/p == from/p || to-from > p {
-			continue
-		}
-		if k >= learnScale {
-			d.turnTide(k)
-		}
-		least := d.config.MinShare * usual * float64(parts*p)
-		for _, s := range list {
-			if float64(s.window[k].sum) < least {
-				continue
-			}
-			e := d.expect(s, k) * d.tide[k]
-			if len(d.planned) > 0 {
-				e *= d.plannedFactor(s.caller)
-			}
-			if v, ok := d.testSeries(s, k, e, least); ok {
-				alarms = append(alarms, v)
-			}
-		}
-		if k >= learnScale+1 && d.total.shape.seen(d.now) > 0 {
-			v := d.total.excessTest(d.now, k, d.expectAll(k)*d.plannedFactor(Any), 2.5)
-			if v.alarm {
-				alarms = append(alarms, v)
-			}
-		}
-	}
-	return alarms
-}
-
-// The ratio needed while a series, or the account, is not known well.
-const (
-	needFirstHour = 3.0
-	needFirstDay  = 2.5
-	newShare      = 0.5  // of the account's rate: what a new caller may take
-	newEvents     = 0.15 // of it: what new events of a known caller may take, a day
-)
-
-// allowed is what a known caller's new combinations may have added to its
-// window: new features are no incident.
-func (d *Detector) allowed(s *series, k int) (n float64) {
-	if s.whole != nil {
-		return 0
-	}
-	for _, y := range d.young {
-		if y.whole == s {
-			n += float64(y.window[k].sum)
-		}
-	}
-	room := newEvents * d.usual()
-	if s.learned >= 720 {
-		room = max(0, room-s.fresh)
-	}
-	return min(n, room*float64(parts*partSeconds[k]))
-}
-
-func (d *Detector) testSeries(s *series, k int, e, least float64) (verdictOn, bool) {
-	if d.total.learned < 5 {
-		return verdictOn{}, false // the first ten minutes of an account
-	}
-	need := 0.0
-	switch {
-	case s.learned < 1:
-		// A new series has no usual rate. A new caller may take half of what
-		// the account sends; a new event of a known caller is judged with
-		// the caller.
-		if s.whole != nil || k > 1 {
-			return verdictOn{}, false
-		}
-		e = max(e, newShare*d.expectAll(k))
-	case s.learned < 30 || d.total.learned < 30:
-		need = needFirstHour
-		if k > learnScale {
-			return verdictOn{}, false
-		}
-	case s.learned < 720 || !s.shape.known():
-		need = needFirstDay
-		if k > learnScale+1 {
-			return verdictOn{}, false
-		}
-	}
-	v := s.excessTest(d.now, k, e+d.allowed(s, k), need)
-	v.series = s
-	if !v.alarm || v.real-v.expected < least {
-		return v, false
-	}
-	if k < learnScale && s.learned > 0 {
-		// What a pause held back may come at once.
-		p := partSeconds[learnScale]
-		seconds := float64((parts-1)*p + (d.now-1)%p + 1)
-		e2 := d.expect(s, learnScale) * d.tide[learnScale] * seconds / float64(parts*p)
-		if float64(s.window[learnScale].sum)-e2 < 0.6*(v.real-v.expected) {
-			return v, false
-		}
-	}
-	return v, true
-}
-
-// turnTide measures how much more than usual everybody sends: the ratio that
-// two thirds of the callers pass. It stands in for a shape of the day not yet
-// known, and for days that no shape knows.
-func (d *Detector) turnTide(k int) {
-	var ratios []float64
-	for _, c := range d.callers {
-		if e := d.expect(c, k); c.learned > 0 && e >= 10 {
-			ratios = append(ratios, float64(c.window[k].sum)/e)
-		}
-	}
-	d.tide[k] = 1
-	if len(ratios) >= 3 {
-		slices.Sort(ratios)
-		d.tide[k] = max(1, ratios[len(ratios)/3])
-	}
-	if k == learnScale {
-		d.tide[0], d.tide[1] = d.tide[k], d.tide[k]
-	}
-}
-
 // turn ends parts, windows, hours and days, and learns from them.
 func (d *Detector) turn(list []*series, from, to int64) {
 	learn := to/partSeconds[learnScale]/parts != from/partSeconds[learnScale]/parts
@@ -478,6 +359,8 @@ func (d *Detector) learn(list []*series) {
 			s.missedUnit += u
 		case s.learned == 0 && d.now-s.born < parts*partSeconds[k]:
 			// Its first window is not whole.
+		case s.learned == 0 && s.whole != nil && s.whole.learned >= 720 && float64(s.window[k].sum) > d.room(s.whole)*u:
+			// One new combination after another is a rise, not news.
 		case s.habitual():
 			s.learned++
 			s.total = s.total*0.999 + float64(s.window[k].sum)
@@ -526,11 +409,4 @@ func (d *Detector) clearOld(list []*series, from, to int64) {
 		}
 		d.rates.sweep(old)
 	}
-}
-
-// sortAlarms puts the greatest excess a second first.
-func sortAlarms(a []verdictOn) {
-	slices.SortFunc(a, func(a, b verdictOn) int {
-		return cmp.Compare((b.real-b.expected)/float64(partSeconds[b.scale]), (a.real-a.expected)/float64(partSeconds[a.scale]))
-	})
 }

@@ -70,10 +70,24 @@ func usual() map[detect.Key]float64 {
 	return map[detect.Key]float64{chat: 20, typing: 30, badge: 40, orders: 10, alarm: 3}
 }
 
-// week is a plant after ten quiet days.
+// week is a plant after ten quiet days. All take up what one of them learned.
 func week(t *testing.T) *plant {
-	return newPlant(t, usual()).run(240*time.Hour-time.Minute, 30*time.Second).run(time.Minute, time.Second)
+	st := learned()
+	p := newPlant(t, usual())
+	if !p.d.Restore(&st) {
+		t.Fatal("refused")
+	}
+	p.now = st.At
+	return p.run(time.Hour-time.Minute, 15*time.Second).run(time.Minute, time.Second)
 }
+
+var learned = sync.OnceValue(func() detect.State {
+	p := newPlant(nil, usual()).run(239*time.Hour, 15*time.Second)
+	if len(p.log) > 0 {
+		panic(fmt.Sprintf("in ten quiet days: %+v", p.log))
+	}
+	return p.d.State()
+})
 
 func TestRunaway(t *testing.T) {
 	p := week(t)
@@ -341,6 +355,29 @@ func TestJobOnTheHour(t *testing.T) {
 	if n := len(p.opened()); n > 2 {
 		t.Errorf("%d incidents in 30 hours", n)
 	}
+	// What was learned of the hour survives a restart.
+	st := p.d.State()
+	p.d, p.log = detect.New(detect.Config{}), nil
+	if !p.d.Restore(&st) {
+		t.Fatal("refused")
+	}
+	for range 5 {
+		p.rate[job] = 100
+		p.run(90*time.Second, time.Second)
+		p.rate[job] = 0
+		p.run(58*time.Minute+30*time.Second, 10*time.Second)
+	}
+	if len(p.log) > 0 {
+		t.Errorf("after the restart: %+v", p.opened())
+	}
+	// Three times as much of it is more than the habit.
+	p.rate[job] = 300
+	p.run(40*time.Second, time.Second)
+	if len(p.opened()) != 1 {
+		t.Errorf("a job three times as big: %+v", p.log)
+	}
+	p.rate[job] = 0
+	p.run(time.Hour-40*time.Second, time.Second)
 	p.rate[job] = 100
 	p.run(30*time.Minute, time.Second)
 	if in, ok := p.d.Incident(); !ok || in.Culprits[0].Caller != "cron" {
@@ -458,14 +495,14 @@ func TestReplicasAddUp(t *testing.T) {
 		b.Observe(&chat, 4)
 		a.Tick(now)
 		b.Tick(now)
-		fromA, fromB := a.Export(), b.Export()
+		fromA, fromB := a.Export(0), b.Export(0)
 		a.Import(fromB)
 		b.Import(fromA)
 	}
 	now = now.Add(time.Second)
 	a.Tick(now)
 	b.Tick(now)
-	if len(a.Export())+len(b.Export()) != 0 {
+	if len(a.Export(0))+len(b.Export(0)) != 0 {
 		t.Error("what was imported was exported again")
 	}
 	for _, d := range []*detect.Detector{a, b} {
@@ -515,7 +552,7 @@ func TestConcurrentUse(t *testing.T) {
 	for i := range 50 {
 		d.Tick(monday.Add(time.Duration(i) * time.Second))
 		d.Top(detect.ByAll, time.Minute, 10)
-		d.Export()
+		d.Export(0)
 	}
 	wg.Wait()
 	d.Tick(monday.Add(time.Minute))

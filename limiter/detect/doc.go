@@ -8,23 +8,29 @@
 //   - Rates: every combination has its own exact counters, bounded per caller
 //     (file rates.go); payloads are a Space-Saving summary with an error bound
 //     (payload.go). Top lists them.
-//   - Baseline: a level per combination and a shape of the week per caller,
-//     learned slowly, not at all from an incident, and a day late (watch.go,
-//     shape.go). State and Restore carry it over restarts.
+//   - Baseline: a level per combination, a shape of the week per caller and,
+//     for what is periodic, a profile of the hour by ten seconds; learned
+//     slowly, not at all from an incident, and a day late (watch.go, shape.go,
+//     habit.go). State and Restore carry it over restarts.
 //   - Change: on five scales of time, from 8 s to 2 h, a likelihood ratio test
 //     against the baseline with the scatter and the peaks that the series
-//     itself has shown in the last days (watch.go).
-//   - Attribution: which combination explains the excess, shortest answer
-//     first, by Bayes factors over the cube of attributes ([Attribute]).
-//   - Incident: opened, followed, resolved by itself; its culprits alone are
-//     to be held to their usual rate and a half (incident.go, Contained).
+//     itself has shown in the last days (watch.go, alarm.go).
+//   - Attribution: caller by caller, which combination explains the excess,
+//     shortest answer first, by Bayes factors over the cube of attributes
+//     (blame.go, [Attribute]).
+//   - Incident: opened, followed, resolved by itself (incident.go); its culprits
+//     alone are to be held to their usual rate and a half once the excess has
+//     lasted or cost enough (hold.go, Contained).
 //
 // What an attacker who knows all this can do: made-up names fill only his own
-// room, and his total stays exact; a rise slower than the level forgets (a few
-// per cent a day) is learned as growth, and is the quota's business; bursts
-// below the peaks he has shown for days go unnoticed for seconds, but not for
-// minutes. To get another caller contained he must send as that caller, for
-// which he needs its secret, and more than half again its usual traffic.
+// room, and his total stays exact. A rise slower than the level forgets (a few
+// per cent a day) is learned as growth, and new events may add 15 % of the
+// account's rate a day; both are the quota's business. Bursts below the peaks
+// he has shown for days go unnoticed for seconds, but not for minutes. To get
+// another caller contained he must send as that caller, for which he needs its
+// secret, and about as much again as its usual traffic for half a minute; with
+// four accomplices he gets an event named, and whoever sends it is then held
+// to half more than his own usual rate. docs/detection.md has the figures.
 //
 // The package does no input or output, and takes time as a parameter.
 package detect

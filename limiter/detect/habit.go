@@ -127,6 +127,8 @@ func (d *Detector) endHabits(to int64) {
 			s.whole.leave(s.level, sum/secondsHour)
 			d.total.leave(s.level, sum/secondsHour)
 			s.level = mean
+			s.afresh()
+			s.whole.afresh()
 		case before && !after:
 			s.whole.level += s.level
 			d.total.level += s.level

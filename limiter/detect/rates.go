@@ -40,6 +40,9 @@ type series struct {
 	habit *habit    // nil: not looked for
 	jobs  []*series // of a whole: its periodic series; level is that of all others
 	fresh float64   // of a whole: what was taken up today as new, in rate
+	// Of a whole: what was seen here and on all replicas, half forgotten in a
+	// minute.
+	here, everywhere float64
 }
 
 // rates finds series by key. Reading takes no lock; a new series takes one
@@ -232,4 +235,25 @@ func (r *rates) all() []*series {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.list[:len(r.list):len(r.list)]
+}
+
+// own is the series of the caller as a whole.
+func (s *series) own() *series {
+	if s.whole != nil {
+		return s.whole
+	}
+	return s
+}
+
+// leastPartHere is what a replica may let pass of a contained rate though the
+// caller has not sent there lately: it may be led there at any time.
+const leastPartHere = 0.05
+
+// partHere is the part of the caller's publishes that this replica sees.
+func (s *series) partHere() float64 {
+	o := s.own()
+	if o.everywhere <= o.here || o.everywhere < 1 {
+		return 1
+	}
+	return max(leastPartHere, o.here/o.everywhere)
 }

@@ -22,7 +22,7 @@ type SeriesState struct {
 	Level, Total           float64
 	Learned                int32
 	Active                 int64
-	Scatter, Peak, Burst   [scales]float32
+	Scatter, Peak, Bursts  [scales]float32
 	// Weekday, Weekend and Week are the shape by hour, of callers only; Days
 	// is how many days of each kind were seen.
 	Weekday, Weekend, Week []float32
@@ -66,7 +66,7 @@ func (d *Detector) State() State {
 func (w *watch) state() SeriesState {
 	x := SeriesState{Level: w.level, Total: w.total, Learned: w.learned, Active: w.active}
 	for k := range w.window {
-		x.Scatter[k], x.Peak[k], x.Burst[k] = w.window[k].scatter, w.window[k].peak, w.window[k].burst
+		x.Scatter[k], x.Peak[k], x.Bursts[k] = w.window[k].scatter, w.window[k].peak, w.window[k].burst
 	}
 	if w.shape != nil {
 		x.Weekday, x.Weekend = append([]float32(nil), w.shape.kind[0][:]...), append([]float32(nil), w.shape.kind[1][:]...)
@@ -80,7 +80,8 @@ func (w *watch) restore(x *SeriesState) {
 	w.init()
 	w.level, w.total, w.learned, w.active = x.Level, x.Total, x.Learned, x.Active
 	for k := range w.window {
-		w.window[k].scatter, w.window[k].peak, w.window[k].burst = x.Scatter[k], x.Peak[k], x.Burst[k]
+		w.window[k].scatter, w.window[k].peak, w.window[k].burst = x.Scatter[k], x.Peak[k], x.Bursts[k]
+		w.window[k].torn = parts // it teaches nothing until it is full again
 	}
 	if x.Week != nil {
 		w.shape = &shape{days: x.Days}

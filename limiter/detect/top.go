@@ -126,16 +126,25 @@ type Delta struct {
 
 // Export takes out what was observed here since the last Export, up to the
 // last Tick, for the other replicas' Import. Only combinations that were seen
-// are in it.
-func (d *Detector) Export() []Delta {
+// are in it, and no more than limit of them (0: all), the busiest first; the
+// rest waits for the next Export.
+func (d *Detector) Export(limit int) []Delta {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var out []Delta
+	var seen []*series
 	for _, s := range d.rates.all() {
 		if s.delta > 0 {
-			out = append(out, Delta{s.caller, s.event, s.channel, s.delta})
-			s.delta = 0
+			seen = append(seen, s)
 		}
+	}
+	if limit > 0 && len(seen) > limit {
+		slices.SortFunc(seen, func(a, b *series) int { return cmp.Compare(b.delta, a.delta) })
+		seen = seen[:limit]
+	}
+	out := make([]Delta, 0, len(seen))
+	for _, s := range seen {
+		out = append(out, Delta{s.caller, s.event, s.channel, s.delta})
+		s.delta = 0
 	}
 	return out
 }

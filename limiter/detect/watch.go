@@ -31,8 +31,8 @@ type window struct {
 	scatter, peak      float32
 	today              float32
 	squares, weightsSq float32
-	// The highest counts over what level 1 would give: since the series was
-	// frozen, and in a burst that ended by itself.
+	// The highest counts over what was expected: since the series was frozen,
+	// and in a burst that ended by itself.
 	bout, burst float32
 	torn        uint8 // for so many parts the window is not whole
 }
@@ -140,9 +140,8 @@ func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictO
 	}
 	e := max(expected, fewest)
 	v.ratio = v.real / e
-	unit := max(expected, 1e-9) / max(w.level, 1e-9)
 	if w.frozen {
-		win.bout = max(win.bout, float32(v.real/unit))
+		win.bout = max(win.bout, float32(v.ratio))
 	}
 	// The level is no surer than the messages it was learned from are many.
 	unsure := 0.0
@@ -161,7 +160,7 @@ func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictO
 	}
 	wide := dispersion + (scatter+unsure)*e
 	v.surprise = (v.real*math.Log(v.ratio) - (v.real - e)) / wide
-	if v.ratio < max(need, 1.1*float64(win.peak)) || v.surprise < surprising[k] || v.real < 1.3*float64(win.burst)*unit {
+	if v.ratio < max(need, 1.1*float64(win.peak)) || v.surprise < surprising[k] || v.ratio < 1.3*float64(win.burst) {
 		return v
 	}
 	high := 0
@@ -213,6 +212,15 @@ func (w *watch) gain() float64 {
 		gain = 0.0003 // what the shape does not know takes days to be believed
 	}
 	return max(gain, 1/float64(w.learned+1))
+}
+
+// afresh forgets how high the series went: what is expected of it is another.
+func (w *watch) afresh() {
+	for k := range w.window {
+		win := &w.window[k]
+		win.scatter, win.peak, win.burst, win.bout, win.today = priorScatter, priorPeak[k], 0, 0, 0
+		win.squares, win.weightsSq = 0, 0
+	}
 }
 
 // adopt makes the present rate the usual one, if it is higher: sum is what the

@@ -421,6 +421,11 @@ func TestWords(t *testing.T) {
 			}
 		}
 	}
+	waits := change(detect.Opened, watch.None)
+	waits.Incident.Waiting = true // contain: auto, and it may be a burst
+	if a := OfIncident(waits, ""); !strings.Contains(a.Command, "incidents contain") || strings.Contains(a.Text, "off") {
+		t.Errorf("of what is contained if it lasts: %q, %q", a.Text, a.Command)
+	}
 	a := OfIncident(change(detect.Opened, watch.Contained), "")
 	if text := slackText(&a); strings.Contains(text, "<!channel>") || strings.Contains(text, "@here") {
 		t.Errorf("a caller's event name can call everybody: %s", text)

@@ -68,6 +68,10 @@ func doing(in *watch.Incident, a *Alert) string {
 		a.Command = "pushguard incidents contain " + in.ID + " --reason TEXT"
 		return "It is NOT contained. To hold the culprit to its usual rate:"
 	}
+	if in.Waiting {
+		a.Command = "pushguard incidents contain " + in.ID + " --reason TEXT"
+		return "It may be a burst. If it lasts half a minute, or costs much, the culprit alone is held to its usual rate. To hold it now:"
+	}
 	a.Command = "pushguard brake on --account " + in.Account + " --allow critical --reason TEXT --for 1h"
 	if in.Kind == detect.Everybody {
 		return "Everybody sends more: nobody is to blame, and nobody is held. To let only critical publishes pass:"

@@ -15,7 +15,7 @@ func Default() *Config {
 		OnStoreLoss:    LossLease,
 		Mode:           Enforce,
 		Breaker:        Breaker{ShedBulkAt: 0.80, ShedNormalAt: 0.95, CriticalOnlyAt: 0.98, Probe: time.Minute, BurnRate: BurnOn},
-		Contain:        ContainSuggest, // the detector still raises false incidents on accounts with hourly jobs, see docs/known-limits.md
+		Contain:        ContainAuto,
 		DrainDelay:     3 * time.Second,
 		MaxBody:        1 << 20, // ten events of 10 kB in their longest JSON escaping
 		MaxConnections: 65536,

@@ -54,6 +54,8 @@ type Incident struct {
 	// Lasting says that the excess has lasted, or cost, enough to hold the
 	// culprits; until then it may be a burst, and they are only named.
 	Lasting bool
+	// Waiting says that they are going to be held by themselves once it lasts.
+	Waiting bool
 
 	number int    // the detector's
 	named  string // the culprits when they were told last
@@ -144,6 +146,7 @@ func (w *Watch) Tick(now time.Time) []Change {
 		}
 		w.publish()
 	}
+	w.peers.wait(out)
 	if now.Unix()%60 == 0 {
 		w.cells.sweep(now, w.current == nil)
 	}
@@ -301,11 +304,12 @@ func (w *Watch) publish() {
 	w.refusals()
 	h := &hold{forced: w.forced}
 	mode := Mode(w.mode.Load())
+	in.Waiting = false
 	switch {
 	case in.Kind == detect.Everybody && !w.forced:
 		in.Action = None // nobody is to blame, so nobody is held
 	case mode == Auto && !w.released && !w.forced && !in.Lasting:
-		in.Action = None
+		in.Action, in.Waiting = None, true
 	case w.forced, mode == Auto && !w.released:
 		in.Action, h.holding = Contained, true
 	case w.released:
@@ -378,19 +382,25 @@ func (w *Watch) find(id string) *Incident {
 // Contain holds the culprits of the open incident because a person says so:
 // whatever the mode, and critical publishes too. who and why go into the timeline.
 func (w *Watch) Contain(now time.Time, id, who, why string) error {
-	return w.order(now, id, "contain", by("contained", who, why), func(in *Incident) {
-		w.det.Contain(in.number)
-		w.forced, w.released = true, false
-	})
+	return w.order(now, id, "contain", by("contained", who, why), w.contain)
 }
 
 // Release lets the culprits of the open incident go, until it is over.
 func (w *Watch) Release(now time.Time, id, who, why string) error {
-	return w.order(now, id, "release", by("released", who, why), func(in *Incident) {
-		w.det.Release(in.number)
-		w.forced, w.released = false, true
-	})
+	return w.order(now, id, "release", by("released", who, why), w.release)
 }
+
+func (w *Watch) contain(in *Incident) {
+	w.det.Contain(in.number)
+	w.forced, w.released = true, false
+}
+
+func (w *Watch) release(in *Incident) {
+	w.det.Release(in.number)
+	w.forced, w.released = false, true
+}
+
+func (w *Watch) accept(in *Incident) { w.det.Accept(in.number) }
 
 // Ack notes that somebody looks after it. It works on resolved incidents too.
 func (w *Watch) Ack(now time.Time, id, who string) error {
@@ -424,16 +434,17 @@ func (w *Watch) order(now time.Time, id, kind, text string, do func(*Incident)) 
 	}
 	do(in)
 	in.note(now, kind, text)
+	if kind == "accepted" {
+		w.end(now)
+	}
 	w.publish()
+	w.peers.order(Order{kind, text, now})
 	return nil
 }
 
 // Accept ends the open incident as something that is usual from now on.
 func (w *Watch) Accept(now time.Time, id, who string) error {
-	return w.order(now, id, "accepted", "accepted as usual from now on by "+who, func(in *Incident) {
-		w.det.Accept(in.number)
-		w.end(now)
-	})
+	return w.order(now, id, "accepted", "accepted as usual from now on by "+who, w.accept)
 }
 
 // Plan announces rises, such as load tests and campaigns; it replaces what was

@@ -67,6 +67,7 @@ type Watch struct {
 	released  bool
 	forced    bool
 	trend     trend
+	peers     peers
 }
 
 // hold is what the hot path knows of the open incident.

@@ -113,11 +113,11 @@ func TestCulpritAloneIsHeld(t *testing.T) {
 	}
 	in := c.opened(60, "refresh", 7)
 	// It might be a burst: it is named now, and held when it lasts.
-	if in.Action != None || in.State != Open || in.ID == "" {
+	if in.Action != None || !in.Waiting || in.State != Open || in.ID == "" {
 		t.Fatalf("opened as %+v", in)
 	}
 	changes := c.run(40*time.Second, 60, "refresh", 7)
-	if last := changes[len(changes)-1].Incident; last.Action != Contained {
+	if last := changes[len(changes)-1].Incident; last.Action != Contained || last.Waiting {
 		t.Fatalf("after 40 s it is %+v", last)
 	}
 	c.run(10*time.Minute, 60, "refresh", 7)

@@ -106,6 +106,14 @@ func NewAccount(seed uint64, callers int) *Account {
 	return a
 }
 
+// SetRate makes the account's mean rate so many messages a second.
+func (a *Account) SetRate(rate float64) {
+	for i := range a.Leaves {
+		a.Leaves[i].Base *= rate / a.Rate
+	}
+	a.Rate = rate
+}
+
 var (
 	eventNames   = []string{"notification.refresh", "message.new", "typing", "presence.sync", "order.updated", "alarm.raised", "badge", "chat.read", "score", "job.progress"}
 	channelNames = []string{"private-user-*", "private-team-*", "presence-room-*", "private-order-*", "news", "private-encrypted-chat-*", "cache-board-*", "dashboard"}

@@ -1,0 +1,147 @@
+package detect
+
+import (
+	"math"
+	"slices"
+)
+
+// mark freezes the learning of the open incident's culprits, and releases all
+// others; soon says that it was over quickly.
+func (d *Detector) mark(list []*series, soon bool) {
+	for _, s := range list {
+		frozen := false
+		if in := d.open; in != nil {
+			frozen = in.Kind == Everybody
+			for i := range in.Culprits {
+				c := &in.Culprits[i]
+				frozen = frozen || c.covers(s) || s.whole == nil && (c.Caller == s.caller || c.Caller == Any)
+			}
+		}
+		if s.frozen && !frozen {
+			if s.habitual() {
+				s.missed, s.missedUnit = 0, 0 // its level is learned by the hour
+			}
+			s.thaw(soon)
+			if soon {
+				s.shape.clean = true // it was part of the usual
+				if s.habit != nil {
+					s.habit.spoil = false
+				}
+			} else if s.whole == nil {
+				clear(s.shape.recent[:]) // how long it grew unseen, nobody knows
+			}
+			s.held.Store(0)
+		}
+		if s.frozen = frozen; frozen {
+			s.spoiled = true
+		}
+	}
+	everybody := d.open != nil && d.open.Kind == Everybody
+	if d.total.frozen && !everybody {
+		d.total.thaw(soon)
+	}
+	if d.open == nil && !d.total.frozen {
+		d.total.forget(false)
+	}
+	d.total.frozen = everybody
+	if in := d.open; in != nil {
+		d.total.spoiled = true
+		d.hold(list, in)
+	}
+}
+
+// hold tells the hot path what the culprits are allowed: their usual rate
+// times the slack; more and more when they are calm, so that nothing jumps
+// when the incident ends.
+func (d *Detector) hold(list []*series, in *incident) {
+	if in.released || in.Kind == Everybody || !in.Held {
+		for _, s := range list {
+			s.held.Store(0)
+		}
+		return
+	}
+	slack := in.slack
+	if in.calm > 0 {
+		slack *= math.Exp2(float64(d.now-in.calm) / 60)
+	}
+	// Even what was never seen before may show that it is alive.
+	floor := max(0.1, d.config.MinShare*d.usual()/4)
+	for _, s := range list {
+		rate := 0.0
+		for i := range in.Culprits {
+			c := &in.Culprits[i]
+			if !c.covers(s) {
+				continue
+			}
+			u := s.shape.at(d.now)
+			if s.habitual() {
+				u = d.habitShape(s).at(d.now) * s.habit.wide(habitBin(d.now))
+			}
+			usual := s.level * u
+			for _, j := range s.jobs {
+				usual += j.level * d.habitShape(j).at(d.now) * j.habit.wide(habitBin(d.now))
+			}
+			rate = max(rate, slack*max(usual*d.tide[learnScale], floor)*s.partHere())
+		}
+		s.held.Store(math.Float64bits(rate))
+	}
+}
+
+// Incident returns the open incident, if there is one.
+func (d *Detector) Incident() (Incident, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		return Incident{}, false
+	}
+	in := d.open.Incident
+	in.Culprits = slices.Clone(in.Culprits)
+	return in, true
+}
+
+// Release stops holding the open incident's culprits; Contain holds them
+// at once. They report whether that incident is open.
+func (d *Detector) Release(id int) bool { return d.setReleased(id, true) }
+
+// Contain undoes Release.
+func (d *Detector) Contain(id int) bool { return d.setReleased(id, false) }
+
+func (d *Detector) setReleased(id int, released bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil || d.open.ID != id {
+		return false
+	}
+	d.open.released = released
+	d.open.Held = d.open.Held || !released // a person knows enough
+	d.hold(d.rates.all(), d.open)
+	return true
+}
+
+// adopt makes the present rates of all that is in the open incident the usual
+// ones.
+func (d *Detector) adopt(list []*series) {
+	for _, s := range list {
+		if s.frozen && s.shape != nil && !s.habitual() {
+			s.adopt(s.steady(learnScale), d.unit(s.shape, learnScale)*d.tide[learnScale])
+		}
+	}
+	d.total.adopt(d.steady(learnScale), d.unit(d.total.shape, learnScale))
+}
+
+// Accept ends the open incident as something that is normal from now on: the
+// culprits' present rates become their usual ones. It reports whether that
+// incident was open.
+func (d *Detector) Accept(id int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	in := d.open
+	if in == nil || in.ID != id {
+		return false
+	}
+	list := d.rates.all()
+	d.adopt(list)
+	d.open = nil
+	d.mark(list, false)
+	return true
+}

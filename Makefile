@@ -3,7 +3,7 @@ SHELL := /bin/bash
 GO ?= go
 export CGO_ENABLED ?= 1
 
-.PHONY: help test deps check unit story fuzz bench build dist image drill clean
+.PHONY: help test deps check unit story fuzz bench build dist image drill chaos clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ image: ## container image out of dist/pushguard, run read-only and proven (podma
 
 drill: ## replace the process under load, with the simulator as judge
 	$(GO) run ./bench/drill
+
+chaos: ## three replicas and Redis under faults at random, with the simulator's bill as judge
+	$(GO) run ./bench/chaos
 
 clean:
 	rm -f pushguard

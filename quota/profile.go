@@ -14,6 +14,11 @@ func (l *Ledger) Forecast(now time.Time) Forecast {
 	return l.forecaster.At(now, used, plan)
 }
 
+// ForecastOf is Forecast for another count or plan, to show what a change of them would do.
+func (l *Ledger) ForecastOf(now time.Time, used, plan int64) Forecast {
+	return l.forecaster.At(now, used, plan)
+}
+
 func (l *Ledger) loadProfile(ctx context.Context) {
 	data, err := l.st.GetBlob(ctx, l.cfg.Load().Account, profileBlob)
 	if err == nil && data != nil {

@@ -110,12 +110,16 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 	fmt.Fprintf(b, "account %s (%s)\n", a.Name, firstOf(a.Plan.Name, "custom"))
 	fmt.Fprintf(b, "  plan     %s %.1f%%  %s of %s messages used on %s UTC, %s left\n", bar(used, 24), used*100,
 		grouped(a.Used), grouped(a.Plan.MessagesPerDay), a.Day, grouped(a.Remaining))
-	lasts := fmt.Sprintf("lasts past the reset: %.0f%% used by then at %.1f messages/s", 100*float64(a.Forecast.UsedAtReset)/float64(plan), a.Forecast.PerSecond)
+	by := " if this rate holds"
+	if a.Forecast.Basis == "profile" {
+		by = fmt.Sprintf(" by the profile of the week (%d of 168 hours known)", a.Forecast.ProfileHours)
+	}
+	lasts := fmt.Sprintf("lasts past the reset: %.0f%% used by then%s, at %.1f messages/s now", 100*float64(a.Forecast.UsedAtReset)/float64(plan), by, a.Forecast.PerSecond)
 	switch {
 	case a.Remaining == 0:
 		lasts = "USED UP"
 	case a.Forecast.ExhaustedAt != nil:
-		lasts = fmt.Sprintf("USED UP at %s, in %s, at this rate of %.1f messages/s", a.Forecast.ExhaustedAt.Format("15:04:05 UTC"), a.Forecast.ExhaustedAt.Sub(now).Round(time.Second), a.Forecast.PerSecond)
+		lasts = fmt.Sprintf("USED UP at %s, in %s%s, at %.1f messages/s now", a.Forecast.ExhaustedAt.Format("15:04:05 UTC"), a.Forecast.ExhaustedAt.Sub(now).Round(time.Second), by, a.Forecast.PerSecond)
 	}
 	fmt.Fprintf(b, "  until    %s; reset in %s\n", lasts, a.ResetsAt.Sub(now).Round(time.Minute))
 	fmt.Fprintf(b, "  breaker  %s", a.Breaker.State)

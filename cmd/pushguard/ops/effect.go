@@ -172,7 +172,7 @@ func (s *Server) effectOfCount(now time.Time, a Account, lever string, used, pla
 	snap := a.Ledger.Snapshot(now)
 	snap.Used, snap.Plan.MessagesPerDay = used, plan
 	snap.Remaining = max(plan-used, 0)
-	f := forecast(now, snap, s.book(a.Name).pace(now))
+	f := expect(now, a, snap, s.book(a.Name).pace(now))
 	out.Forecast = &f
 	lasts := "lasts until the reset at 00:00 UTC"
 	switch {

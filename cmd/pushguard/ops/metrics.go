@@ -76,7 +76,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(descUsed, float64(snap.Used), a.Name)
 		gauge(descLimit, float64(snap.Plan.MessagesPerDay), a.Name)
 		gauge(descLeased, float64(snap.Leased), a.Name)
-		gauge(descForecast, float64(forecast(now, snap, c.s.book(a.Name).pace(now)).UsedAtReset), a.Name)
+		gauge(descForecast, float64(expect(now, a, snap, c.s.book(a.Name).pace(now)).UsedAtReset), a.Name)
 		gauge(descBrake, truth(snap.Brake != nil), a.Name)
 		open := 0
 		for _, in := range incidents {

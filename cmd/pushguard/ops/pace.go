@@ -176,6 +176,7 @@ func (b *book) recent(now time.Time, n int64) []pair {
 func forecast(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
 	left := snap.Day.End().Sub(now).Seconds()
 	out := ForecastStatus{
+		Basis:       "straight_line",
 		UsedAtReset: snap.Used + int64(p.now*left),
 		PerSecond:   p.now, LowPerSecond: p.low, HighPerSecond: p.high,
 	}
@@ -189,6 +190,22 @@ func forecast(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
 			t := now.Add(time.Duration(secs * float64(time.Second))).UTC().Truncate(time.Second)
 			out.ExhaustedAt = &t
 		}
+	}
+	return out
+}
+
+// expect is the forecast by the week's profile, and the straight line while there is none.
+func expect(now time.Time, a Account, snap quota.Snapshot, p pace) ForecastStatus {
+	out := forecast(now, snap, p)
+	f := a.Ledger.ForecastOf(now, snap.Used, snap.Plan.MessagesPerDay)
+	if f.Hours == 0 {
+		return out
+	}
+	out.Basis, out.ProfileHours = "profile", f.Hours
+	out.UsedAtReset, out.ExhaustedAt = f.UsedAtReset, nil
+	if !f.ExhaustedAt.IsZero() {
+		t := f.ExhaustedAt.UTC().Truncate(time.Second)
+		out.ExhaustedAt = &t
 	}
 	return out
 }

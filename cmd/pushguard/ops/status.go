@@ -134,6 +134,12 @@ type ForecastStatus struct {
 	PerSecond     float64    `json:"per_s"`
 	LowPerSecond  float64    `json:"low_per_s"`
 	HighPerSecond float64    `json:"high_per_s"`
+	// Basis is profile when the account's week is known, as learned hour by hour; straight_line, the last minute's rate
+	// held until the reset, until the first whole hour has been seen.
+	Basis string `json:"basis"`
+	// ProfileHours is how many of the week's 168 hours are known. What is not known counts as that hour on other days,
+	// else as the day's mean.
+	ProfileHours int `json:"profile_hours"`
 }
 
 // BreakerStatus is the quota breaker.
@@ -224,7 +230,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Plan: PlanStatus{Name: snap.Plan.Name, MessagesPerDay: snap.Plan.MessagesPerDay},
 		Day:  snap.Day.String(), ResetsAt: snap.Day.End(), Used: snap.Used, Leased: snap.Leased, Remaining: snap.Remaining,
 		Breaker:    BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC()},
-		Forecast:   forecast(now, snap, b.pace(now)),
+		Forecast:   expect(now, a, snap, b.pace(now)),
 		Thresholds: ThresholdStatus{levels.ShedBulkAt, levels.ShedNormalAt, levels.CriticalOnlyAt},
 		Floors:     FloorStatus{Critical: a.Floors[quota.Critical], Normal: a.Floors[quota.Normal]},
 		Ledger: LedgerStatus{

@@ -146,7 +146,7 @@ func (s *servers) follow(node, master *server) error {
 		return err
 	}
 	return node.until(func(ctx context.Context, c *redis.Client) bool {
-		if c.SlaveOf(ctx, host, port).Err() != nil {
+		if c.Do(ctx, "replicaof", host, port).Err() != nil {
 			return false
 		}
 		stage.Pause(100 * time.Millisecond)

@@ -3,10 +3,11 @@
 //
 //	go run ./bench/pages [--pages 50] [--rounds 8] [--turn 4s]
 //
-// Two figures are taken: the throughput, which is the promise and which only a
-// quiet machine can tell, and the guard's CPU time a publish (Linux), which what
-// else the machine does disturbs far less: where the core is full, one is the
-// inverse of the other.
+// Three figures are taken: the throughput, which is the promise and which only a
+// quiet machine can tell; the guard's CPU time a publish (Linux), which is its
+// inverse where the core is full, and which other processes disturb less; and
+// the part of one core that the pages take when nothing is published, which
+// hardly anything disturbs.
 //
 // The guard has one core (GOMAXPROCS=1) and is what limits the throughput: it
 // swallows instead of sending (serve --sink), so that no upstream is in the way.
@@ -111,6 +112,12 @@ func measure(pages, rounds, conns int, turn time.Duration, out io.Writer) (cost 
 
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	idle := b.rate(5 * time.Second)
+	busy, err := b.watched(ctx, pages, 5*time.Second)
+	if err != nil {
+		return 0, err
+	}
+	fmt.Fprintf(out, "without load %d pages take %.2f %% of one core (%.2f %% with, %.2f %% without)\n", pages, 100*(busy.core-idle.core), 100*busy.core, 100*idle.core)
 	var load sync.WaitGroup
 	client := &fasthttp.HostClient{Addr: g.Data, MaxConns: conns, ReadTimeout: 10 * time.Second, NoDefaultUserAgentHeader: true, MaxIdemponentCallAttempts: 1}
 	for i := range conns {
@@ -152,15 +159,16 @@ func median(list []float64) float64 {
 	return (list[(len(list)-1)/2] + list[len(list)/2]) / 2
 }
 
-// turned is what a turn came to: answers a second, and the guard's CPU seconds
-// an answer.
-type turned struct{ rate, cpu float64 }
+// turned is what a turn came to: answers a second, the guard's CPU seconds an
+// answer, and the part of one core that it took.
+type turned struct{ rate, cpu, core float64 }
 
 func (b *bench) rate(turn time.Duration) turned {
 	began, before, cpu := time.Now(), b.answers.Load(), b.cpu()
 	stage.Pause(turn)
 	n := float64(b.answers.Load() - before)
-	return turned{n / time.Since(began).Seconds(), (b.cpu() - cpu) / n}
+	spent, took := b.cpu()-cpu, time.Since(began).Seconds()
+	return turned{n / took, spent / max(n, 1), spent / took}
 }
 
 // cpu is the seconds that the guard has computed; 0 where the system does not

@@ -18,7 +18,8 @@ type RuleStatus struct {
 	Priority string           `json:"priority"`
 	Dedupe   string           `json:"dedupe"` // empty: none
 	Conflate string           `json:"conflate"`
-	Vacant   string           `json:"vacant"` // skip, or empty
+	Vacant   string           `json:"vacant"`    // skip, or empty
+	NoDigest bool             `json:"no_digest"` // digest: false
 	Rates    []string         `json:"rates"`
 	Bursts   []int            `json:"bursts"` // of each rate
 	Answer   string           `json:"answer"`
@@ -70,6 +71,7 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 		Name:     st.Name,
 		Match:    MatchStatus{orEmpty(spec.Match.Event), orEmpty(spec.Match.Channel), orEmpty(spec.Match.Caller)},
 		Priority: spec.Priority.String(),
+		NoDigest: spec.NoDigest,
 		Rates:    []string{}, Bursts: []int{}, Answer: spec.Answer.String(),
 		Mode:    max(spec.Mode, wide).String(),
 		Matched: st.Matched, Outcomes: map[string]int64{}, Would: map[string]int64{},

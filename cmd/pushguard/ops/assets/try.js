@@ -37,6 +37,7 @@ function yaml(r) {
   if (r.dedupe) lines.push(scope === "cluster" ? `dedupe: { window: ${window}, scope: cluster }` : "dedupe: " + window);
   const [conflateFor, by] = r.conflate.split(" by ");
   if (r.conflate) lines.push(by ? `conflate: { window: ${conflateFor}, key: ${JSON.stringify(by)} }` : "conflate: " + conflateFor);
+  if (r.no_digest) lines.push("digest: false");
   if (r.vacant) lines.push("vacant: " + r.vacant);
   if (r.rates.length === 1) lines.push("rate: " + r.rates[0], "burst: " + r.bursts[0]);
   if (r.rates.length > 1) lines.push(`rate: [${r.rates.map((x, i) => `{ rate: ${x}, burst: ${r.bursts[i]} }`).join(", ")}]`);

@@ -119,7 +119,7 @@ func TestADuplicateOfAFailureIsSent(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "one that waits", func() bool { return b.twins.Stats().Elsewhere > 0 })
+	eventually(t, "all three waiting", func() bool { return b.twins.Stats().Elsewhere > 0 && b.proxy.InFlight() == 3 })
 	if n := b.sim.Stats().Events; n != 0 {
 		t.Errorf("%d went out while the first was under way", n)
 	}

@@ -93,5 +93,5 @@ func TestABurstOfEachOrder(t *testing.T) {
 			t.Errorf("the newest of order %s did not come: %v", id, last)
 		}
 	}
-	r.agree()
+	eventually(t, "the settling of what was released", func() bool { return r.used() == r.sim.Stats().Messages })
 }

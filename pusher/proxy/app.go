@@ -94,6 +94,9 @@ func (a *App) prepare(p *Proxy) error {
 			return err
 		}
 	}
+	if a.eventsPath != nil { // a reload kept it: it is being served
+		return nil
+	}
 	a.seed = p.stats.seed
 	if a.Seed != nil {
 		a.seed = *a.Seed

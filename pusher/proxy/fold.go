@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"hash/maphash"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -212,22 +213,31 @@ func (f *folder) lead(leader *waiter, now time.Time) {
 	landed = true
 }
 
-// arrive ends a call: the lanes are free, the next groups leave, the followers
-// are woken.
+// arrive ends a call: the lanes are free, the followers are woken, the next
+// groups leave.
+//
+// In between the processor is yielded once. Whoever can run, runs before the
+// next groups are made: followers, whose answers bring their callers' next
+// publishes, and those who have been read already and are on their way here. So
+// a busy processor makes large groups; on one that is not, a yield returns at
+// once, and nothing waits for it.
 func (f *folder) arrive(leader *waiter) {
 	f.mu.Lock()
-	f.calls--
 	for _, w := range leader.group {
 		for _, l := range w.lanes {
 			drop(f.flying, l)
 		}
 	}
+	f.mu.Unlock()
+	for _, w := range leader.group[1:] { // from here on each belongs to its request again
+		w.wake <- struct{}{}
+	}
+	runtime.Gosched()
+	f.mu.Lock()
+	f.calls--
 	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
 	f.mu.Unlock()
 	for _, w := range leaders {
-		w.wake <- struct{}{}
-	}
-	for _, w := range leader.group[1:] {
 		w.wake <- struct{}{}
 	}
 }

@@ -140,6 +140,7 @@ func (l *lane) adopt(tcp *net.TCPConn) bool {
 		return false
 	}
 	c := &laneConn{lane: l, remote: addr, peer: addr.AddrPort().Addr().Unmap()}
+	c.state.Store(connBusy) // until it can be read
 	if why, status := l.enter(c); status != 0 {
 		l.p.stats.refused(status)
 		_, _ = tcp.Write(refuseConnection(status, why))
@@ -154,8 +155,11 @@ func (l *lane) adopt(tcp *net.TCPConn) bool {
 			_ = unix.Close(c.fd)
 		}
 	}
-	if err != nil { // no descriptor left, and the connection is gone
+	switch {
+	case err != nil: // no descriptor left, and the connection is gone
 		l.leave(c)
+	case !c.release(): // it has said something already
+		l.enqueue(c)
 	}
 	return true
 }

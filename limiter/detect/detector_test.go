@@ -571,8 +571,8 @@ func TestGeneratedHealthyWeeks(t *testing.T) {
 		a := detecttest.NewAccount(900000+seed, 6)
 		d := detect.New(detect.Config{})
 		opened := 0
-		for now := monday.Unix(); now < monday.Unix()+10*86400; now += 15 {
-			a.Step(now, 15, func(leaf int, n int64) { d.Observe(&a.Leaves[leaf].Key, uint32(n)) })
+		for now := monday.Unix(); now < monday.Unix()+10*86400; now += 30 {
+			a.Step(now, 30, func(leaf int, n int64) { d.Observe(&a.Leaves[leaf].Key, uint32(n)) })
 			for _, e := range d.Tick(time.Unix(now, 0)) {
 				if e.Phase == detect.Opened {
 					opened++

@@ -32,7 +32,7 @@ type burstShard struct {
 // burst is one window.
 type burst struct {
 	until int64 // unix ns, a whole millisecond, as the store keeps due times
-	held  bool  // a value waits, as far as this replica knows
+	held  int64 // unix ns: when the newest value was held that waits or is on its way, as far as this replica knows; 0: none
 }
 
 // heldFor is how long after its window's end a value is believed to wait still, when nobody told of
@@ -62,10 +62,10 @@ func (b *bursts) begin(now time.Time, k dkey, window time.Duration) (due time.Ti
 	w, known := s.until[k]
 	switch {
 	case known && w.until > at:
-		s.until[k] = burst{w.until, true}
+		s.until[k] = burst{w.until, at}
 		return time.Unix(0, w.until), false
 	case known && w.waits(at):
-		s.until[k] = burst{endOf(at, window), true}
+		s.until[k] = burst{endOf(at, window), at}
 		return now, false
 	case !known && len(s.until) >= b.most && !s.sweep(at):
 		b.lost.Add(1)
@@ -75,7 +75,7 @@ func (b *bursts) begin(now time.Time, k dkey, window time.Duration) (due time.Ti
 	return time.Time{}, true
 }
 
-func (w burst) waits(at int64) bool { return w.held && at-w.until < int64(heldFor) }
+func (w burst) waits(at int64) bool { return w.held != 0 && at-w.until < int64(heldFor) }
 
 // waits reports whether a value is held under the key.
 func (b *bursts) waits(now time.Time, k dkey) bool {
@@ -109,7 +109,18 @@ func (b *bursts) again(now time.Time, k dkey, window time.Duration) {
 	defer s.mu.Unlock()
 	at := now.UnixNano()
 	if w, known := s.until[k]; known && w.until <= at || !known && len(s.until) < b.most {
-		s.until[k] = burst{until: endOf(at, window)}
+		s.until[k] = burst{endOf(at, window), w.held}
+	}
+}
+
+// arrived ends the waiting of a value that was held at since, if none was held after it. Until then
+// what comes must not overtake it.
+func (b *bursts) arrived(k dkey, since time.Time) {
+	s := &b.shards[k.lo%shardsNum]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w, known := s.until[k]; known && w.held <= since.UnixNano() {
+		s.until[k] = burst{until: w.until}
 	}
 }
 
@@ -119,7 +130,7 @@ func (b *bursts) end(k dkey) {
 	s := &b.shards[k.lo%shardsNum]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.until[k].held {
+	if s.until[k].held == 0 {
 		delete(s.until, k)
 	}
 }

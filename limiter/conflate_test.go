@@ -48,8 +48,9 @@ func TestABurstGoesOutFirstAndNewest(t *testing.T) {
 		{100, "", "", 0, false, Delivered, Sent, 0},     // a read has no event and is never held
 		{101, "", "", 0, false, Delivered, Sent, 0},
 	}
+	heldAt := map[uint64]time.Time{}
 	for i, s := range story {
-		c := &Claim{Caller: a.Caller("x"), Event: s.event, Digest: [2]uint64{s.digest, s.digest}, Late: s.late}
+		c := &Claim{HeldAt: heldAt[s.digest], Caller: a.Caller("x"), Event: s.event, Digest: [2]uint64{s.digest, s.digest}, Late: s.late}
 		if s.channel != "" {
 			c.Channels = []string{s.channel}
 		}
@@ -60,8 +61,47 @@ func TestABurstGoesOutFirstAndNewest(t *testing.T) {
 		if s.want == Conflated && !v.Due.Equal(at(s.due)) {
 			t.Fatalf("step %d: due %s, want %s", i, v.Due, at(s.due))
 		}
+		if v.Outcome == Conflated {
+			heldAt[s.digest] = at(s.ms)
+		}
 		a.Done(at(s.ms), c, &v, s.fate, 1)
 	}
+}
+
+// What was held is on its way for longer than a window. What comes meanwhile must not overtake it.
+func TestNothingOvertakesWhatIsOnItsWay(t *testing.T) {
+	a, err := New(Policy{App: "1", Rules: []Rule{{Conflate: time.Second}}}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t0 := time.Unix(1000, 0)
+	claim := func() *Claim { return &Claim{Event: "e", Channels: []string{"c"}} }
+	admit := func(ms int, c *Claim, want Outcome) *Verdict {
+		t.Helper()
+		v := a.Admit(t.Context(), t0.Add(time.Duration(ms)*time.Millisecond), c)
+		if v.Outcome != want {
+			t.Fatalf("at %d ms: %s, want %s", ms, v.Outcome, want)
+		}
+		return &v
+	}
+	done := func(ms int, c *Claim, v *Verdict, fate Fate) {
+		a.Done(t0.Add(time.Duration(ms)*time.Millisecond), c, v, fate, 1)
+	}
+	first, held := claim(), claim()
+	done(0, first, admit(0, first, Sent), Delivered)
+	done(100, held, admit(100, held, Conflated), NotSent)
+	late := &Claim{Event: "e", Channels: []string{"c"}, Late: true, HeldAt: t0.Add(100 * time.Millisecond)}
+	flying := admit(1000, late, Sent)
+	admit(2500, claim(), Conflated) // its window is over, and it is still flying
+	done(2600, late, flying, Delivered)
+	admit(3600, claim(), Conflated) // now that one waits
+	newer := &Claim{Event: "e", Channels: []string{"c"}, Late: true, HeldAt: t0.Add(3600 * time.Millisecond)}
+	refused := admit(4700, newer, Sent)
+	done(4700, newer, refused, NotSent) // it did not go out: it waits on
+	admit(5800, claim(), Conflated)
+	newest := &Claim{Event: "e", Channels: []string{"c"}, Late: true, HeldAt: t0.Add(5800 * time.Millisecond)}
+	done(6900, newest, admit(6900, newest, Sent), Delivered)
+	admit(8000, claim(), Sent)
 }
 
 // The first of a burst fails while a newer value is held: that one is not forgotten.

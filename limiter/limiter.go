@@ -258,6 +258,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 		if v.began && fate == NotSent {
 			a.bursts.end(v.burst)
 		}
+		if c.Late && fate != NotSent && v.Rule.conflates(c) {
+			a.bursts.arrived(a.burstKey(c), c.HeldAt)
+		}
 	}
 	if c.Refresh {
 		return // the guard's own; the publish that it stands for was counted

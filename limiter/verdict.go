@@ -186,6 +186,7 @@ type Claim struct {
 	Vacant   bool      // nobody is subscribed to any of its channels
 	Refresh  bool      // a refresh event, for what was shed: only brake and budget are asked, of DigestShare
 	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
+	HeldAt   time.Time // of a Late one: when it was judged before
 }
 
 // Verdict is a decision. It is a value; hand it to Done unchanged in its unexported part.

@@ -262,7 +262,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 	}
 	j.open(pr, events)
 	it := &j.items[0]
-	it.claim.Late = true
+	it.claim.Late, it.claim.HeldAt = true, rec.At
 	if rec.Refresh {
 		it.claim.Refresh, it.claim.Rule = true, a.Limiter.DefaultRule()
 	}

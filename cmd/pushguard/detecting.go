@@ -224,10 +224,12 @@ func (g *guard) incidentAction(_ context.Context, id, action, who string) error 
 			return a.watch.Contain(now, id, who, "")
 		case "release":
 			return a.watch.Release(now, id, who, "")
+		case "accept":
+			return a.watch.Accept(now, id, who)
 		case "ack":
 			return a.watch.Ack(now, id, who)
 		}
-		return fmt.Errorf("an incident can be contained, released or acked, not %q", action)
+		return fmt.Errorf("an incident can be contained, released, accepted or acked, not %q", action)
 	}
 	return fmt.Errorf("there is no incident %q on this replica", id)
 }

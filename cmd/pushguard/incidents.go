@@ -15,9 +15,10 @@ type incidentsCmd struct {
 	ID      string `arg:"" optional:"" help:"One incident, with its timeline; without it, all are listed."`
 	Contain bool   `help:"Hold the incident's culprits to their baseline." xor:"act"`
 	Release bool   `help:"Let the incident's culprits go." xor:"act"`
+	Accept  bool   `help:"Say that it is usual from now on: the incident ends, and the present rates become the baseline." xor:"act"`
 	Ack     bool   `help:"Say that you look after the incident." xor:"act"`
-	Reason  string `help:"Why, for the audit trail; contain and release need it." placeholder:"TEXT"`
-	DryRun  bool   `help:"Tell what contain, release or ack would do now, and do nothing."`
+	Reason  string `help:"Why, for the audit trail; contain, release and accept need it." placeholder:"TEXT"`
+	DryRun  bool   `help:"Tell what contain, release, accept or ack would do now, and do nothing."`
 	JSON    bool   `help:"Print the admin API's JSON as it is." name:"json" xor:"form"`
 	Draft   bool   `help:"Print a post-mortem draft in Markdown." xor:"form"`
 	adminFlags
@@ -32,7 +33,7 @@ func (incidentsCmd) Help() string {
 
 func (c *incidentsCmd) Run(p *process) error {
 	action := ""
-	for name, on := range map[string]bool{"contain": c.Contain, "release": c.Release, "ack": c.Ack} {
+	for name, on := range map[string]bool{"contain": c.Contain, "release": c.Release, "accept": c.Accept, "ack": c.Ack} {
 		if on {
 			action = name
 		}

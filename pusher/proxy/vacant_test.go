@@ -67,7 +67,7 @@ func TestABrakeGoesBeforeVacancy(t *testing.T) {
 // With a key of the payload each order has a burst of its own; what has no key
 // is never held.
 func TestABurstOfEachOrder(t *testing.T) {
-	rule := limiter.Rule{Match: limiter.Match{Event: []string{"news"}}, Conflate: 250 * time.Millisecond, ConflateKey: "/order/id"}
+	rule := limiter.Rule{Match: limiter.Match{Event: []string{"news"}}, Conflate: time.Second, ConflateKey: "/order/id"}
 	r := newRig(t, rigConfig{policy: policyOf(rule), release: true, sim: sim.Config{}})
 	data := func(id string, n int) string { return fmt.Sprintf(`{"n":%d,"order":{"id":%s}}`, n, id) }
 	for _, id := range []string{`1`, `"1"`, `{"a":[1]}`} {

@@ -303,9 +303,17 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		fanout = newFanout(c)
 		a.Ledger.ShareFanout(c.ID, fanout)
 	}
+	var webhooks *proxy.Endpoint
+	if old != nil && out.form.app.ForwardWebhooks.Equal(old.form.app.ForwardWebhooks) {
+		webhooks = old.Webhooks
+	} else if !c.ForwardWebhooks.IsZero() {
+		if webhooks, err = proxy.NewEndpoint(c.ForwardWebhooks.Reveal()); err != nil {
+			return nil, nil, err
+		}
+	}
 	out.App = &proxy.App{
 		ID: c.ID, Account: account.Name, Keys: keys, Upstream: up, Limiter: judge, Ledger: a.Ledger, Breaker: a.Breaker,
-		Fanout:  fanout,
+		Fanout: fanout, Webhooks: webhooks,
 		Billing: billing(account.Billing),
 		Limits:  limits(c),
 		Fold:    fold(c),

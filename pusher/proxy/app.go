@@ -29,6 +29,8 @@ type App struct {
 	Breaker *limiter.Breaker
 	// Fanout estimates what a publish costs before it is sent.
 	Fanout *quota.Fanout
+	// Webhooks is where Pusher's webhooks go on to, once they have taught what they can; nil: nowhere.
+	Webhooks *Endpoint
 	// Billing and Limits are Pusher's rules, as this account has them.
 	Billing pusher.Billing
 	Limits  pusher.Limits

@@ -19,9 +19,11 @@ type Stats struct {
 	relayed     atomic.Int64
 	unavailable atomic.Int64
 	crowded     atomic.Int64
-	webhooks    atomic.Int64
-	refusals    [600]atomic.Int64
-	heldCounts  heldCounts
+	webhooks    atomic.Int64 // calls that were taken
+	// Of calls of apps that want them passed on: those that were, and those that were not.
+	webhooksPassed, webhooksLost atomic.Int64
+	refusals                     [600]atomic.Int64
+	heldCounts                   heldCounts
 }
 
 func (s *Stats) init() {
@@ -38,6 +40,12 @@ func (s *Stats) Decision() prometheus.Histogram { return s.decision }
 
 // Panics counts requests that met a defect of pushguard and were answered 500.
 func (s *Stats) Panics() int64 { return s.panics.Load() }
+
+// Webhooks counts Pusher's own calls: taken, of those passed on to the app, and not taken because the app's endpoint
+// did not, so that Pusher sends them again.
+func (s *Stats) Webhooks() (taken, passed, lost int64) {
+	return s.webhooks.Load(), s.webhooksPassed.Load(), s.webhooksLost.Load()
+}
 
 // Refusals calls f for each status with which malformed or unsigned requests
 // were refused before judgement.

@@ -43,6 +43,15 @@ func (c *checker) app(path string, a *App, u *unique) {
 	for _, s := range a.Subscribers.Patterns {
 		c.glob(child(path+".subscribers", s.Pattern), s.Pattern, channelGlob)
 	}
+	if c.given(path+".forward_webhooks") && !a.ForwardWebhooks.IsZero() {
+		u, err := url.Parse(a.ForwardWebhooks.Reveal())
+		switch {
+		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
+			c.fail(path+".forward_webhooks", "is not an http:// or https:// URL", "give the URL that was in Pusher's dashboard before pushguard's was put there")
+		case linkLocal(u.Hostname()):
+			c.fail(path+".forward_webhooks", "is a link-local address, where clouds keep their machines' credentials", "give the address of the app")
+		}
+	}
 	if int64(a.Limits.DataBytes) > int64(c.cfg.MaxBody) {
 		c.fail(path+".limits.data_bytes", "is more than max_body lets in", "raise max_body to at least twice as much")
 	}

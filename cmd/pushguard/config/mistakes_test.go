@@ -107,6 +107,8 @@ var mistakes = []mistake{
 	{"no pointer", "conflate: 1s", "conflate: { window: 1s, key: order/id }", `conflate.key "order/id" is no JSON pointer`, true},
 	{"broken pointer", "conflate: 1s", "conflate: { window: 1s, key: /a~2b }", `conflate.key "/a~2b" is no JSON pointer`, true},
 	{"conflate without window", "conflate: 1s", "conflate: { key: /a }", `conflate.window is missing`, false},
+	{"webhooks to nowhere", "cluster: eu", "cluster: eu\n        forward_webhooks: app.example.com", `apps[0].forward_webhooks is not an http:// or https:// URL`, true},
+	{"webhooks to the cloud's secrets", "cluster: eu", "cluster: eu\n        forward_webhooks: http://169.254.169.254/x", `apps[0].forward_webhooks is a link-local address`, true},
 	{"unknown vacancy", "dedupe: 2s", "vacant: skpi", `vacant "skpi" is not known here; did you mean "skip"?`, false},
 	{"unknown scope", "dedupe: 2s", "dedupe: { window: 2s, scope: clutser }", `dedupe.scope "clutser" is not known here; did you mean "cluster"?`, false},
 	{"dedupe without window", "dedupe: 2s", "dedupe: { scope: cluster }", `dedupe.window is missing`, false},

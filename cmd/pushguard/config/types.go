@@ -156,6 +156,8 @@ type App struct {
 	UpstreamBreaker UpstreamBreaker `yaml:"upstream_breaker,omitempty"`
 	// What a channel's fan-out counts as until it is learned: default, and patterns. The first pattern that matches wins.
 	Subscribers Subscribers `yaml:"subscribers,omitempty"`
+	// URL of the app's own endpoint, to which Pusher's webhooks are passed on as they came, with Pusher's signature. Pusher is told 200 only when it answered 2xx.
+	ForwardWebhooks Secret `yaml:"forward_webhooks,omitempty"`
 	// Callers with a key and secret of their own.
 	Callers []Caller `yaml:"callers,omitempty"`
 	// Most publishes of the whole app, as 500/s or 30000/m.

@@ -10,11 +10,12 @@ var (
 	descHeld      = desc("held_total", "Publishes that were answered and kept in the store, by what became of them.", "what")
 	descTwins     = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by what the other replicas knew of them; alone: this replica decided without them.", "account", "answer")
 	descTwinTrips = desc("dedupe_shared_trips_total", "Round trips to the store for them.", "account")
+	descWebhooks  = desc("webhooks_total", "Pusher's webhooks: taken, passed_on to the app's own endpoint, or not_passed_on, which Pusher sends again.", "what")
 	descTwinsUp   = desc("dedupe_shared_up", "1 while the replicas share what they deduplicate, 0 while each decides alone because the store does not answer in time.", "account")
 )
 
 func describeFolded(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFolded, descFoldCalls, descSplits, descHeld, descTwins, descTwinTrips, descTwinsUp} {
+	for _, d := range []*prometheus.Desc{descFolded, descFoldCalls, descSplits, descHeld, descTwins, descTwinTrips, descTwinsUp, descWebhooks} {
 		ch <- d
 	}
 }
@@ -42,6 +43,10 @@ func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string),
 		counter(descTwinTrips, t.Trips, a.Name)
 		gauge(descTwinsUp, truth(t.Up), a.Name)
 	}
+	taken, passed, lost := s.cfg.Stats.Webhooks()
+	counter(descWebhooks, taken, "taken")
+	counter(descWebhooks, passed, "passed_on")
+	counter(descWebhooks, lost, "not_passed_on")
 	h := s.cfg.Stats.Held()
 	for _, x := range []struct {
 		what string

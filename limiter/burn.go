@@ -338,6 +338,25 @@ func (b *Breaker) BurnState() quota.Burn {
 	return b.burn.state
 }
 
+// paceWindow is over how long Pace is measured, and paceLeast over how little
+// when the process is younger than that.
+const (
+	paceWindow = 8 * time.Second
+	paceLeast  = 2 * time.Second
+)
+
+// Pace is how many messages a second the account spent in the last eight
+// seconds; false while that is not known. It follows what ObserveBurn is told.
+func (b *Breaker) Pace(now time.Time) (perSecond float64, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	window := min(paceWindow, now.Sub(b.burn.since))
+	if b.burn.since.IsZero() || window < paceLeast {
+		return 0, false
+	}
+	return b.burn.perSecond(now, window)
+}
+
 // BurnRate is how many times its even rate the plan burns over the last minute; 0 while that is not known.
 func (b *Breaker) BurnRate(now time.Time, plan int64) float64 {
 	b.mu.Lock()

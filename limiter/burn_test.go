@@ -309,3 +309,29 @@ func TestBurnAllocatesNothing(t *testing.T) {
 		t.Fatal(n)
 	}
 }
+
+func TestPace(t *testing.T) {
+	b := newBreakerAt(t, t0, BreakerConfig{}, nil)
+	calm := func() quota.Forecast { return quota.Forecast{} }
+	if pace, known := b.Pace(t0); known {
+		t.Errorf("nothing was observed, and it is %v", pace)
+	}
+	var sent int64
+	at := func(s int) time.Time { return t0.Add(time.Duration(s) * time.Second) }
+	for s := range 60 {
+		if s > 0 {
+			sent += 50
+		}
+		if s > 40 {
+			sent += 250
+		}
+		b.ObserveBurn(at(s), sent, sent, 1e9, calm)
+		pace, known := b.Pace(at(s))
+		switch {
+		case s < 2 && known:
+			t.Errorf("known after %d s: %v", s, pace)
+		case s >= 3 && s <= 40 && (!known || math.Abs(pace-50) > 1), s > 49 && math.Abs(pace-300) > 1:
+			t.Errorf("after %d s: %v, %v", s, pace, known)
+		}
+	}
+}

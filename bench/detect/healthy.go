@@ -4,7 +4,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
+	"time"
 
 	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/limiter/detect/detecttest"
@@ -14,6 +16,7 @@ import (
 type quiet struct {
 	first, later int // incidents in the first eight days, and after
 	everybody    int
+	hurried      int // ticks at which a culprit would have been held early, because of the plan
 	held         int // incidents in which containment would have refused a publish
 }
 
@@ -24,6 +27,7 @@ func healthy(args []string, out, errs io.Writer) error {
 	days := fs.Int64("days", 365, "days of each account")
 	callers := fs.Int("callers", 12, "callers of each account; 0: 5 to 200")
 	tick := fs.Int64("tick", 5, "seconds between ticks; 1 is what a guard does, and takes five times as long")
+	tight := fs.Float64("plan", 1.25, "the plan, as a multiple of the busiest of the last seven days; what is left of it decides how long a culprit is let go on")
 	wrong := fs.Bool("wrong", false, "list the incidents")
 	if err := parse(fs, args, errs); err != nil {
 		return err
@@ -34,7 +38,11 @@ func healthy(args []string, out, errs io.Writer) error {
 		var q quiet
 		refused := false
 		bucket := make([]float64, len(a.Leaves)) // what the leaf is over its allowed rate
+		plan := ledger{part: *tight}
 		drive(d, a, nil, monday, monday+*days*86400, *tick, func(now int64, ev []detect.Event) bool {
+			p := plan.tick(now, *tick, a)
+			d.SetPatience(p)
+			q.hurried += one(p < 30*time.Second)
 			for _, e := range ev {
 				if *wrong {
 					fmt.Fprintf(errs, "%d day %d second %d: %s %s ×%.1f %v\n", seed, (now-monday)/86400, (now-monday)%86400, e.Phase, e.Incident.Kind, e.Incident.Factor, short(e.Incident.Culprits))
@@ -65,15 +73,49 @@ func healthy(args []string, out, errs io.Writer) error {
 	})
 	var sum quiet
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "account\tdays\tfirst 8 days\tlater\teverybody\tper 90 days\tcontained\tper 365 days\t")
+	fmt.Fprintln(w, "account\tdays\tfirst 8 days\tlater\teverybody\tper 90 days\tcontained\tper 365 days\tplan at stake\t")
 	per := func(q quiet) float64 { return float64(q.first+q.later+q.everybody) / float64(*days) * 90 }
+	stake := func(q quiet, n float64) float64 {
+		return 100 * float64(q.hurried) * float64(*tick) / float64(*days*86400) / n
+	}
 	for i, q := range all {
-		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t\n", seeds.from+uint64(i), *days, q.first, q.later, q.everybody, per(q), q.held, float64(q.held)/float64(*days)*365)
-		sum = quiet{sum.first + q.first, sum.later + q.later, sum.everybody + q.everybody, sum.held + q.held}
+		fmt.Fprintf(w, "%d\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t%.4f%%\t\n", seeds.from+uint64(i), *days, q.first, q.later, q.everybody, per(q), q.held, float64(q.held)/float64(*days)*365, stake(q, 1))
+		sum = quiet{sum.first + q.first, sum.later + q.later, sum.everybody + q.everybody, sum.hurried + q.hurried, sum.held + q.held}
 	}
 	n := float64(len(all))
-	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t\n", *days*int64(len(all)), sum.first, sum.later, sum.everybody, per(sum)/n, sum.held, float64(sum.held)/float64(*days)*365/n)
+	fmt.Fprintf(w, "all\t%d\t%d\t%d\t%d\t%.2f\t%d\t%.2f\t%.4f%%\t\n", *days*int64(len(all)), sum.first, sum.later, sum.everybody, per(sum)/n, sum.held, float64(sum.held)/float64(*days)*365/n, stake(sum, n))
 	return w.Flush()
+}
+
+// ledger is a plan that is as tight as part says, and what is used of it today.
+type ledger struct {
+	part  float64
+	today float64
+	days  [7]float64 // the last ones
+	pace  [8]float64 // the last ticks
+}
+
+// tick takes the account's last tick, and says how long a culprit may be waited for.
+func (l *ledger) tick(now, tick int64, a *detecttest.Account) time.Duration {
+	sent := 0.0
+	for i := range a.Leaves {
+		sent += float64(a.Leaves[i].Sent)
+	}
+	l.today += sent
+	n := min(int64(len(l.pace)), max(1, int64(len(l.pace))/tick)) // ticks in the guard's eight seconds
+	l.pace[now/tick%n] = sent / float64(tick)
+	pace := 0.0
+	for _, x := range l.pace[:n] {
+		pace += x / float64(n)
+	}
+	if now%86400 == 0 {
+		l.days[now/86400%7], l.today = l.today, 0
+	}
+	top := slices.Max(l.days[:])
+	if top == 0 {
+		return 30 * time.Second // the first day
+	}
+	return detect.Patience(l.part*top-l.today, pace, time.Duration(86400-now%86400)*time.Second)
 }
 
 // refuses reports whether a token bucket as the guard's, five seconds of the

@@ -25,7 +25,7 @@ func (demoCmd) Help() string {
 	return `Two simulated Pusher accounts with the same small plan get the same traffic: five healthy callers
 and one that runs away. One account is called directly, the other through the guard, which has
 watched the usual traffic before. Everything that is told was measured while it ran. Exits with 1
-if a healthy caller was refused, the guarded plan used up, or the culprit not named.
+if a healthy caller was refused, the guarded plan used up, or the culprit not named and held.
 
 Example:
   pushguard demo`
@@ -160,6 +160,7 @@ type demoDay struct {
 	sides  [2]*demoSide
 	began  time.Time
 	named  bool // the one that ran away, by the guard itself
+	held   bool // it
 }
 
 func (d *demoDay) say(format string, args ...any) {
@@ -210,7 +211,12 @@ func (d *demoDay) run(ctx context.Context) error {
 			}
 			if in.Action == ops.ActionContained && !named[in.ID+"held"] {
 				named[in.ID+"held"] = true
-				d.say("guarded: the excess goes on, so the culprit, and nobody else, is held to its usual rate")
+				d.held = d.held || len(c) > 0 && c[0].Caller == "refresher"
+				for _, e := range in.Timeline {
+					if e.Kind == "contain" {
+						d.say("guarded: %s", e.Text)
+					}
+				}
 			}
 		}
 		st := d.status()
@@ -274,7 +280,7 @@ func (d *demoDay) report(t *demoTraffic) error {
 		}
 	}
 	fmt.Fprintln(d.out)
-	if d.sides[1].sim.Stats().Messages > demoPlan || d.sides[1].healthy.firstRefusal.Load() > 0 || !d.named {
+	if d.sides[1].sim.Stats().Messages > demoPlan || d.sides[1].healthy.firstRefusal.Load() > 0 || !d.named || !d.held {
 		return fmt.Errorf("the guard did not keep what this demo promises; please report it with the lines above")
 	}
 	return nil

@@ -48,6 +48,7 @@ func (g *guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Acco
 		Apps:    ids,
 		Mode:    containMode(cfg.Contain),
 		Used:    a.Ledger.Used,
+		Pace:    a.Breaker.Pace,
 		Level:   func(now time.Time) limiter.Level { return a.Breaker.State(now).State },
 	})
 	blob, err := g.store.GetBlob(ctx, c.Name, g.blobName())

@@ -45,8 +45,11 @@ type Detector struct {
 	tide    [scales]float64
 	planned []Planned
 	open    *incident
-	next    int
-	swept   int64
+
+	patience time.Duration // see Patience
+
+	next  int
+	swept int64
 }
 
 // Planned is a rise that was announced: a load test, a campaign, a migration.
@@ -75,7 +78,7 @@ func New(c Config) *Detector {
 	if c.Slack == 0 {
 		c.Slack = 1.5
 	}
-	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: [scales]float64{1, 1, 1, 1, 1}}
+	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: [scales]float64{1, 1, 1, 1, 1}, patience: fullPatience}
 	d.total.init()
 	d.total.shape = &shape{clean: true}
 	return d

@@ -20,7 +20,8 @@
 //     (blame.go, [Attribute]).
 //   - Incident: opened, followed, resolved by itself (incident.go); its culprits
 //     alone are to be held to their usual rate and a half once the excess has
-//     lasted or cost enough (hold.go, Contained).
+//     lasted or cost enough, or at once when the plan would not last (hold.go,
+//     Patience, Contained).
 //
 // What an attacker who knows all this can do: made-up names fill only his own
 // room, and his total stays exact. A rise slower than the level forgets (a few

@@ -3,7 +3,63 @@ package detect
 import (
 	"math"
 	"slices"
+	"time"
 )
+
+// A named culprit is let go on for fullPatience before it is held, because a
+// burst of seconds ends by itself; but no longer than costs restPart of what is
+// left of the plan at the present pace.
+const (
+	fullPatience = 30 * time.Second
+	restPart     = 100
+)
+
+// Patience is how long a culprit that was named is let go on before it is held.
+// left is what is left of the plan and pace what is spent of it a second, by
+// everybody; reset is how far off the next plan is.
+//
+// It is a hundredth of the time that the rest lasts, in whole seconds, so that
+// waiting costs at most a hundredth of the rest; never more than 30 s, and 30 s when the rest
+// lasts until the reset or nothing is spent. So with the rest gone in 50 min or
+// later nothing is at stake, in 5 min there are 3 s, and in less than 100 s it
+// is held at once.
+func Patience(left, pace float64, reset time.Duration) time.Duration {
+	switch {
+	case !(pace > 0): // NaN, too
+		return fullPatience
+	case !(left > 0):
+		return 0
+	}
+	rest := left / pace
+	if rest >= reset.Seconds() || rest >= restPart*fullPatience.Seconds() {
+		return fullPatience
+	}
+	return time.Duration(rest/restPart) * time.Second
+}
+
+// SetPatience says how long culprits named from now on, or waiting to be held
+// already, are let go on; until it is called it is 30 s. See [Patience].
+func (d *Detector) SetPatience(p time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.patience = min(max(p, 0), fullPatience)
+}
+
+// toHold holds the open incident's culprits if it is time, and reports whether
+// that is new.
+func (d *Detector) toHold(list []*series, in *incident) bool {
+	if in.Held || in.calm > 0 || in.Kind == Everybody {
+		return false
+	}
+	age := time.Duration(d.now-in.DetectedAt.Unix()) * time.Second
+	dear := in.Excess >= holdShare*86400*d.usual()
+	if age < d.patience && !dear || !d.goesOn(list, in) {
+		return false
+	}
+	in.Held = true
+	in.Pressed = age < fullPatience && !dear
+	return true
+}
 
 // mark freezes the learning of the open incident's culprits, and releases all
 // others; soon says that it was over quickly.

@@ -51,6 +51,9 @@ type Incident struct {
 	// Held says that the culprits are to be held: the excess has lasted, or
 	// has cost enough.
 	Held bool
+	// Pressed says that they are held before the excess had lasted, because the
+	// plan would not have lasted.
+	Pressed bool
 }
 
 // Culprit is a combination that makes a part of an excess. What does not
@@ -113,13 +116,10 @@ func reviewAfter(age int64) int64 {
 	return 600
 }
 
-// A culprit is held when its excess has lasted holdSeconds, or has cost
-// holdShare of what the account sends in a day: a burst ends before, and what
-// it costs until then is little.
-const (
-	holdSeconds = 30
-	holdShare   = 0.001
-)
+// A culprit is held when its excess has lasted as long as Patience has it, or has
+// cost holdShare of what the account sends in a day: a burst ends before, and
+// what it costs until then is little.
+const holdShare = 0.001
 
 // follow turns alarms into incidents.
 func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
@@ -134,6 +134,7 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 			return nil
 		}
 		d.open = in
+		d.toHold(list, in) // it may not be affordable to wait at all
 		d.mark(list, false)
 		return []Event{d.event(Opened)}
 	}
@@ -158,9 +159,7 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 		}
 	}
 	done := d.measure(list, in)
-	if !in.Held && in.calm == 0 && in.Kind != Everybody && d.goesOn(list, in) &&
-		(age >= holdSeconds || in.Excess >= holdShare*86400*d.usual()) {
-		in.Held = true
+	if d.toHold(list, in) {
 		events = append(events, d.event(Updated))
 	}
 	if in.Kind == Everybody && age >= everybodySeconds {
@@ -339,7 +338,7 @@ func (d *Detector) review(list []*series, in *incident, fresh *verdictOn, age in
 		}
 		// It has a better name now, or has calmed down. Who calmed down is
 		// guilty all the same, unless it did next to nothing.
-		if !slices.ContainsFunc(culprits, func(c Culprit) bool { return c.overlaps(&o) }) && o.excess > pettyPart*all && age >= holdSeconds {
+		if !slices.ContainsFunc(culprits, func(c Culprit) bool { return c.overlaps(&o) }) && o.excess > pettyPart*all && age >= int64(fullPatience/time.Second) {
 			o.Share = min(o.Share, pettyPart)
 			culprits = append(culprits, o)
 		}

@@ -70,7 +70,7 @@ func doing(in *watch.Incident, a *Alert) string {
 	}
 	if in.Waiting {
 		a.Command = "pushguard incidents contain " + in.ID + " --reason TEXT"
-		return "It may be a burst. If it lasts half a minute, or costs much, the culprit alone is held to its usual rate. To hold it now:"
+		return "It may be a burst. If it lasts half a minute, costs much or endangers the plan, the culprit alone is held to its usual rate. To hold it now:"
 	}
 	a.Command = "pushguard brake on --account " + in.Account + " --allow critical --reason TEXT --for 1h"
 	if in.Kind == detect.Everybody {

@@ -95,6 +95,7 @@ func newWorld(ctx context.Context, name string, s *Scenario, gd *Guard, now time
 	}
 	g.watch = watch.New(watch.Config{
 		Account: s.Account.Name, Apps: []string{s.App.ID}, Mode: gd.Mode, Used: g.ledger.Used,
+		Pace:  g.breaker.Pace,
 		Level: func(now time.Time) limiter.Level { return g.breaker.State(now).State },
 	})
 	g.app.SetContainment(g.watch.Containment(s.App.ID))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/limiter/detect"
+	"github.com/pushguard/pushguard/quota"
 )
 
 // State is where an incident stands.
@@ -52,7 +53,8 @@ type Incident struct {
 	Samples             []Sample
 	Timeline            []Entry
 	// Lasting says that the excess has lasted, or cost, enough to hold the
-	// culprits; until then it may be a burst, and they are only named.
+	// culprits, or that the plan would not last; until then it may be a burst,
+	// and they are only named.
 	Lasting bool
 	// Waiting says that they are going to be held by themselves once it lasts.
 	Waiting bool
@@ -122,11 +124,13 @@ type Change struct {
 // Tick takes the time on: once a second. It returns what happened to incidents.
 func (w *Watch) Tick(now time.Time) []Change {
 	now = now.UTC()
+	rest := w.hurry(now)
 	events := w.det.Tick(now)
 	w.stake.Store(w.cfg.Level != nil && atStake(w.cfg.Level(now)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.weighAnew(now)
+	w.rest = rest
 	if w.cfg.Used != nil {
 		used, plan := w.cfg.Used(now)
 		w.trend.add(now, used, plan)
@@ -151,6 +155,26 @@ func (w *Watch) Tick(now time.Time) []Change {
 		w.cells.sweep(now, w.current == nil)
 	}
 	return out
+}
+
+// hurry tells the detector how long it may wait before a culprit is held. It
+// returns how long the rest of the plan lasts at the present pace, 0 if that is
+// not known.
+func (w *Watch) hurry(now time.Time) (rest time.Duration) {
+	if w.cfg.Used == nil || w.cfg.Pace == nil {
+		return 0
+	}
+	used, plan := w.cfg.Used(now)
+	pace, known := w.cfg.Pace(now)
+	if !known || plan <= 0 {
+		pace = 0
+	}
+	left := float64(plan - used)
+	w.det.SetPatience(detect.Patience(left, pace, quota.DayOf(now).End().Sub(now)))
+	if pace > 0 && left > 0 {
+		rest = time.Duration(min(left/pace, 86400) * float64(time.Second))
+	}
+	return rest
 }
 
 func atStake(l limiter.Level) bool { return l >= limiter.ShedNormal }
@@ -232,7 +256,11 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 	}
 	in.named = named
 	if in.Action == Contained && before != Contained && !w.forced {
-		in.note(e.At, "contain", "it lasts: contained by itself, the culprit alone is held to its usual rate")
+		why := "it lasts"
+		if e.Incident.Pressed {
+			why = fmt.Sprintf("at this pace the rest of the plan lasts %s, so there is no waiting", w.rest.Round(time.Second))
+		}
+		in.note(e.At, "contain", why+": contained by itself, the culprit alone is held to its usual rate")
 	}
 	return Change{e.Phase, e.At.UTC(), in.copy()}, true
 }

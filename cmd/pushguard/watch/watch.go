@@ -39,6 +39,9 @@ type Config struct {
 	// Used says what is spent today and the plan, in messages, as Ledger.Used
 	// does; nil: there is no forecast.
 	Used func(now time.Time) (used, plan int64)
+	// Pace says how many messages a second are spent at present, as
+	// limiter.Breaker.Pace does; nil or not known: nothing is held early.
+	Pace func(now time.Time) (perSecond float64, known bool)
 	// Level is how much the quota breaker lets pass; nil: everything. From
 	// ShedNormal on the plan is at stake, and critical publishes are contained too.
 	Level func(now time.Time) limiter.Level
@@ -67,6 +70,7 @@ type Watch struct {
 	released  bool
 	forced    bool
 	trend     trend
+	rest      time.Duration // how long the rest of the plan lasts at the present pace; 0: not known
 	peers     peers
 }
 

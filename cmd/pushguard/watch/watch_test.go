@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -21,6 +22,8 @@ type town struct {
 	now   time.Time
 	level limiter.Level
 	used  int64
+	plan  int64   // 0: a million
+	pace  float64 // messages a second; 0: not known
 	names []string
 	// what became of the publishes of the last run, by caller and payload
 	passed, held map[string]int
@@ -46,7 +49,8 @@ func newTown(t *testing.T, mode Mode) *town {
 func (c *town) watch(mode Mode) {
 	c.w = New(Config{
 		Account: "care", Apps: []string{"1"}, Mode: mode,
-		Used:  func(time.Time) (int64, int64) { return c.used, 1_000_000 },
+		Used:  func(time.Time) (int64, int64) { return c.used, cmp.Or(c.plan, 1_000_000) },
+		Pace:  func(time.Time) (float64, bool) { return c.pace, c.pace > 0 },
 		Level: func(time.Time) limiter.Level { return c.level },
 	})
 	c.app.SetContainment(c.w.Containment("1"))
@@ -155,6 +159,52 @@ func TestCulpritAloneIsHeld(t *testing.T) {
 	c.run(time.Minute, 0, "", 0)
 	if len(c.held) > 0 {
 		t.Errorf("held after the end: %v", c.held)
+	}
+}
+
+// What is left of the plan would be gone in minutes: there is no waiting whether it is a burst.
+func TestCulpritIsHeldAtOnceWhenThePlanIsAtStake(t *testing.T) {
+	before := newTown(t, Auto)
+	before.run(2*time.Hour, 0, "", 0)
+	calm := before.w.Save()
+	for _, c := range []struct {
+		name  string
+		left  int64   // of the plan when it begins
+		pace  float64 // then
+		after time.Duration
+		text  string
+	}{
+		{"a minute", 19_200, 320, 0, "the rest of the plan lasts"},
+		{"a quarter of an hour", 288_000, 320, 9 * time.Second, "the rest of the plan lasts"},
+		{"until the reset", 320 * 86400, 320, 30 * time.Second, "it lasts: "},
+		{"nobody knows", 19_200, 0, 30 * time.Second, "it lasts: "},
+	} {
+		town := newTown(t, Auto)
+		if err := town.w.Load(calm); err != nil {
+			t.Fatal(err)
+		}
+		town.now, town.plan = before.now, 1<<40
+		town.run(3*time.Minute, 0, "", 0)
+		town.plan, town.pace = town.used+c.left, c.pace
+		in := town.opened(60, "refresh", 7)
+		named, held := town.now, time.Duration(-1)
+		if in.Action == Contained {
+			held = 0
+		}
+		for held < 0 && town.now.Sub(named) < time.Minute {
+			town.plan = town.used + c.left
+			town.run(time.Second, 60, "refresh", 7)
+			if got, _ := town.w.Incident(in.ID); got.Action == Contained {
+				held = town.now.Sub(named)
+			}
+		}
+		if d := (held - c.after).Abs(); held < 0 || d > 2*time.Second || c.after == 0 && held > time.Second {
+			t.Errorf("the rest lasts %s: held %v after it was named, want %v", c.name, held, c.after)
+		}
+		got, _ := town.w.Incident(in.ID)
+		if last := got.Timeline[len(got.Timeline)-1]; last.Kind != "contain" || !strings.Contains(last.Text, c.text) {
+			t.Errorf("the rest lasts %s: the timeline ends with %+v, want %q", c.name, last, c.text)
+		}
 	}
 }
 

@@ -217,6 +217,8 @@ type laneWorker struct {
 	uri  fasthttp.URI
 	in   *bufio.Reader
 	out  *bufio.Writer
+	// bytes is the answer in out, written.
+	bytes []byte
 }
 
 // enqueue gives a claimed connection to the workers.

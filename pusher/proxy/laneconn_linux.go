@@ -26,6 +26,7 @@ type laneConn struct {
 	late   bool          // it was looked at because its time is over
 	served bool          // it had an answer
 	broken bool
+	last   bool   // its answer is the last
 	parsed bool   // no reading while fasthttp parses
 	rest   []byte // what did not fit into the socket
 }
@@ -101,9 +102,9 @@ func (w *laneWorker) step(c *laneConn) bool {
 	if err != nil {
 		switch {
 		case err != errAgain && len(b) == 0:
-			return w.end(c)
+			return l.end(c)
 		case err != errAgain: // it ended inside a request: fasthttp's to answer
-			return w.unusual(c, b)
+			return l.surrender(c, b)
 		case late:
 			return w.expire(c, len(b) > 0)
 		}
@@ -120,7 +121,7 @@ func (w *laneWorker) step(c *laneConn) bool {
 		c.again()
 		return true
 	case frameUnusual:
-		return w.unusual(c, b)
+		return l.surrender(c, b)
 	}
 	ctx := &w.ctx
 	c.parsed = true
@@ -134,7 +135,7 @@ func (w *laneWorker) step(c *laneConn) bool {
 	c.parsed = false
 	if err != nil || in.Buffered() > 0 || !ctx.Request.Header.IsHTTP11() {
 		ctx.Request.Reset()
-		return w.unusual(c, b)
+		return l.surrender(c, b)
 	}
 	if c.in != nil {
 		c.in = nil
@@ -149,7 +150,7 @@ func (w *laneWorker) answer(c *laneConn) bool {
 	ctx.SetRemoteAddr(c.remote)
 	ctx.Response.Header.SetServer(serverName)
 	if !w.handle() {
-		return w.end(c)
+		return w.lane.end(c)
 	}
 	if ctx.IsHead() {
 		ctx.Response.SkipBody = true
@@ -172,31 +173,57 @@ func (w *laneWorker) handle() (ok bool) {
 	return true
 }
 
-// write sends the response in w.ctx.
+// write sends the response in w.ctx. The connection is no more the worker's.
 func (w *laneWorker) write(c *laneConn, last bool) bool {
 	ctx := &w.ctx
 	if last {
 		ctx.Response.Header.SetConnectionClose()
 	}
-	w.out.Reset(c)
+	w.bytes = w.bytes[:0]
+	w.out.Reset(w)
 	if ctx.Response.Write(w.out) != nil || w.out.Flush() != nil {
 		c.broken = true
 	}
 	ctx.Request.Reset()
 	ctx.Response.ReleaseBody(64 << 10) // one large answer must not stay pinned
 	ctx.Response.Reset()
+	c.last = last
+	w.lane.poll.out.put(c, w.bytes, false)
+	if cap(w.bytes) > 64<<10 {
+		w.bytes = nil
+	}
+	return false
+}
+
+// Write gathers an answer.
+func (w *laneWorker) Write(b []byte) (int, error) {
+	w.bytes = append(w.bytes, b...)
+	return len(b), nil
+}
+
+// transmit sends an answer and lets the connection go.
+func (c *laneConn) transmit(b []byte) {
+	l := c.lane
+	if !c.broken {
+		c.send(b)
+	}
 	switch {
 	case c.broken:
-		return w.end(c)
+		l.end(c)
+		return
 	case len(c.rest) > 0: // it does not read as fast as it asks
-		return w.hand(c, nil, last)
-	case last:
-		return w.end(c)
+		l.hand(c, nil, c.last)
+		return
+	case c.last:
+		l.end(c)
+		return
 	}
 	c.served = true
-	c.due.Store(w.lane.ticks.Load() + w.lane.idle)
+	c.due.Store(l.ticks.Load() + l.idle)
 	c.again()
-	return true
+	if !c.release() {
+		l.enqueue(c)
+	}
 }
 
 // again has the connection read once more where no event would say that there
@@ -217,7 +244,7 @@ func (w *laneWorker) expire(c *laneConn, began bool) bool {
 	case left > 0 && !c.served && left > l.reading-int64(youngFor/l.tick):
 		return true
 	case !began && (c.served || left > 0):
-		return w.end(c)
+		return l.end(c)
 	}
 	w.ctx.Response.Header.SetServer(serverName)
 	l.p.refuseUnread(&w.ctx, os.ErrDeadlineExceeded)
@@ -225,25 +252,24 @@ func (w *laneWorker) expire(c *laneConn, began bool) bool {
 }
 
 // end closes the connection.
-func (w *laneWorker) end(c *laneConn) bool {
+func (l *lane) end(c *laneConn) bool {
 	if c.in != nil {
-		w.lane.buffers.Put(c.in)
+		l.buffers.Put(c.in)
 		c.in = nil
 	}
-	w.lane.poll.close(c.fd)
-	w.lane.leave(c)
+	l.poll.close(c.fd)
+	l.leave(c)
 	return false
 }
 
-// unusual gives the connection to fasthttp with the bytes that came.
-func (w *laneWorker) unusual(c *laneConn, unread []byte) bool {
-	return w.hand(c, bytes.Clone(unread), false)
+// surrender gives the connection to fasthttp with the bytes that came.
+func (l *lane) surrender(c *laneConn, unread []byte) bool {
+	return l.hand(c, bytes.Clone(unread), false)
 }
 
 // hand gives the connection to fasthttp, or only closes it after what is still
 // to be written.
-func (w *laneWorker) hand(c *laneConn, unread []byte, last bool) bool {
-	l := w.lane
+func (l *lane) hand(c *laneConn, unread []byte, last bool) bool {
 	if c.in != nil {
 		l.buffers.Put(c.in)
 		c.in = nil
@@ -283,17 +309,15 @@ func (c *laneConn) Read(b []byte) (int, error) {
 	return recv(c.fd, b)
 }
 
-// Write sends what fits and keeps the rest.
-func (c *laneConn) Write(b []byte) (n int, err error) {
-	if len(c.rest) == 0 {
-		n, err = send(c.fd, b)
-		if err != nil && err != errAgain {
-			c.broken = true
-			return 0, err
-		}
+// send sends what fits and keeps the rest.
+func (c *laneConn) send(b []byte) {
+	n, err := send(c.fd, b)
+	switch {
+	case err != nil && err != errAgain:
+		c.broken = true
+	case n < len(b):
+		c.rest = bytes.Clone(b[n:])
 	}
-	c.rest = append(c.rest, b[n:]...)
-	return len(b), nil
 }
 
 // handedConn is a connection that left the lane: its first bytes were read

@@ -29,6 +29,7 @@ type poller struct {
 	ready [128]unix.EpollEvent
 	table [1 << 10]atomic.Pointer[pollPage]
 	grow  sync.Mutex
+	out   outbox
 }
 
 // pollable is who wants to know. wake runs on the poller's goroutine and must
@@ -80,9 +81,11 @@ func (p *poller) run() {
 	}
 	for {
 		if p.found = p.look(); p.found == 0 {
+			p.out.flush(false)
 			if p.raw.Read(wait) != nil {
 				return
 			}
+			p.out.flush(true)
 		}
 		for i := range p.found {
 			e := &p.ready[i]
@@ -93,8 +96,9 @@ func (p *poller) run() {
 			}
 		}
 		// Those that were woken run before the next look, which then finds more
-		// at once.
+		// at once; what they have to say goes out together.
 		runtime.Gosched()
+		p.out.flush(true)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,12 @@ type upConn struct {
 	state atomic.Int32
 	ended atomic.Bool // the upstream will send no more
 	used  time.Time   // when the last call began
-	asked bool        // nothing of the answer was there yet
+
+	// What became of the request that was given to the outbox. sent and failed
+	// are the call's to read once it is parcelGone.
+	parcel atomic.Int32
+	sent   int
+	failed error
 
 	// The timer runs on from call to call, and looks whether there is one whose
 	// time is over: no call sets it.
@@ -55,6 +61,13 @@ const (
 	upIdle = iota
 	upBusy
 	upDead // closed
+)
+
+const (
+	parcelNone  = iota // nothing is to be written
+	parcelWaits        // in the outbox; the call can take it back
+	parcelTaken        // is being written
+	parcelGone
 )
 
 const (
@@ -98,7 +111,7 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 			return err
 		}
 		l.begin(until)
-		if err = l.send(wire); err == nil {
+		if err = l.deliver(wire); err == nil {
 			resp.SkipBody = head
 			err = resp.ReadLimitBody(l.in, s.maxBody)
 		}
@@ -225,8 +238,8 @@ func (l *upConn) close() {
 
 // wake tells the call, or drops an idle one.
 func (l *upConn) wake(flags uint32) {
-	if flags&pollEnded != 0 {
-		l.ended.Store(true)
+	if flags&pollEnded != 0 || flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits {
+		l.ended.Store(true) // who speaks before it was asked has no answer to give
 	}
 	if flags&(pollEnded|unix.EPOLLIN) != 0 && l.state.CompareAndSwap(upIdle, upDead) {
 		l.close()
@@ -248,7 +261,6 @@ func (l *upConn) begin(until time.Time) {
 	default:
 	}
 	l.in.Reset(l)
-	l.asked = true
 	l.until.Store(until.UnixNano())
 	if !l.armed.Load() && l.armed.CompareAndSwap(false, true) {
 		l.timer.Reset(time.Until(until))
@@ -286,30 +298,65 @@ func (l *upConn) wait() error {
 	return nil
 }
 
-func (l *upConn) send(b []byte) error {
-	for sent := 0; ; {
-		n, err := send(l.fd, b[sent:])
-		switch sent += n; {
-		case sent == len(b):
+// deliver has a request written and waits until something comes.
+func (l *upConn) deliver(wire []byte) error {
+	l.parcel.Store(parcelWaits)
+	l.of.poll.out.put(l, wire, true)
+	for {
+		late := l.wait()
+		if late != nil && l.parcel.CompareAndSwap(parcelWaits, parcelNone) {
+			return &notSentError{fasthttp.ErrDialTimeout}
+		}
+		for l.parcel.Load() == parcelTaken {
+			runtime.Gosched()
+		}
+		switch {
+		case late != nil:
+			return late
+		case l.parcel.Load() == parcelWaits:
+			continue
+		case l.failed != nil:
+			return l.failed
+		case l.sent == len(wire):
 			return nil
-		case err != nil && err != errAgain && sent == 0:
-			return errUnsent
-		case err != nil && err != errAgain:
-			return err
 		}
-		if err := l.wait(); err != nil {
-			return err
-		}
+		l.write(wire)
 	}
 }
 
-// Read reads of the answer, for bufio. It waits first, since the answer cannot
-// be there yet.
+// transmit writes the request, and wakes the call if that is not all.
+func (l *upConn) transmit(wire []byte) {
+	if !l.parcel.CompareAndSwap(parcelWaits, parcelTaken) {
+		return // it was taken back
+	}
+	l.sent, l.failed = 0, nil
+	if l.ended.Load() {
+		l.failed = errUnsent
+	} else {
+		l.write(wire)
+	}
+	whole := l.failed == nil && l.sent == len(wire)
+	l.parcel.Store(parcelGone)
+	if !whole {
+		l.tell()
+	}
+}
+
+func (l *upConn) write(wire []byte) {
+	n, err := send(l.fd, wire[l.sent:])
+	switch l.sent += n; {
+	case err == nil || err == errAgain:
+	case l.sent == 0:
+		l.failed = errUnsent
+	default:
+		l.failed = err
+	}
+}
+
+// Read reads of the answer, for bufio.
 func (l *upConn) Read(b []byte) (int, error) {
 	for {
-		if l.asked {
-			l.asked = false
-		} else if n, err := recv(l.fd, b); err != errAgain {
+		if n, err := recv(l.fd, b); err != errAgain {
 			return n, err
 		}
 		if err := l.wait(); err != nil {

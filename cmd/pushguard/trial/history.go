@@ -15,16 +15,19 @@ import (
 
 // The bounds of what an account's History remembers. An entry is one second's
 // publishes of the same app, caller, event, channels and payload, so a storm of
-// repeats takes little room. When a shard is full within Window, only the
-// publishes of half the channels go on to be remembered, then of a quarter, and
-// so on: all of a channel or nothing of it, so that what a rule does within a
-// channel stays exact. One channel with ever new payloads is folded instead: past
+// repeats takes little room. When a shard is full within Window, or is given
+// more than secondEntries new ones in a second, at which pace it soon would be,
+// only the publishes of half the channels go on to be remembered, then of a
+// quarter, and so on: all of a channel or nothing of it, so that what a rule does
+// within a channel stays exact. So what a publish costs here falls as more of
+// them come. One channel with ever new payloads is folded instead: past
 // channelEntries in a second its further publishes count as one entry of distinct
 // payloads.
 const (
 	Window         = 10 * time.Minute
 	shards         = 16
 	shardEntries   = 4096
+	secondEntries  = shardEntries / 16
 	channelEntries = 32
 	maxLevel       = 20
 )
@@ -43,6 +46,7 @@ type shard struct {
 	mu      sync.Mutex
 	entries []entry
 	second  int64
+	fresh   int               // how many entries are of this second
 	now     map[uint64]int32  // the entries of this second, by their hash
 	crowd   map[uint64]uint16 // how many of them a channel has
 	names   map[string]string
@@ -104,6 +108,12 @@ func (h *History) Note(now time.Time, app, caller, event string, channels []stri
 			return
 		}
 	}
+	if s.fresh >= secondEntries && h.halve(s) {
+		if channel&(1<<s.level-1) != 0 {
+			return
+		}
+	}
+	s.fresh++
 	if len(s.entries) >= shardEntries {
 		h.makeRoom(s)
 	}
@@ -150,7 +160,7 @@ func (h *History) roll(s *shard, second int64) {
 			h.level.CompareAndSwap(level, level-1)
 		}
 	}
-	s.second = second
+	s.second, s.fresh = second, 0
 	clear(s.now)
 	clear(s.crowd)
 }
@@ -161,10 +171,7 @@ func (h *History) makeRoom(s *shard) {
 	if len(s.entries) <= shardEntries*3/4 {
 		return
 	}
-	if level := uint32(s.level); level < maxLevel {
-		h.level.CompareAndSwap(level, level+1)
-		s.thin(uint8(level + 1))
-	}
+	h.halve(s)
 	if most := shardEntries * 3 / 4; len(s.entries) > most {
 		for _, e := range s.entries[:len(s.entries)-most] {
 			s.lost += int64(e.n)
@@ -172,6 +179,17 @@ func (h *History) makeRoom(s *shard) {
 		}
 		s.keep(slices.Delete(s.entries, 0, len(s.entries)-most))
 	}
+}
+
+// halve forgets every second channel that is still remembered.
+func (h *History) halve(s *shard) bool {
+	level := uint32(s.level)
+	if level >= maxLevel {
+		return false
+	}
+	h.level.CompareAndSwap(level, level+1)
+	s.thin(uint8(level + 1))
+	return true
 }
 
 func (s *shard) expire(second int64) {
@@ -191,6 +209,10 @@ func (s *shard) thin(level uint8) {
 	kept := slices.DeleteFunc(s.entries, func(e entry) bool { return e.channel&(1<<level-1) != 0 })
 	for i := range kept {
 		kept[i].level = max(kept[i].level, level)
+	}
+	s.fresh = 0
+	for i := len(kept); i > 0 && kept[i-1].second == s.second; i-- {
+		s.fresh++
 	}
 	s.keep(kept)
 }

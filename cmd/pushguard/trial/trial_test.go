@@ -153,6 +153,22 @@ func TestOneLoudChannelIsFolded(t *testing.T) {
 	}
 }
 
+// A storm is remembered by a sample from its first second on, and still counted.
+func TestAStormCostsLittle(t *testing.T) {
+	h := NewHistory()
+	for n := range 60_000 {
+		h.Note(noon, "1", "web", "x", []string{fmt.Sprint("private-user-", n)}, uint64(n), 1)
+	}
+	if n := h.size(); n > shards*secondEntries || n < shards*secondEntries/4 {
+		t.Errorf("%d entries in a second", n)
+	}
+	a := try(t, h, noon.Add(2*time.Second), Question{Policy: inForce(), Rule: limiter.Rule{Dedupe: time.Minute}})
+	off := a.Publishes.Count - 60_000
+	if a.Sampled < 16 || a.Publishes.Error == 0 || a.Publishes.Error > 12_000 || max(off, -off) > 2*a.Publishes.Error {
+		t.Errorf("one channel in %d: %+v", a.Sampled, a.Publishes)
+	}
+}
+
 // Memory is bounded whatever callers name things.
 func TestTheHistoryIsBounded(t *testing.T) {
 	h := NewHistory()

@@ -30,6 +30,11 @@ const (
 
 var sourceNames = [...]string{"default", "poll", "info", "webhook"}
 
+// FanoutSources are all there are, least trusted first.
+func FanoutSources() []FanoutSource {
+	return []FanoutSource{FromDefault, FromPoll, FromInfo, FromWebhook}
+}
+
 // String is a word for people.
 func (s FanoutSource) String() string {
 	if int(s) < len(sourceNames) {
@@ -256,6 +261,15 @@ func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSour
 			f.untold = true
 		}
 		f.mu.Unlock()
+	}
+}
+
+// LearnAtLeast records that a channel had at least n subscribers, as the users of a presence channel tell, who may hold
+// several connections each. An estimate that is higher stands.
+func (f *Fanout) LearnAtLeast(now time.Time, channel string, n int64, source FanoutSource) {
+	f.Tick(now)
+	if n > f.Estimate(channel) {
+		f.Learn(now, channel, n, source)
 	}
 }
 

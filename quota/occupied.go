@@ -23,7 +23,7 @@ const (
 	bloomBits   = 10 // a channel
 	bloomHashes = 7
 	// maxOccupied bounds one poll, and so the memory: 2.5 MB for two million channels, twice because the poll before is
-	// kept. Above that the filter is as large and more often mistaken, in the harmless direction.
+	// kept. A list that is longer is not used.
 	maxOccupied = MaxLearned
 	// clockSkew is how much a poll must be newer than what was learned otherwise to count for more: clocks differ.
 	clockSkew = 10
@@ -53,15 +53,30 @@ func (o *occupied) add(h uint64) {
 	}
 }
 
+// Census is a list of channels with subscribers, as it comes in from Pusher: 8 bytes each. The zero value is empty.
+type Census struct{ hashes []uint64 }
+
+// Add counts one channel. It reports false when there are more than the two million that a poll can hold.
+func (c *Census) Add(channel string) bool {
+	if len(c.hashes) >= maxOccupied {
+		return false
+	}
+	c.hashes = append(c.hashes, xxhash.Sum64String(channel))
+	return true
+}
+
+// Len is how many channels were added.
+func (c *Census) Len() int { return len(c.hashes) }
+
 // LearnOccupied takes a whole list of the app's channels with subscribers, as Pusher gave it to a question that was
 // asked at asked (before the question: what happens meanwhile is newer). It returns the list's form for
 // MergeOccupied on the other replicas.
-func (f *Fanout) LearnOccupied(asked time.Time, channels func(yield func(string) bool), n int) []byte {
+func (f *Fanout) LearnOccupied(asked time.Time, all *Census) []byte {
 	f.Tick(asked)
-	words := (min(max(n, 0), maxOccupied)*bloomBits + 63) / 64
-	o := &occupied{second: secondOf(asked), words: make([]uint64, max(words, 1)), n: n}
-	for ch := range channels {
-		o.add(xxhash.Sum64String(ch))
+	words := (len(all.hashes)*bloomBits + 63) / 64
+	o := &occupied{second: secondOf(asked), words: make([]uint64, max(words, 1)), n: len(all.hashes)}
+	for _, h := range all.hashes {
+		o.add(h)
 	}
 	f.setOccupied(o)
 	out := binary.BigEndian.AppendUint64(nil, uint64(o.second))

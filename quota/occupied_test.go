@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -10,11 +11,19 @@ import (
 	"time"
 )
 
+func censusOf(channels iter.Seq[string]) *Census {
+	c := &Census{}
+	for ch := range channels {
+		c.Add(ch)
+	}
+	return c
+}
+
 // What is known of one channel, as webhooks, answers and polls come in.
 func TestKnownEmpty(t *testing.T) {
 	f := NewFanout(2, nil)
 	at := func(sec int) time.Time { return noon.Add(time.Duration(sec) * time.Second) }
-	poll := func(sec int, channels ...string) { f.LearnOccupied(at(sec), slices.Values(channels), len(channels)) }
+	poll := func(sec int, channels ...string) { f.LearnOccupied(at(sec), censusOf(slices.Values(channels))) }
 	is := func(when string, since, asOf int, from FanoutSource) {
 		t.Helper()
 		e, ok := f.KnownEmpty("room")
@@ -88,8 +97,8 @@ func TestOccupiedOfAMillion(t *testing.T) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	f.LearnOccupied(noon, maps.Keys(names), len(names))
-	msg := f.LearnOccupied(noon.Add(time.Minute), maps.Keys(names), len(names))
+	f.LearnOccupied(noon, censusOf(maps.Keys(names)))
+	msg := f.LearnOccupied(noon.Add(time.Minute), censusOf(maps.Keys(names)))
 	size := len(msg)
 	if err := other.MergeOccupied(msg); err != nil {
 		t.Fatal(err)

@@ -30,14 +30,30 @@ const (
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds of each Redis, in turns")
 	rate := flag.Int("rate", 4000, "publishes a second")
+	accounts := flag.Int("accounts", 40, "generated accounts of forecast")
+	flag.Usage = func() {
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./bench/budget [flags] [speed|exact|forecast|memory …]")
+		flag.PrintDefaults()
+	}
 	flag.Parse()
-	if err := run(os.Stdout, *rounds, *rate); err != nil {
+	if err := run(os.Stdout, flag.Args(), *rounds, *rate, *accounts); err != nil {
 		fmt.Fprintln(os.Stderr, "budget:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out io.Writer, rounds, rate int) error {
+// parts are what is measured, in this order where none is named.
+var parts = []string{"speed", "exact", "forecast", "memory"}
+
+func run(out io.Writer, which []string, rounds, rate, accounts int) error {
+	if len(which) == 0 {
+		which = parts
+	}
+	for _, part := range which {
+		if !slices.Contains(parts, part) {
+			return fmt.Errorf("there is no part %q; there are %s", part, strings.Join(parts, ", "))
+		}
+	}
 	dir, err := os.MkdirTemp("", "pushguard-budget-")
 	if err != nil {
 		return err
@@ -45,18 +61,31 @@ func run(out io.Writer, rounds, rate int) error {
 	defer os.RemoveAll(dir)
 	b := &bench{dir: dir}
 	defer b.end()
-	if b.binary, err = stage.Build(dir); err != nil {
-		return err
+	if slices.Contains(which, "speed") || slices.Contains(which, "exact") {
+		if b.binary, err = stage.Build(dir); err != nil {
+			return err
+		}
 	}
-	speed, err := b.speed(out, rounds, rate)
-	if err != nil {
-		return err
+	var all []error
+	for _, part := range which {
+		var missed []error
+		var err error
+		switch part {
+		case "speed":
+			missed, err = b.speed(out, rounds, rate)
+		case "exact":
+			missed, err = b.exact(out)
+		case "forecast":
+			missed = []error{forecast(out, accounts)}
+		case "memory":
+			missed = []error{memory(out)}
+		}
+		if err != nil {
+			return err
+		}
+		all = append(all, missed...)
 	}
-	exact, err := b.exact(out)
-	if err != nil {
-		return err
-	}
-	return errors.Join(append(speed, exact...)...)
+	return errors.Join(all...)
 }
 
 // bench is what runs meanwhile.

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/learn"
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 	"github.com/pushguard/pushguard/cmd/pushguard/trial"
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
@@ -43,6 +45,13 @@ type app struct {
 	form   appForm
 	policy limiter.Policy
 	sink   *sink // nil: nothing of this app is swallowed
+	*asker
+}
+
+// asker is what asks Pusher about an app by itself. It is kept over reloads.
+type asker struct {
+	learner *learn.Learner
+	asking  atomic.Bool // a turn is under way
 }
 
 // appForm is what of the config an app is built from, beside its policy; equal
@@ -155,6 +164,7 @@ func (g *guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			g.running.Go(func() { g.runWatch(run, a) })
 			g.running.Go(func() { g.runBurn(run, a) })
 			g.running.Go(func() { a.shelf.Run(run) })
+			g.running.Go(func() { g.runLearn(run, a.Name) })
 			if a.Twins != nil {
 				g.running.Go(func() { a.Twins.Run(run) })
 			}
@@ -238,6 +248,11 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 	}
 	out := &app{form: formOf(account, c), policy: policy}
 	old := oldAccount.app(c.ID)
+	if old != nil {
+		out.asker = old.asker
+	} else {
+		out.asker = &asker{learner: learn.New(c.ID, g.log)}
+	}
 	var step func() error
 	var judge *limiter.App
 	if old != nil {
@@ -311,13 +326,17 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 			return nil, nil, err
 		}
 	}
+	learner := out.learner
 	out.App = &proxy.App{
 		ID: c.ID, Account: account.Name, Keys: keys, Upstream: up, Limiter: judge, Ledger: a.Ledger, Breaker: a.Breaker,
 		Fanout: fanout, Webhooks: webhooks,
 		Billing: billing(account.Billing),
 		Limits:  limits(c),
 		Fold:    fold(c),
-		Observe: a.observe,
+		Observe: func(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64) {
+			a.observe(now, app, caller, event, channels, payload, messages)
+			learner.Note(now, channels, messages)
+		},
 		Shelf:   a.shelf,
 		Seed:    seedOf(c),
 		Refresh: refresh(account.Digest),

@@ -202,6 +202,7 @@ func (g *guard) accounts() []ops.Account {
 	for i, a := range f.accounts {
 		all[i] = a.Account
 		all[i].Swallowed, all[i].Sink = a.swallowed, g.extras.sink
+		all[i].Learned = a.learned
 	}
 	return all
 }

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,6 +77,9 @@ type Upstream struct {
 	// admission bounds what is under way to it.
 	admission *admission
 	sink      func(*fasthttp.Request, *fasthttp.Response)
+
+	askOnce   sync.Once
+	askClient *http.Client // for questions of the guard's own
 
 	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
 	seconds prometheus.Observer
@@ -173,6 +178,7 @@ func (u *Upstream) Close() {
 		u.conns.close()
 	}
 	u.client.CloseIdleConnections()
+	u.asking().CloseIdleConnections()
 }
 
 // notSentError is a failure before the first byte of a request left.

@@ -14,6 +14,8 @@ import (
 //	pg:{account}:D:pot:live       hash   replica → its entry
 //	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
 //	pg:{account}:learned:topic    list   messages about learned subscriber counts, and …:count how many there ever were
+//	pg:{account}:asked:app        hash   what the replicas asked Pusher by themselves today, and who polls (see lua/asked.lua)
+//	pg:{account}:occupied:app     string the last poll's list of occupied channels
 //	pg:{account}:blob:name        string one value, as the profile of the week
 //	pg:{account}:held:due …:body …:out …:outbody …:busy …:paced   publishes that were answered and wait to be sent (see lua/held.lua)
 //	pg:{account}:twins:due …:state  what was published, for dedupe with scope cluster (see lua/twins.lua)
@@ -39,6 +41,11 @@ func potKeys(account string, day int32, pot string) (totals, live, gone string) 
 func learnedKeys(account, topic string) (list, count string) {
 	list = keyPrefix + tag.Replace(account) + "}:learned:" + topic
 	return list, list + ":count"
+}
+
+func askedKeys(account, app string) (asked, occupied string) {
+	base := keyPrefix + tag.Replace(account) + "}:"
+	return base + "asked:" + app, base + "occupied:" + app
 }
 
 func blobKey(account, name string) string {

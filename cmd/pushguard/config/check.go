@@ -295,6 +295,9 @@ func (c *checker) account(path string, a *Account, u *unique) {
 		app := &a.Apps[i]
 		p := fmt.Sprintf("%s.apps[%d]", path, i)
 		c.app(p, app, u)
+		if polls, most := app.Learn.polls(), float64(app.Learn.budget())*float64(a.Plan.MessagesPerDay); most > 0 && float64(polls) > most {
+			c.warn(p+".learn.poll", fmt.Sprintf("costs %d messages a day, more than the budget of %.0f", polls, most), "poll less often or raise budget: when it is used up no more is asked until 00:00 UTC")
+		}
 		for j, caller := range app.Callers {
 			callers = append(callers, caller.Name)
 			if caller.Share == 0 {

@@ -43,6 +43,7 @@ func (c *checker) app(path string, a *App, u *unique) {
 	for _, s := range a.Subscribers.Patterns {
 		c.glob(child(path+".subscribers", s.Pattern), s.Pattern, channelGlob)
 	}
+	c.learn(path+".learn", a.Learn)
 	if c.given(path+".forward_webhooks") && !a.ForwardWebhooks.IsZero() {
 		u, err := url.Parse(a.ForwardWebhooks.Reveal())
 		switch {
@@ -173,4 +174,41 @@ func (a *App) UpstreamURL() string {
 		return strings.TrimSuffix(a.Upstream, "/")
 	}
 	return "https://api-" + a.Cluster + ".pusher.com"
+}
+
+func (c *checker) learn(path string, l *Learn) {
+	if l == nil {
+		return
+	}
+	if l.Poll != 0 {
+		c.duration(path+".poll", l.Poll, 10*time.Second, time.Hour)
+	}
+	if l.Poll == 0 && l.Presence {
+		c.fail(path+".presence", "goes with a poll, but poll is 0s", "give poll: 1m, or take presence out")
+	}
+	if l.Poll == 0 && !l.Sample {
+		c.fail(path, "asks nothing: poll is 0s and sample is false", "take learn out")
+	}
+	if l.Budget == 0 {
+		c.fail(path+".budget", "is 0%: nothing could be asked", "give more than 0%, or take learn out")
+	}
+}
+
+// polls is what polling costs a day, in messages.
+func (l *Learn) polls() int64 {
+	if l == nil || l.Poll <= 0 {
+		return 0
+	}
+	n := int64(24 * time.Hour / l.Poll)
+	if l.Presence {
+		n *= 2
+	}
+	return n
+}
+
+func (l *Learn) budget() Percent {
+	if l == nil {
+		return 0
+	}
+	return l.Budget
 }

@@ -312,7 +312,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 	want := []string{
 		"accounts[care].apps[1234].rate: none -> 500/s burst 1000",
 		"accounts[care].apps[1234].burst: 0 -> 1000",
-		"accounts[care].apps[1234].forward_webhooks: secret changed",
+		"accounts[care].apps[1234].forward_webhooks: secret changed", "accounts[care].apps[1234].learn: added",
 		"accounts[care].floors.critical: 0% -> 5%",
 		"accounts[care].floors.normal: 0% -> 10%",
 		"accounts[care].plan: startup (1000000 a day) -> custom (1000000 a day)",

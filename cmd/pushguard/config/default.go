@@ -45,6 +45,10 @@ func DefaultApp() App {
 	}
 }
 
+// DefaultLearn is an app's learning before the file speaks, once it is there at all: a poll a minute is 1,440 messages a
+// day.
+func DefaultLearn() Learn { return Learn{Poll: time.Minute, Sample: true, Budget: 0.01} }
+
 // DefaultFold is folding before the file speaks.
 func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }
 
@@ -69,6 +73,7 @@ func DefaultTracing() Tracing { return Tracing{Sample: 0.01} }
 func (t *Tracing) preset() { *t = DefaultTracing() }
 func (a *Account) preset() { *a = DefaultAccount() }
 func (a *App) preset()     { *a = DefaultApp() }
+func (l *Learn) preset()   { *l = DefaultLearn() }
 func (r *Rule) preset()    { *r = DefaultRule() }
 func (d *Digest) preset()  { *d = DefaultDigest() }
 func (d *Dedupe) preset()  { *d = DefaultDedupe() }

@@ -127,7 +127,7 @@ func makeSchema(t *testing.T) []byte {
 	}
 	defaults := map[string]any{"Config": *Default(), "Admin": Default().Admin, "Breaker": Default().Breaker, "Log": Default().Log,
 		"Account": DefaultAccount(), "Billing": DefaultAccount().Billing, "App": DefaultApp(), "Limits": DefaultApp().Limits,
-		"UpstreamBreaker": DefaultApp().UpstreamBreaker, "Rule": DefaultRule(), "Dedupe": DefaultDedupe(), "Digest": DefaultDigest(), "Fold": DefaultFold(), "TLS": DefaultTLS(), "Tracing": DefaultTracing()}
+		"UpstreamBreaker": DefaultApp().UpstreamBreaker, "Rule": DefaultRule(), "Dedupe": DefaultDedupe(), "Digest": DefaultDigest(), "Fold": DefaultFold(), "Learn": DefaultLearn(), "TLS": DefaultTLS(), "Tracing": DefaultTracing()}
 	for name, def := range s.Definitions {
 		finish(def, defaults[name])
 	}
@@ -219,7 +219,7 @@ func TestSchemaDescribesEveryField(t *testing.T) {
 		t.Fatal(err)
 	}
 	types := []any{Config{}, Admin{}, Account{}, Digest{}, Floors{}, Billing{}, App{}, UpstreamBreaker{}, Limits{}, Caller{}, Rule{}, Match{},
-		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}, Conflate{}, Fold{}, TrustHeader{}, Tracing{}}
+		Breaker{}, Alert{}, TLS{}, Log{}, CustomPlan{}, RateAndBurst{}, Dedupe{}, Conflate{}, Fold{}, Learn{}, TrustHeader{}, Tracing{}}
 	if len(s.Defs) != len(types) {
 		t.Errorf("the schema has %d definitions, the file %d types", len(s.Defs), len(types))
 	}

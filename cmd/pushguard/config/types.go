@@ -156,6 +156,8 @@ type App struct {
 	UpstreamBreaker UpstreamBreaker `yaml:"upstream_breaker,omitempty"`
 	// What a channel's fan-out counts as until it is learned: default, and patterns. The first pattern that matches wins.
 	Subscribers Subscribers `yaml:"subscribers,omitempty"`
+	// Questions that pushguard asks Pusher by itself, to know who subscribes. Each costs a message of the plan. None if left out.
+	Learn *Learn `yaml:"learn,omitempty"`
 	// URL of the app's own endpoint, to which Pusher's webhooks are passed on as they came, with Pusher's signature. Pusher is told 200 only when it answered 2xx.
 	ForwardWebhooks Secret `yaml:"forward_webhooks,omitempty"`
 	// Callers with a key and secret of their own.
@@ -168,6 +170,19 @@ type App struct {
 	Limits Limits `yaml:"limits,omitempty"`
 	// Publishes that wait at the same moment share calls to Pusher: true, false, or { enabled, window, batch }.
 	Fold Fold `yaml:"fold,omitempty"`
+}
+
+// Learn are questions to Pusher that nobody but pushguard wants answered: who subscribes to what, so that what publishes
+// cost is estimated better.
+type Learn struct {
+	// How often the list of occupied channels is asked for, by one replica for all; 0s: never.
+	Poll time.Duration `yaml:"poll,omitempty"`
+	// Whether a poll also asks for the number of users of each presence channel: one message more.
+	Presence bool `yaml:"presence,omitempty"`
+	// Whether to ask for the count of a single channel where the messages that would be miscounted without are more than the question costs. Pusher answers only if subscription counting is on in the app's settings.
+	Sample bool `yaml:"sample,omitempty"`
+	// Part of the day's plan that all of it may cost this app, over all replicas.
+	Budget Percent `yaml:"budget,omitempty"`
 }
 
 // Fold lets publishes that wait at the same moment share calls.

@@ -59,6 +59,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	describeFolded(ch)
+	describeFanout(ch)
 }
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
@@ -70,6 +71,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	c.s.collectFolded(gauge, counter)
 	now := c.s.cfg.Now()
+	c.s.collectFanout(now, gauge, counter)
 	incidents := c.s.listIncidents()
 	for _, a := range c.s.cfg.Accounts() {
 		snap := a.Ledger.Snapshot(now)

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/learn"
 	"github.com/pushguard/pushguard/cmd/pushguard/trial"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/proxy"
@@ -42,6 +43,8 @@ type Account struct {
 	// swallowed, not load tests alone.
 	Swallowed func() *Swallowed
 	Sink      bool
+	// Learned, if set, is what the apps asked Pusher by themselves, by app.
+	Learned func() map[string]learn.Status
 	// Twins is the replicas' shared record of publishes, for dedupe with scope
 	// cluster; nil: this replica is the only one.
 	Twins *quota.Twins
@@ -163,6 +166,7 @@ func New(cfg Config) *Server {
 	mux.Handle("GET /api/v1/incidents", s.read(get(s.incidents)))
 	mux.Handle("GET /api/v1/incidents/{id}", s.read(http.HandlerFunc(s.incident)))
 	mux.Handle("GET /api/v1/top", s.read(get(s.top)))
+	mux.Handle("GET /api/v1/apps/{id}/fanout", s.read(get(s.fanout)))
 	mux.Handle("GET /api/v1/rules", s.read(get(s.rules)))
 	mux.Handle("POST /api/v1/rules/try", s.read(put(s.ruleTry)))
 	mux.Handle("GET /api/v1/savings", s.read(get(s.savings)))

@@ -107,7 +107,7 @@ func (s *stage) account(st *store.Store, name, plan string, callers []string, ru
 	s.accounts = append(s.accounts, Account{
 		Recent: trial.NewHistory(),
 		Name:   name, Ledger: ledger, Breaker: breaker, Floors: floors,
-		Apps: []*proxy.App{{ID: name + "-1", Account: name, Limiter: judge, Ledger: ledger, Breaker: breaker, Upstream: up}},
+		Apps: []*proxy.App{{ID: name + "-1", Account: name, Limiter: judge, Ledger: ledger, Breaker: breaker, Upstream: up, Fanout: quota.NewFanout(1, nil)}},
 	})
 }
 

@@ -57,7 +57,7 @@ func drive(d *detect.Detector, a *detecttest.Account, r *rivals, from, to, step 
 	}
 }
 
-func incident(seed uint64) outcome {
+func incident(seed uint64, factors factorRange) outcome {
 	a := detecttest.NewAccount(seed, 0)
 	d := detect.New(detect.Config{})
 	o := outcome{seed: seed, rate: a.Rate}
@@ -84,6 +84,9 @@ func incident(seed uint64) outcome {
 		d.Accept(in.ID)
 	}
 	o.runaway = a.Runaway()
+	for !factors.has(o.runaway.Factor) {
+		o.runaway = a.Runaway()
+	}
 	x := &o.runaway
 	passed, found := int64(-1), int64(-1)
 	// A tenth of the plan is lost to a caller of half of it, risen by half,
@@ -180,11 +183,13 @@ func incidents(args []string, out, errs io.Writer) error {
 	fs := flag.NewFlagSet("incidents", flag.ContinueOnError)
 	seeds := seedRange{500000, 501000}
 	fs.Var(&seeds, "seeds", "generated incidents, `FROM:TO`")
+	factors := factorRange{1, 1e9}
+	fs.Var(&factors, "factors", "only incidents whose factor lies in `LO:HI`; others are drawn again")
 	wrong := fs.Bool("wrong", false, "list the incidents that were missed or misnamed")
 	if err := parse(fs, args, errs); err != nil {
 		return err
 	}
-	all := parallel(seeds, incident)
+	all := parallel(seeds, func(seed uint64) outcome { return incident(seed, factors) })
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "factor\tonset\tincidents\tfound\trecall\tmedian delay s\tp90 s\tset at ×3\ttop-1 at ×3\tset at full height\ttop-1\tearly alarms\t")
 	for _, b := range []struct {

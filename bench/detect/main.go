@@ -2,7 +2,7 @@
 // known answer:
 //
 //	go run ./bench/detect attribution [--data DIR] [--seeds 100000:100200]
-//	go run ./bench/detect incidents   [--seeds 500000:501000]
+//	go run ./bench/detect incidents   [--seeds 500000:501000] [--factors 1:1e9]
 //	go run ./bench/detect healthy     [--seeds 600000:600020] [--days 365]
 //	go run ./bench/detect step        [--seeds 700000:700100]
 //
@@ -67,5 +67,24 @@ func (r *seedRange) Set(s string) error {
 		return fmt.Errorf("want FROM:TO with FROM < TO, have %q", s)
 	}
 	r.from, r.to = a, b
+	return nil
+}
+
+// factorRange is a half-open range of factors, written LO:HI.
+type factorRange struct{ lo, hi float64 }
+
+func (r *factorRange) String() string { return fmt.Sprintf("%g:%g", r.lo, r.hi) }
+
+func (r *factorRange) has(x float64) bool { return x >= r.lo && x < r.hi }
+
+func (r *factorRange) Set(s string) error {
+	lo, hi, ok := strings.Cut(s, ":")
+	a, err := strconv.ParseFloat(lo, 64)
+	b, err2 := strconv.ParseFloat(hi, 64)
+	// Incidents are drawn between 1.3 and 50; a range without any would draw for ever.
+	if !ok || err != nil || err2 != nil || b <= a || b <= 1.3 || a >= 50 {
+		return fmt.Errorf("want LO:HI with LO < HI, of which a part lies between 1.3 and 50, have %q", s)
+	}
+	r.lo, r.hi = a, b
 	return nil
 }

@@ -128,6 +128,9 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		if k < learnScale && !d.lasts(&b.culprit, list, k, cause.Deviation) {
 			continue
 		}
+		if len(b.culprit.Payloads) == 0 {
+			d.widen(&b.culprit, list)
+		}
 		if i := slices.IndexFunc(out, func(o blamed) bool { return o.culprit.same(b.culprit) }); i >= 0 {
 			out[i].deviation += b.deviation
 			out[i].culprit.Payloads = append(out[i].culprit.Payloads, b.culprit.Payloads...)
@@ -147,6 +150,59 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		out = []blamed{all}
 	}
 	return out
+}
+
+// wideSure is how many nats the traffic beside a combination must speak for a
+// wider name.
+const wideSure = 1.5
+
+// widen gives a culprit the wider name, if the longest windows say that what
+// the wider one covers beside it has risen just as much. A small rise of a whole
+// caller passes the mark first where a burst comes on top of it, and in a short
+// window the rest is not yet surer than chance.
+func (d *Detector) widen(c *Culprit, list []*series) {
+	for _, wide := range [...]Culprit{{Caller: c.Caller, Event: Any, Channel: Any}, {Caller: c.Caller, Event: c.Event, Channel: Any}, {Caller: c.Caller, Event: Any, Channel: c.Channel}} {
+		if wide.same(*c) || c.Event == Any && wide.Event != Any || c.Channel == Any && wide.Channel != Any {
+			continue
+		}
+		most := 0.0
+		for k := learnScale; k < scales; k++ {
+			if g := d.speaksFor(&wide, c, list, k); math.Abs(g) > math.Abs(most) {
+				most = g
+			}
+		}
+		if most >= wideSure {
+			c.Event, c.Channel = wide.Event, wide.Channel
+			return
+		}
+	}
+}
+
+// speaksFor is the log likelihood ratio, in nats, of what the wider name covers
+// beside the narrower one having risen by the same factor as that has, over its
+// not having risen, in the windows of scale k; 0 where the narrower has
+// not risen itself.
+func (d *Detector) speaksFor(wide, narrow *Culprit, list []*series, k int) float64 {
+	var x, e, restX, restE, squares float64
+	for _, s := range list {
+		if s.whole == nil || !wide.covers(s) {
+			continue
+		}
+		real, expected := float64(s.window[k].sum), d.expect(s, k)*d.tide[k]
+		if narrow.covers(s) {
+			x, e = x+real, e+expected
+		} else {
+			restX, restE = restX+real, restE+expected
+			squares += expected * expected
+		}
+	}
+	f := x / max(e, fewest)
+	if f < 1.2 || x-e < 3*math.Sqrt(e) || restE < 8 {
+		return 0
+	}
+	f = min(f, 3) // of what is far above, three times is enough to tell
+	width := dispersion + priorScatter*squares/restE
+	return (restX*math.Log(f) - (f-1)*restE) / width
 }
 
 // lasts reports whether a short window's excess is one of the last two minutes

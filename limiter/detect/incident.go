@@ -264,6 +264,7 @@ func (d *Detector) itself(list []*series, a verdictOn) Culprit {
 				break
 			}
 		}
+		d.widen(&c, list)
 	}
 	return c
 }

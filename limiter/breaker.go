@@ -113,7 +113,8 @@ type Breaker struct {
 	byBurn    bool // the present level is the burn rate's
 	reason    string
 	since     time.Time
-	nextProbe time.Time // of an opening by Pusher's word
+	moves     [HalfOpen + 1]int64 // into each level
+	nextProbe time.Time           // of an opening by Pusher's word
 
 	notify  func(Transition)
 	queue   []Transition
@@ -312,6 +313,7 @@ func (b *Breaker) set(now time.Time, to standing, reason string) {
 		return
 	}
 	b.reason, b.since = reason, now
+	b.moves[to.level()]++
 	if b.notify != nil {
 		b.queue = append(b.queue, Transition{From: from.level(), To: to.level(), At: now, Reason: reason})
 	}
@@ -337,6 +339,13 @@ func (b *Breaker) deliver() {
 		b.mu.Lock()
 	}
 	b.sending = false
+}
+
+// Moves counts changes of level since the start, by the new level.
+func (b *Breaker) Moves() [HalfOpen + 1]int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.moves
 }
 
 // State is where the breaker stands at now.

@@ -278,6 +278,17 @@ const (
 	BurnOff
 )
 
+// String is the word that the config file uses.
+func (m BurnMode) String() string {
+	switch m {
+	case BurnOn:
+		return "on"
+	case BurnObserve:
+		return "observe"
+	}
+	return "off"
+}
+
 // ObserveBurn tells the breaker how much the account has sent today, corrections by hand left out, and how much of the
 // plan counts as used, about once a second or oftener. forecast is asked only when a burn rate is high. When the
 // burn-rate state changes, next is to be told to the other replicas; this one obeys already.
@@ -366,4 +377,31 @@ func (b *Breaker) BurnRate(now time.Time, plan int64) float64 {
 		return 0
 	}
 	return rate * 24 * 60 * 60 / float64(plan)
+}
+
+// BurnWindow is how fast the plan burns over one window.
+type BurnWindow struct {
+	Over  time.Duration
+	Times float64 // the even rate, the plan divided by the day
+	Known bool    // the process has watched for that long
+	Mark  float64 // at which the pair of windows that it belongs to fires, if the forecast agrees
+}
+
+// BurnWindows are all that the breaker looks at, in pairs, the shorter of each after the longer. For people: it may
+// wait for the breaker's mutex.
+func (b *Breaker) BurnWindows(now time.Time, plan int64) []BurnWindow {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make([]BurnWindow, 0, 2*len(burnPairs))
+	for i := range burnPairs {
+		p := &burnPairs[i]
+		for _, over := range [...]time.Duration{p.long, p.short} {
+			w := BurnWindow{Over: over, Mark: p.rate}
+			if rate, ok := b.burn.perSecond(now, over); ok && plan > 0 {
+				w.Times, w.Known = rate*24*60*60/float64(plan), true
+			}
+			out = append(out, w)
+		}
+	}
+	return out
 }

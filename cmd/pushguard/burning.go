@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/watch"
 	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/quota"
 )
 
@@ -56,4 +60,45 @@ func burnWords(s quota.Burn) string {
 		return "breaker closed"
 	}
 	return "breaker " + limiter.Level(s.Level).String()
+}
+
+// breakerMoves are transitions of the quota breaker that wait to be written into
+// the timelines of incidents. They come from the hot path, which must not wait
+// for the watch.
+type breakerMoves struct {
+	mu  sync.Mutex
+	all []limiter.Transition
+}
+
+// maxMoves bounds what waits for a second; more is not told in timelines.
+const maxMoves = 64
+
+func (m *breakerMoves) add(t limiter.Transition) {
+	// While Pusher refuses, each replica tries once a minute. That is no news.
+	if t.From == limiter.Open && t.To == limiter.HalfOpen || t.From == limiter.HalfOpen && t.To == limiter.Open {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.all) < maxMoves {
+		m.all = append(m.all, t)
+	}
+}
+
+// tellMoves writes what the breaker did into the timelines of open incidents.
+func (a *account) tellMoves() {
+	a.moves.mu.Lock()
+	all := a.moves.all
+	a.moves.all = nil
+	a.moves.mu.Unlock()
+	for _, t := range all {
+		a.watch.Note(t.At, "", "breaker", fmt.Sprintf("quota breaker %s -> %s: %s", t.From, t.To, t.Reason))
+	}
+}
+
+// tellStand writes where the breaker stood already into an incident that opens.
+func (a *account) tellStand(now time.Time, c watch.Change) {
+	if s := a.Breaker.State(now); c.Phase == detect.Opened && s.State != limiter.Closed {
+		a.watch.Note(now, c.Incident.ID, "breaker", fmt.Sprintf("quota breaker is %s since %s: %s", s.State, s.Since.UTC().Format(time.TimeOnly), s.Reason))
+	}
 }

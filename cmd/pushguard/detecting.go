@@ -77,8 +77,10 @@ func (g *guard) runWatch(ctx context.Context, a *account) {
 			g.saveWatch(context.WithoutCancel(ctx), a)
 			return
 		case now := <-t.C:
+			a.tellMoves()
 			for _, c := range a.watch.Tick(now) {
 				g.logChange(a.Name, c)
+				a.tellStand(now, c)
 			}
 			for _, c := range a.watch.Tell(now, g.replica) {
 				g.tell(alert.OfIncident(c, ""))

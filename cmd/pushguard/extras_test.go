@@ -26,6 +26,7 @@ import (
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
 	"github.com/pushguard/pushguard/cmd/pushguard/replay"
+	"github.com/pushguard/pushguard/limiter"
 )
 
 func (l *life) status() ops.AccountStatus {
@@ -368,5 +369,40 @@ func TestTheAdminPortsDoorIsConfigured(t *testing.T) {
 	l.write(`admin: { listen: "127.0.0.1:0" }`, strings.Replace(door, "127.0.0.0/8", "127.0.0.1", 1))
 	if err := l.reload(); err == nil || !strings.Contains(err.Error(), "admin.trust_header: needs a restart") {
 		t.Errorf("the door was changed by a reload: %v", err)
+	}
+}
+
+// What the breaker does while an incident is open, and where it stood when it
+// opened, stands in its timeline; a probe that fails each minute does not.
+func TestMovesOfTheBreakerWaitForTheWatch(t *testing.T) {
+	l := begin(t)
+	a := l.g.fleet.Load().accounts[0]
+	moved := func(state string) bool {
+		return strings.Contains(l.get("/metrics"), `pushguard_breaker_transitions_total{account="care",state="`+state+`"} 1`)
+	}
+	now := time.Now()
+	if err := a.Ledger.SetUsage(t.Context(), now, 850_000, "ann", "test"); err != nil {
+		t.Fatal(err)
+	}
+	l.until("the breaker sheds", func() bool { return moved("shed_bulk") })
+	l.until("the watch was told", func() bool {
+		a.moves.mu.Lock()
+		defer a.moves.mu.Unlock()
+		return len(a.moves.all) == 0
+	})
+	m := &breakerMoves{}
+	for range maxMoves {
+		m.add(limiter.Transition{From: limiter.Open, To: limiter.HalfOpen})
+		m.add(limiter.Transition{From: limiter.HalfOpen, To: limiter.Open})
+		m.add(limiter.Transition{From: limiter.Closed, To: limiter.Open})
+		m.add(limiter.Transition{From: limiter.HalfOpen, To: limiter.Closed})
+	}
+	if len(m.all) != maxMoves {
+		t.Errorf("%d wait", len(m.all))
+	}
+	for _, x := range m.all {
+		if x.From == limiter.Open && x.To == limiter.HalfOpen || x.From == limiter.HalfOpen && x.To == limiter.Open {
+			t.Errorf("a probe is news: %v", x)
+		}
 	}
 }

@@ -36,6 +36,7 @@ type account struct {
 	watch   *watch.Watch
 	shelf   *quota.Shelf
 	contain config.Contain
+	moves   *breakerMoves
 	end     context.CancelFunc
 }
 
@@ -193,7 +194,8 @@ func (g *guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 	var steps []func() error
 	var err error
 	if old == nil {
-		if a.Breaker, err = limiter.NewBreaker(time.Now(), a.Levels, g.breakerMoved(c.Name)); err != nil {
+		a.moves = &breakerMoves{}
+		if a.Breaker, err = limiter.NewBreaker(time.Now(), a.Levels, g.breakerMoved(c.Name, a.moves)); err != nil {
 			return nil, nil, err
 		}
 		if a.Ledger, err = quota.Open(ctx, time.Now(), g.store, g.replica, a.quota, g.log); err != nil {
@@ -206,7 +208,7 @@ func (g *guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 			a.Twins = a.Ledger.Twins()
 		}
 	} else {
-		a.Ledger, a.Breaker, a.end = old.Ledger, old.Breaker, old.end
+		a.Ledger, a.Breaker, a.end, a.moves = old.Ledger, old.Breaker, old.end, old.moves
 		a.watch, a.shelf, a.Recent, a.Twins = old.watch, old.shelf, old.Recent, old.Twins
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {

@@ -207,10 +207,12 @@ func (g *guard) accounts() []ops.Account {
 	return all
 }
 
-// breakerMoved logs each transition with its reason.
-func (g *guard) breakerMoved(account string) func(limiter.Transition) {
+// breakerMoved logs each transition with its reason, and hands it over for the
+// timelines of incidents.
+func (g *guard) breakerMoved(account string, moves *breakerMoves) func(limiter.Transition) {
 	return func(t limiter.Transition) {
 		g.log.Warn("quota breaker moved", "account", account, "from", t.From.String(), "to", t.To.String(), "reason", t.Reason)
+		moves.add(t)
 		g.tell(alert.OfBreaker(account, t, ""))
 	}
 }

@@ -127,6 +127,9 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 		fmt.Fprintf(b, " since %s: %s", a.Breaker.Since.Format("15:04:05 UTC"), a.Breaker.Reason)
 	}
 	b.WriteByte('\n')
+	if line := burnLine(a.Breaker); line != "" {
+		fmt.Fprintf(b, "  burning  %s\n", line)
+	}
 	if a.Brake != nil {
 		until := "until it is lifted"
 		if a.Brake.Until != nil {
@@ -301,4 +304,25 @@ func grouped(n int64) string {
 		return "-" + s
 	}
 	return s
+}
+
+// burnLine says how fast the plan burns, and, where the breaker does not say it already, what that asks for.
+func burnLine(br ops.BreakerStatus) string {
+	var parts []string
+	for _, w := range br.Burn.Windows {
+		if w.Times != nil {
+			parts = append(parts, fmt.Sprintf("%.1f over %s", *w.Times, time.Duration(w.OverS*float64(time.Second)).Round(time.Second)))
+		}
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	line := "times its even rate: " + strings.Join(parts, ", ")
+	if br.Burn.State != "closed" && br.Burn.State != br.State {
+		line += fmt.Sprintf("; asks for %s (burn_rate: %s): %s", br.Burn.State, br.Burn.Mode, br.Burn.Reason)
+	}
+	if br.Burn.Trips > 0 {
+		line += fmt.Sprintf("; shed %d times today", br.Burn.Trips)
+	}
+	return line
 }

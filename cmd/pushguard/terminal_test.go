@@ -43,11 +43,14 @@ func command(t *testing.T, args ...string) (code int, stdout, stderr string) {
 }
 
 func oneAccount() ops.Status {
-	usual := 2.0
+	usual, burning := 2.0, 3.5
 	return ops.Status{Version: "1", Replica: "a", Store: ops.StoreStatus{Kind: "redis", State: "up"}, Accounts: []ops.AccountStatus{{
 		Name: "care", Plan: ops.PlanStatus{Name: "startup", MessagesPerDay: 1_000_000}, Day: "2026-05-11", Used: 850_000, Remaining: 150_000,
 		ResetsAt: time.Now().Add(3 * time.Hour), Forecast: ops.ForecastStatus{UsedAtReset: 1_100_000, PerSecond: 23},
-		Breaker:    ops.BreakerStatus{State: "shed_bulk", Reason: "85 % of the plan used", Since: time.Now()},
+		Breaker: ops.BreakerStatus{State: "shed_bulk", Reason: "85 % of the plan used", Since: time.Now(), Burn: ops.BurnStatus{
+			Mode: "observe", State: "half_open", Reason: "after 5 min", Trips: 2,
+			Windows: []ops.BurnWindowStatus{{OverS: 120, Times: &burning, Mark: 14.4}, {OverS: 8640, Mark: 1}},
+		}},
 		Priorities: []ops.PriorityStatus{{Priority: "critical", Publishes: 10}, {Priority: "bulk", Publishes: 500, Refused: 490}},
 		Callers: []ops.CallerStatus{
 			{Name: "care-api", Rate10s: 3, Usual: &usual, Outcomes: map[string]int64{"sent": 9}},
@@ -121,7 +124,8 @@ func TestTerminalIsSafeAndTellsWho(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"[####################....] 85.0%", "breaker  shed_bulk", "510 publishes, 490 refused", "incident i1", "40 times"} {
+	for _, want := range []string{"[####################....] 85.0%", "breaker  shed_bulk",
+		"burning  times its even rate: 3.5 over 2m0s; asks for half_open (burn_rate: observe): after 5 min; shed 2 times today", "510 publishes, 490 refused", "incident i1", "40 times"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("top does not say %q:\n%s", want, out)
 		}

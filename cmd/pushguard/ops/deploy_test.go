@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/quota"
 )
 
 const deploy = "../../../deploy"
@@ -45,6 +47,9 @@ func known(t *testing.T) map[string]bool {
 	srv := s.server()
 	s.publish(noon, "care", "care-api", "x", "c", 1)
 	srv.Sample(noon)
+	for i := range 20 { // how fast the plan burns is known after a while
+		s.accounts[0].Breaker.ObserveBurn(s.at(noon.Add(time.Duration(i)*time.Second)), 2, 2, 1_000_000, func() quota.Forecast { return quota.Forecast{} })
+	}
 	names := map[string]bool{
 		// What the data port and the guard around it add.
 		"pushguard_upstream_seconds_bucket": true, "pushguard_upstream_requests_total": true, "pushguard_refused_requests_total": true,

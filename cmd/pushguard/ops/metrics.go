@@ -60,6 +60,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 	describeFolded(ch)
 	describeFanout(ch)
+	describeBurn(ch)
 }
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
@@ -93,6 +94,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 				counter(descSwallowedEv, sw.Events, a.Name)
 			}
 		}
+		collectBurn(now, a, snap.Plan.MessagesPerDay, gauge, counter)
 		state := a.Breaker.State(now).State
 		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {
 			gauge(descBreaker, truth(l == state), a.Name, l.String())

@@ -144,9 +144,65 @@ type ForecastStatus struct {
 
 // BreakerStatus is the quota breaker.
 type BreakerStatus struct {
-	State  string    `json:"state"`
-	Reason string    `json:"reason"`
-	Since  time.Time `json:"since"`
+	State  string     `json:"state"`
+	Reason string     `json:"reason"`
+	Since  time.Time  `json:"since"`
+	Burn   BurnStatus `json:"burn"`
+}
+
+// BurnStatus is how fast the plan burns, as multiples of the even rate (the plan divided by the day), and where the
+// part of the breaker stands that watches it. It decides in burn_rate: observe too, and then sheds nothing.
+type BurnStatus struct {
+	Mode  string `json:"mode"`  // on, observe, off
+	State string `json:"state"` // closed, shed_bulk, shed_normal, critical_only, half_open (on trial)
+	// Since, Until and Reason are of that state; Until is null when it has no end. Trips is how often it began to shed today.
+	Since  *time.Time `json:"since"`
+	Until  *time.Time `json:"until"`
+	Reason string     `json:"reason,omitempty"`
+	By     string     `json:"by,omitempty"` // the replica that decided it
+	Trips  int        `json:"trips_today"`
+	// Windows are pairs, the longer first: both must be at Mark or more, and the forecast must say that the plan will not
+	// last. Times is null until the process has watched for that long.
+	Windows []BurnWindowStatus `json:"windows"`
+}
+
+// BurnWindowStatus is one window.
+type BurnWindowStatus struct {
+	OverS float64  `json:"over_s"`
+	Times *float64 `json:"times"`
+	Mark  float64  `json:"mark"`
+}
+
+func burnStatus(now time.Time, a Account, plan int64) BurnStatus {
+	st := a.Breaker.BurnState()
+	if st.Day != quota.DayOf(now) {
+		st = quota.Burn{}
+	}
+	out := BurnStatus{Mode: a.Levels.Burn.String(), State: burnLevel(st).String(), Reason: st.Reason, By: st.By, Trips: st.Trips}
+	if !st.Since.IsZero() {
+		since := st.Since.UTC()
+		out.Since = &since
+	}
+	if st.Level > 0 && !st.Until.IsZero() {
+		until := st.Until.UTC()
+		out.Until = &until
+	}
+	for _, w := range a.Breaker.BurnWindows(now, plan) {
+		one := BurnWindowStatus{OverS: w.Over.Seconds(), Mark: w.Mark}
+		if w.Known {
+			one.Times = &w.Times
+		}
+		out.Windows = append(out.Windows, one)
+	}
+	return out
+}
+
+// burnLevel is the level that the burn rate asks for.
+func burnLevel(st quota.Burn) limiter.Level {
+	if st.Trial {
+		return limiter.HalfOpen
+	}
+	return limiter.Level(st.Level)
 }
 
 // BrakeStatus is a stop by hand; Priority is what still passes.
@@ -229,7 +285,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Name: a.Name,
 		Plan: PlanStatus{Name: snap.Plan.Name, MessagesPerDay: snap.Plan.MessagesPerDay},
 		Day:  snap.Day.String(), ResetsAt: snap.Day.End(), Used: snap.Used, Leased: snap.Leased, Remaining: snap.Remaining,
-		Breaker:    BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC()},
+		Breaker:    BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC(), Burn: burnStatus(now, a, snap.Plan.MessagesPerDay)},
 		Forecast:   expect(now, a, snap, b.pace(now)),
 		Thresholds: ThresholdStatus{levels.ShedBulkAt, levels.ShedNormalAt, levels.CriticalOnlyAt},
 		Floors:     FloorStatus{Critical: a.Floors[quota.Critical], Normal: a.Floors[quota.Normal]},

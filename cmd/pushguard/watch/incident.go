@@ -103,7 +103,7 @@ type Sample struct {
 // Entry is a line of an incident's timeline.
 type Entry struct {
 	At   time.Time
-	Kind string // opened, culprits, contain, release, ack, resolved
+	Kind string // opened, culprits, contain, release, ack, breaker, resolved
 	Text string
 }
 
@@ -287,6 +287,18 @@ func (w *Watch) update(in *Incident, d *detect.Incident) {
 func (in *Incident) note(at time.Time, kind, text string) {
 	if len(in.Timeline) < maxEntries {
 		in.Timeline = append(in.Timeline, Entry{at.UTC(), kind, text})
+	}
+}
+
+// Note puts a line about the whole account, such as a move of its breaker, into the timeline of the open incident id, or,
+// where id is empty, of every one that is open.
+func (w *Watch) Note(at time.Time, id, kind, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, in := range w.incidents {
+		if in.State == Open && (id == "" || id == in.ID) {
+			in.note(at, kind, text)
+		}
 	}
 }
 

@@ -529,3 +529,31 @@ func BenchmarkContainmentCalm(b *testing.B) {
 		contain(monday, &claim)
 	}
 }
+
+// What the breaker does stands in the timelines of what is open, and in no other.
+func TestTheBreakersMovesAreInTheTimeline(t *testing.T) {
+	c := newTown(t, Suggest)
+	c.w.Note(c.now, "", "breaker", "before there was any incident")
+	c.run(15*time.Minute, 0, "", 0)
+	id := c.opened(200, "refresh", 7).ID
+	c.w.Note(c.now, "", "breaker", "quota breaker closed -> shed_bulk: the plan burns")
+	c.w.Note(c.now, "another", "breaker", "of another incident")
+	c.w.Note(c.now.Add(time.Second), id, "breaker", "of this one")
+	in, _ := c.w.Incident(id)
+	var lines []string
+	for _, e := range in.Timeline {
+		if e.Kind == "breaker" {
+			lines = append(lines, e.Text)
+		}
+	}
+	if len(lines) != 2 || lines[0] != "quota breaker closed -> shed_bulk: the plan burns" || lines[1] != "of this one" {
+		t.Errorf("%q", lines)
+	}
+	for c.w.Incidents()[0].State == Open {
+		c.run(time.Minute, 0, "", 0)
+	}
+	c.w.Note(c.now, "", "breaker", "after it was over")
+	if in, _ := c.w.Incident(id); in.Timeline[len(in.Timeline)-1].Text == "after it was over" {
+		t.Error("an incident that is over goes on")
+	}
+}

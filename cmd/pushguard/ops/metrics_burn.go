@@ -1,0 +1,64 @@
+package ops
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/quota"
+)
+
+// How fast the plan burns, and what the quota breaker makes of it.
+var (
+	descBurnRate  = desc("burn_rate", "How many times its even rate (the plan divided by the day) the plan burns, over a window; absent until the process has watched for that long.", "account", "window")
+	descBurnState = desc("burn_state", "1 for what the burn rate asks for, 0 for the others; with burn_rate: observe it is only told.", "account", "state")
+	descBurnTrips = desc("burn_trips", "How often the burn rate began to shed today (UTC), over all replicas.", "account")
+	descBurnUntil = desc("burn_until_seconds", "When what the burn rate asks for ends at the earliest, in Unix time; 0 while it asks for nothing.", "account")
+	descMoves     = desc("breaker_transitions_total", "Changes of the quota breaker's state that this replica saw, by the new state.", "account", "state")
+)
+
+func describeBurn(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descBurnRate, descBurnState, descBurnTrips, descBurnUntil, descMoves} {
+		ch <- d
+	}
+}
+
+func collectBurn(now time.Time, a Account, plan int64, gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {
+	seen := map[time.Duration]bool{}
+	for _, w := range a.Breaker.BurnWindows(now, plan) {
+		if w.Known && !seen[w.Over] {
+			seen[w.Over] = true
+			gauge(descBurnRate, w.Times, a.Name, windowName(w.Over))
+		}
+	}
+	st := a.Breaker.BurnState()
+	if st.Day != quota.DayOf(now) {
+		st = quota.Burn{}
+	}
+	for l := limiter.Closed; l <= limiter.HalfOpen; l++ {
+		if l != limiter.Open { // only the count and Pusher's word open it
+			gauge(descBurnState, truth(l == burnLevel(st)), a.Name, l.String())
+		}
+	}
+	gauge(descBurnTrips, float64(st.Trips), a.Name)
+	until := 0.0
+	if st.Level > 0 && !st.Until.IsZero() {
+		until = float64(st.Until.UnixMilli()) / 1000
+	}
+	gauge(descBurnUntil, until, a.Name)
+	for l, n := range a.Breaker.Moves() {
+		counter(descMoves, n, a.Name, limiter.Level(l).String())
+	}
+}
+
+// windowName is a window as Prometheus writes durations.
+func windowName(d time.Duration) string {
+	s := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if n := len(s) - len(zero); n > 0 && s[n:] == zero {
+			s = s[:n+1]
+		}
+	}
+	return s
+}

@@ -19,6 +19,7 @@ type Shelf struct {
 	most    int
 	puts    chan put
 	due     atomic.Int64 // Unix ns: the newest due time of what this replica put
+	count   atomic.Pointer[store.HeldCount]
 }
 
 // ShelfMost is how many publishes an account can hold at once; beyond that they are not held.
@@ -187,7 +188,28 @@ func (s *Shelf) carried(ctx context.Context, p put) (putDone, error) {
 
 // Claim takes up to limit publishes that are due at now, for this caller alone until until.
 func (s *Shelf) Claim(ctx context.Context, now, until time.Time, limit int) ([]store.Claimed, error) {
-	return s.st.ClaimHeld(ctx, s.account, now, until, limit)
+	claimed, count, err := s.st.ClaimHeld(ctx, s.account, now, until, limit)
+	if err == nil {
+		s.count.Store(&count)
+	}
+	return claimed, err
+}
+
+// Held is how many the account held on all replicas when this one last claimed, which is once a second at least while
+// the store answers.
+func (s *Shelf) Held() store.HeldCount {
+	if c := s.count.Load(); c != nil {
+		return *c
+	}
+	return store.HeldCount{}
+}
+
+// Hasten ends all windows at now: what is held goes out as soon as a replica claims it. Refresh events keep their
+// interval. It returns how many that were.
+func (s *Shelf) Hasten(ctx context.Context, now time.Time) (int64, error) {
+	n, err := s.st.HastenHeld(ctx, s.account, now)
+	s.expect(now)
+	return n, err
 }
 
 // Settle forgets what was claimed.

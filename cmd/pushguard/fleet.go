@@ -34,7 +34,6 @@ type account struct {
 	quota   quota.Config
 	apps    []*app // in the order of Account.Apps
 	watch   *watch.Watch
-	shelf   *quota.Shelf
 	contain config.Contain
 	moves   *breakerMoves
 	end     context.CancelFunc
@@ -164,12 +163,12 @@ func (g *guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			g.running.Go(func() { a.Ledger.Run(run) })
 			g.running.Go(func() { g.runWatch(run, a) })
 			g.running.Go(func() { g.runBurn(run, a) })
-			g.running.Go(func() { a.shelf.Run(run) })
+			g.running.Go(func() { a.Shelf.Run(run) })
 			g.running.Go(func() { g.runLearn(run, a.Name) })
 			if a.Twins != nil {
 				g.running.Go(func() { a.Twins.Run(run) })
 			}
-			g.running.Go(func() { g.proxy.Release(run, a.shelf) })
+			g.running.Go(func() { g.proxy.Release(run, a.Shelf) })
 		}
 	}
 	g.retire(old, next)
@@ -203,13 +202,13 @@ func (g *guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 		}
 		back.add(func() { _ = a.Ledger.Close(context.WithoutCancel(ctx)) })
 		a.Recent = trial.NewHistory()
-		a.watch, a.shelf = g.newWatch(ctx, cfg, c, a), a.Ledger.Shelf()
+		a.watch, a.Shelf = g.newWatch(ctx, cfg, c, a), a.Ledger.Shelf()
 		if !g.store.Exclusive() {
 			a.Twins = a.Ledger.Twins()
 		}
 	} else {
 		a.Ledger, a.Breaker, a.end, a.moves = old.Ledger, old.Breaker, old.end, old.moves
-		a.watch, a.shelf, a.Recent, a.Twins = old.watch, old.shelf, old.Recent, old.Twins
+		a.watch, a.Shelf, a.Recent, a.Twins = old.watch, old.Shelf, old.Recent, old.Twins
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {
 				back.add(func() { a.watch.SetMode(containMode(old.contain)) })
@@ -339,7 +338,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 			a.observe(now, app, caller, event, channels, payload, messages)
 			learner.Note(now, channels, messages)
 		},
-		Shelf:   a.shelf,
+		Shelf:   a.Shelf, HeldExpiry: c.HeldExpiry,
 		Seed:    seedOf(c),
 		Refresh: refresh(account.Digest),
 	}

@@ -163,6 +163,28 @@ func (c *planSetCmd) Run(p *process) error {
 	return err
 }
 
+type heldCmd struct {
+	Release heldReleaseCmd `cmd:"" help:"Send now what is held for later, on every replica."`
+}
+
+type heldReleaseCmd struct {
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (heldReleaseCmd) Help() string {
+	return "How many are held is in pushguard status. Examples:\n  pushguard held release --dry-run\n  pushguard held release --reason 'Redis is replaced tonight'"
+}
+
+func (c *heldReleaseCmd) Run(p *process) error {
+	st, err := c.move(p, "POST", "held/release", ops.HeldOrder{Reason: c.Reason, By: operator()})
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.stdout, "held release: account %s, %d are still held\n", st.Name, st.Held.Waiting+st.Held.Sending)
+	return err
+}
+
 type usageCmd struct {
 	Set usageSetCmd `cmd:"" help:"Set what is used today, to match Pusher's own dashboard."`
 }

@@ -44,6 +44,7 @@ type cli struct {
 	Brake      brakeCmd      `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
 	Plan       planCmd       `cmd:"" help:"Change an account's plan, live."`
 	Usage      usageCmd      `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
+	Held       heldCmd       `cmd:"" help:"Send now what was answered and is held for later."`
 	Sim        simCmd        `cmd:"" help:"Run the Pusher simulator alone."`
 	Replay     replayCmd     `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
 	Load       loadCmd       `cmd:"" help:"Generate load, open loop, signed like an SDK."`

@@ -152,6 +152,9 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 		}
 		b.WriteByte('\n')
 	}
+	if h := a.Held; h.Waiting+h.Sending > 0 {
+		fmt.Fprintf(b, "  held     %s publishes wait to be sent, %s of them overdue\n", grouped(h.Waiting+h.Sending), grouped(h.Overdue))
+	}
 	if s := a.Swallowed; s != nil && (a.Sink || s.Events > 0) {
 		what := "load test"
 		if a.Sink {

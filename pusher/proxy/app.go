@@ -53,6 +53,10 @@ type App struct {
 	// Shelf keeps what rules conflate until their windows end; nil conflates
 	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
 	Shelf *quota.Shelf
+	// HeldExpiry is how old a held publish may become: while the brake is on,
+	// Pusher is down or the budget spent, it waits; older news is no news. 0: ten
+	// minutes.
+	HeldExpiry time.Duration
 	// Refresh is the event that a channel gets when publishes to it are shed
 	// (limiter.Digested); nil: none, and they are refused. It needs Shelf.
 	Refresh *RefreshConfig

@@ -53,9 +53,8 @@ func (s *Stats) Held() HeldStats {
 }
 
 const (
-	// heldExpiry is how old a held publish may become: while the brake is on,
-	// Pusher is down or the budget spent, it waits; older news is no news.
-	heldExpiry = 10 * time.Minute
+	// defaultHeldExpiry also goes for what is held for an app that is gone.
+	defaultHeldExpiry = 10 * time.Minute
 	// claimFor is how long a replica may take to send what it claimed; it is
 	// longer than any upstream timeout. After it another replica sends.
 	claimFor = 30 * time.Second
@@ -239,7 +238,11 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 		return true
 	}
 	a := p.table.Load().apps[rec.App]
-	expired := now.Sub(rec.At) > heldExpiry
+	expiry := defaultHeldExpiry
+	if a != nil && a.HeldExpiry > 0 {
+		expiry = a.HeldExpiry
+	}
+	expired := now.Sub(rec.At) > expiry
 	if a == nil {
 		if expired {
 			counts.dropped.Add(1)

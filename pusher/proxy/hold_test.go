@@ -3,6 +3,7 @@ package proxy
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -169,6 +170,50 @@ func TestABrakeKeepsWhatIsHeldUntilItIsLifted(t *testing.T) {
 	eventually(t, "the held publish", func() bool { return len(r.dataOf("news")) == 2 })
 }
 
+// The lever ends the windows of bursts; a refresh event still goes out once in its interval.
+func TestHasteningKeepsTheIntervalOfRefreshes(t *testing.T) {
+	r := newRig(t, rigConfig{}) // never releases
+	ctx, now := t.Context(), time.Now()
+	for i := range 2100 { // more than one call of the store's takes
+		if _, err := r.shelf.Put(ctx, fmt.Sprint("burst", i), now.Add(time.Hour), []byte("b")); err != nil {
+			t.Fatal(err)
+		}
+		if i < 1999 {
+			continue
+		}
+		if due, err := r.shelf.Pace(ctx, now, fmt.Sprint("refresh", i), time.Hour, []byte("r")); err != nil || due.After(now) {
+			t.Fatal(due, err)
+		}
+	}
+	first, err := r.shelf.Claim(ctx, now, now.Add(time.Minute), 1000) // the refresh events that go out at once
+	if err != nil || len(first) != 101 {
+		t.Fatal(len(first), err)
+	}
+	for _, c := range first {
+		if due, err := r.shelf.Pace(ctx, now, strings.TrimSuffix(c.ID, "~3600000"), time.Hour, []byte("r")); err != nil || due.Before(now.Add(59*time.Minute)) {
+			t.Fatal(due, err)
+		}
+		if err := r.shelf.Settle(ctx, c.Token); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := r.shelf.Hasten(ctx, now); n != 2100 || err != nil {
+		t.Errorf("%d hastened, %v", n, err)
+	}
+	claimed, err := r.shelf.Claim(ctx, now, now.Add(time.Minute), 10_000)
+	if err != nil || len(claimed) != 2100 {
+		t.Errorf("%d are due, %v", len(claimed), err)
+	}
+	for _, c := range claimed {
+		if string(c.Body) != "b" {
+			t.Fatalf("%s is due before its interval is over", c.ID)
+		}
+	}
+	if h := r.shelf.Held(); h.Waiting != 2201 || h.Sending != 0 {
+		t.Errorf("before the claim %+v were held", h)
+	}
+}
+
 func TestOldNewsIsNoNews(t *testing.T) {
 	r := newRig(t, rigConfig{})
 	rec := func(at time.Time) []byte {
@@ -185,8 +230,12 @@ func TestOldNewsIsNoNews(t *testing.T) {
 	if r.proxy.releaseOne(rec(now), false, now) {
 		t.Error("a fresh publish was given up because of the brake")
 	}
-	if !r.proxy.releaseOne(rec(now.Add(-heldExpiry-time.Second)), false, now) || r.proxy.Stats().Held().Expired != 1 {
+	if !r.proxy.releaseOne(rec(now.Add(-defaultHeldExpiry-time.Second)), false, now) || r.proxy.Stats().Held().Expired != 1 {
 		t.Error("an old publish waits on")
+	}
+	r.app.HeldExpiry = time.Hour
+	if r.proxy.releaseOne(rec(now.Add(-time.Hour+time.Second)), false, now) || !r.proxy.releaseOne(rec(now.Add(-time.Hour-time.Second)), false, now) {
+		t.Error("held_expiry is not what decides")
 	}
 	if !r.proxy.releaseOne([]byte("rubbish"), false, now) || r.proxy.Stats().Held().Dropped != 1 {
 		t.Error("what cannot be read waits for ever")

@@ -114,22 +114,63 @@ func (s *Store) PaceHeld(ctx context.Context, account string, now time.Time, mos
 	return as, due, nil
 }
 
+// HeldCount is how many publishes of an account are held: waiting, those of them whose time has come, and those that
+// a replica has claimed to send.
+type HeldCount struct{ Waiting, Overdue, Sending int64 }
+
 // ClaimHeld takes up to limit publishes that are due at now. Whoever claims settles or returns each before until;
-// what is not settled by then can be claimed again.
-func (s *Store) ClaimHeld(ctx context.Context, account string, now, until time.Time, limit int) ([]Claimed, error) {
+// what is not settled by then can be claimed again. The count is of the moment before.
+func (s *Store) ClaimHeld(ctx context.Context, account string, now, until time.Time, limit int) ([]Claimed, HeldCount, error) {
+	var count HeldCount
 	res, err := s.run(ctx, heldScript, heldKeys(account), "claim", now.UnixMilli(), until.UnixMilli(), limit, rand.Text()[:16]+".")
 	if err != nil {
-		return nil, err
+		return nil, count, err
 	}
-	if len(res)%3 != 0 {
-		return nil, fmt.Errorf("the store answered %d parts for claimed publishes", len(res))
+	if len(res) < 3 || len(res)%3 != 0 {
+		return nil, count, fmt.Errorf("the store answered %d parts for claimed publishes", len(res))
 	}
+	for i, n := range []*int64{&count.Waiting, &count.Overdue, &count.Sending} {
+		if *n, err = strconv.ParseInt(res[i], 10, 64); err != nil {
+			return nil, count, fmt.Errorf("the store answered %q for a number of held publishes", res[i])
+		}
+	}
+	res = res[3:]
 	out := make([]Claimed, 0, len(res)/3)
 	for i := 0; i < len(res); i += 3 {
 		id, body, _ := bytes.Cut([]byte(res[i+2]), []byte("\n"))
 		out = append(out, Claimed{Token: res[i], Again: res[i+1] == "1", ID: string(id), Body: body})
 	}
-	return out, nil
+	return out, count, nil
+}
+
+// hastenAtOnce bounds how long one call of HastenHeld's keeps the store from others.
+const hastenAtOnce = 2000
+
+// HastenHeld makes due at now what is held for later, but for what PaceHeld holds, and returns how many that were.
+// After an error some may be.
+func (s *Store) HastenHeld(ctx context.Context, account string, now time.Time) (n int64, err error) {
+	var past int64
+	for {
+		res, err := s.run(ctx, heldScript, heldKeys(account), "hasten", now.UnixMilli(), past, hastenAtOnce)
+		if err != nil {
+			return n, err
+		}
+		if len(res) != 2 {
+			return n, fmt.Errorf("the store answered %d parts for hastened publishes", len(res))
+		}
+		hastened, err := strconv.ParseInt(res[0], 10, 64)
+		if err != nil {
+			return n, fmt.Errorf("the store answered %q for a number of held publishes", res[0])
+		}
+		passed, err := strconv.ParseInt(res[1], 10, 64)
+		if err != nil {
+			return n, fmt.Errorf("the store answered %q for a number of held publishes", res[1])
+		}
+		n, past = n+hastened, past+passed
+		if hastened+passed < hastenAtOnce {
+			return n, nil
+		}
+	}
 }
 
 // SettleHeld forgets claimed publishes: they were sent, or never will be.

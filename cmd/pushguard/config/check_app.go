@@ -59,6 +59,7 @@ func (c *checker) app(path string, a *App, u *unique) {
 	if a.Fold.Enabled {
 		c.duration(path+".fold.window", a.Fold.Window, 100*time.Microsecond, time.Second)
 	}
+	c.duration(path+".held_expiry", a.HeldExpiry, time.Second, 24*time.Hour)
 	if a.Fold.Batch > a.Limits.Batch {
 		c.fail(path+".fold.batch", "is more than limits.batch lets into one call", "give at most limits.batch")
 	}

@@ -42,6 +42,7 @@ func DefaultApp() App {
 		Subscribers:     Subscribers{Default: 1},
 		Limits:          Limits{DataBytes: 10240, Channels: 100, Batch: 10, ChannelName: 200, EventName: 200},
 		Fold:            DefaultFold(),
+		HeldExpiry:      10 * time.Minute,
 	}
 }
 

@@ -170,6 +170,8 @@ type App struct {
 	Limits Limits `yaml:"limits,omitempty"`
 	// Publishes that wait at the same moment share calls to Pusher: true, false, or { enabled, window, batch }.
 	Fold Fold `yaml:"fold,omitempty"`
+	// How old a publish that is held (conflate, digest) may become where the brake, the budget or Pusher keeps it after its window's end. Then it expires: it is counted and never sent.
+	HeldExpiry time.Duration `yaml:"held_expiry,omitempty"`
 }
 
 // Learn are questions to Pusher that nobody but pushguard wants answered: who subscribes to what, so that what publishes

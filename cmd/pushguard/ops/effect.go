@@ -219,6 +219,26 @@ func (a Account) levelAt(now time.Time, used, plan int64) (limiter.Level, string
 	return level, try.State(now).Reason
 }
 
+// effectOfHeldRelease counts what would go out.
+func (s *Server) effectOfHeldRelease(now time.Time, a Account) Effect {
+	out := Effect{Lever: "held release", Account: a.Name, Priorities: []PriorityEffect{}, Callers: []CallerEffect{}, Notes: []string{}}
+	zero := int64(0)
+	out.RefusedPerMinute, out.AlreadyRefused = &zero, &zero
+	held := a.Shelf.Held()
+	if held.Waiting == 0 {
+		out.Summary = "Changes nothing: no publish is held for later."
+		return out
+	}
+	out.Summary = fmt.Sprintf("Sends now the %s publishes that are held for later, as the brake, the plan and the upstream allow, instead of at their windows' ends.", grouped(held.Waiting))
+	if snap := a.Ledger.Snapshot(now); snap.Brake != nil {
+		out.Notes = append(out.Notes, "The brake is on: what it stops stays held, and expires when it is too old.")
+	}
+	if held.Overdue > 0 {
+		out.Notes = append(out.Notes, fmt.Sprintf("%s are overdue already: it is not their window that keeps them, but the brake, the breaker, the budget or Pusher.", grouped(held.Overdue)))
+	}
+	return out
+}
+
 // effectOnIncident is what contain, release, accept or ack does to an incident.
 func (s *Server) effectOnIncident(now time.Time, in Incident, action string) Effect {
 	out := Effect{Lever: action, Account: in.Account, Priorities: []PriorityEffect{}, Callers: []CallerEffect{}, Notes: []string{}}

@@ -36,6 +36,12 @@ type UsageOrder struct {
 	By     string `json:"by"`
 }
 
+// HeldOrder ends the windows of what is held for later.
+type HeldOrder struct {
+	Reason string `json:"reason"`
+	By     string `json:"by"`
+}
+
 func (s *Server) account(r *http.Request) (Account, error) {
 	return s.accountNamed(r.PathValue("name"))
 }
@@ -134,6 +140,32 @@ func (s *Server) usageSet(r *http.Request, in UsageOrder) (any, error) {
 	defer s.book(a.Name).forgetPace(s.cfg.Now)
 	return s.moved(r, a, func(ctx context.Context) error {
 		return a.Ledger.SetUsage(ctx, s.cfg.Now(), *in.Used, s.who(r, in.By), in.Reason)
+	})
+}
+
+// heldRelease sends what is held for later now: before a change that may lose
+// the store, or to see an end of it.
+func (s *Server) heldRelease(r *http.Request, in HeldOrder) (any, error) {
+	a, err := s.account(r)
+	if err != nil {
+		return nil, err
+	}
+	if a.Shelf == nil {
+		return nil, &failure{http.StatusNotFound, "nothing can be held here: the account has no app"}
+	}
+	if dryRun(r) {
+		return s.effectOfHeldRelease(s.cfg.Now(), a), nil
+	}
+	return s.moved(r, a, func(ctx context.Context) error {
+		now := s.cfg.Now()
+		n, err := a.Shelf.Hasten(ctx, now)
+		if n > 0 {
+			after := fmt.Sprintf("%d publishes due at once", n)
+			if e := a.audit(ctx, now, s.who(r, in.By), "held release", in.Reason, after); e != nil && err == nil {
+				err = fmt.Errorf("%s, but that is not in the audit trail: %w", after, e)
+			}
+		}
+		return err
 	})
 }
 

@@ -8,6 +8,7 @@ var (
 	descFoldCalls = desc("fold_calls_total", "Calls to Pusher that carried them.", "app")
 	descSplits    = desc("fold_splits_total", "Folded calls that Pusher refused and that were sent again in halves.", "app")
 	descHeld      = desc("held_total", "Publishes that were answered and kept in the store, by what became of them.", "what")
+	descHeldNow   = desc("held", "Publishes that are held now on all replicas: waiting; overdue, those of the waiting whose time has come; sending.", "account", "state")
 	descTwins     = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by what the other replicas knew of them; alone: this replica decided without them.", "account", "answer")
 	descTwinTrips = desc("dedupe_shared_trips_total", "Round trips to the store for them.", "account")
 	descWebhooks  = desc("webhooks_total", "Pusher's webhooks: taken, passed_on to the app's own endpoint, or not_passed_on, which Pusher sends again.", "what")
@@ -15,7 +16,7 @@ var (
 )
 
 func describeFolded(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFolded, descFoldCalls, descSplits, descHeld, descTwins, descTwinTrips, descTwinsUp, descWebhooks} {
+	for _, d := range []*prometheus.Desc{descFolded, descFoldCalls, descSplits, descHeld, descHeldNow, descTwins, descTwinTrips, descTwinsUp, descWebhooks} {
 		ch <- d
 	}
 }
@@ -29,6 +30,12 @@ func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string),
 				counter(descFoldCalls, f.Calls, app.ID)
 				counter(descSplits, f.Splits, app.ID)
 			}
+		}
+		if a.Shelf != nil {
+			held := a.Shelf.Held()
+			gauge(descHeldNow, float64(held.Waiting), a.Name, "waiting")
+			gauge(descHeldNow, float64(held.Overdue), a.Name, "overdue")
+			gauge(descHeldNow, float64(held.Sending), a.Name, "sending")
 		}
 		if a.Twins == nil {
 			continue

@@ -45,6 +45,8 @@ type Account struct {
 	Sink      bool
 	// Learned, if set, is what the apps asked Pusher by themselves, by app.
 	Learned func() map[string]learn.Status
+	// Shelf is what is held for later, on all replicas.
+	Shelf *quota.Shelf
 	// Twins is the replicas' shared record of publishes, for dedupe with scope
 	// cluster; nil: this replica is the only one.
 	Twins *quota.Twins
@@ -175,6 +177,7 @@ func New(cfg Config) *Server {
 	mux.Handle("DELETE /api/v1/accounts/{name}/brake", s.write(put(s.brakeOff)))
 	mux.Handle("PUT /api/v1/accounts/{name}/plan", s.write(put(s.planSet)))
 	mux.Handle("PUT /api/v1/accounts/{name}/usage", s.write(put(s.usageSet)))
+	mux.Handle("POST /api/v1/accounts/{name}/held/release", s.write(put(s.heldRelease)))
 	for _, action := range []string{"contain", "release", "accept", "ack"} {
 		mux.Handle("POST /api/v1/incidents/{id}/"+action, s.write(put(s.incidentAct(action))))
 	}

@@ -52,11 +52,22 @@ type AccountStatus struct {
 	CallersTotal int            `json:"callers_total"`
 	Callers      []CallerStatus `json:"callers"`
 	Apps         []AppStatus    `json:"apps"`
+	// Held is what was answered and waits in the store to be sent, on all replicas.
+	Held HeldStatus `json:"held"`
 	// Sink is true when this replica swallows everything (serve --sink).
 	Sink bool `json:"sink"`
 	// Swallowed is what did not go to Pusher because of --sink or because its
 	// callers are load tests; null when no caller is one.
 	Swallowed *Swallowed `json:"swallowed"`
+}
+
+// HeldStatus counts held publishes: waiting, of those the ones whose window is
+// over (the brake, the plan or Pusher keeps them), and those a replica sends now.
+// It is a second old at most while the store answers.
+type HeldStatus struct {
+	Waiting int64 `json:"waiting"`
+	Overdue int64 `json:"overdue"`
+	Sending int64 `json:"sending"`
 }
 
 // Swallowed is what answered in Pusher's place and what Pusher would have
@@ -298,6 +309,9 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Apps:       []AppStatus{},
 	}
 	out.CallersTotal = len(out.Callers)
+	if a.Shelf != nil {
+		out.Held = HeldStatus(a.Shelf.Held())
+	}
 	if out.Sink = a.Sink; a.Swallowed != nil {
 		out.Swallowed = a.Swallowed()
 	}

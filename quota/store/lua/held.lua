@@ -67,7 +67,11 @@ elseif op == 'pace' then
     end
   end
 elseif op == 'claim' then
-  -- 2 now, 3 until, 4 limit, 5 prefix of new tokens. First what dead replicas claimed and never settled.
+  -- 2 now, 3 until, 4 limit, 5 prefix of new tokens. Answers what waits, what of that is overdue and what is out, as
+  -- it was before; then token, again, body each. First what dead replicas claimed and never settled.
+  out[#out + 1] = str(redis.call('ZCARD', KEYS[1]))
+  out[#out + 1] = str(redis.call('ZCOUNT', KEYS[1], '-inf', '(' .. ARGV[2]))
+  out[#out + 1] = str(redis.call('ZCARD', KEYS[3]))
   local limit = num(ARGV[4])
   local stale = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[2], 'LIMIT', '0', ARGV[4])
   for _, token in ipairs(stale) do
@@ -100,6 +104,20 @@ elseif op == 'claim' then
       limit = limit - 1
     end
   end
+elseif op == 'hasten' then
+  -- 2 now, 3 how many to leave out, 4 limit. What is due later is due now, but for what goes out once in a time.
+  -- Answers how many were hastened, and how many were passed over.
+  local hastened, passed = 0, 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. ARGV[2], '+inf', 'LIMIT', ARGV[3], ARGV[4])) do
+    if string.match(id, '~%d+$') then
+      passed = passed + 1
+    else
+      redis.call('ZADD', KEYS[1], ARGV[2], id)
+      hastened = hastened + 1
+    end
+  end
+  out[#out + 1] = str(hastened)
+  out[#out + 1] = str(passed)
 elseif op == 'settle' then
   -- 2.. tokens
   for i = 2, #ARGV do

@@ -39,6 +39,10 @@ const levers = {
     form: (a) => [number("n", "Messages used today", "What Pusher’s own dashboard shows for today (UTC). What goes out from now on is added.", `Counted here: ${count(a.used)}`)],
     call: (a, f) => digits(f.n) >= 0 && ["PUT", `/api/v1/accounts/${encodeURIComponent(a.name)}/usage`, { used: digits(f.n), reason: f.reason }],
   },
+  held: {
+    title: "Send what is held", button: "Send it now", fields: () => ({ reason: "" }), form: () => [],
+    call: (a, f) => ["POST", `/api/v1/accounts/${encodeURIComponent(a.name)}/held/release`, { reason: f.reason }],
+  },
   contain: { title: "Contain the culprits", button: "Contain", danger: true, reason: true, ...onIncident("contain") },
   release: { title: "Release the culprits", button: "Release", reason: true, ...onIncident("release") },
   accept: { title: "Accept as usual from now on", button: "Accept as usual", reason: true, ...onIncident("accept") },

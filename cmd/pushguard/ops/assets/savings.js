@@ -1,7 +1,17 @@
 import { h } from "./view.js";
 import { count, short } from "./format.js";
+import { openLever } from "./levers.js";
 
 const usd = (n) => "$" + (n >= 100 ? count(n) : n.toFixed(n >= 1 ? 2 : 3));
+
+// What was answered 200 and waits in the store, on all replicas.
+function held(x) {
+  const n = x.waiting + x.sending;
+  return n > 0 && h("section", { key: "held", class: "card" }, h("div", { class: "head" }, h("h2", null, "Held for later")),
+    h("p", null, h("b", { class: "num" }, count(n)), ` publish${n === 1 ? "" : "es"} of conflated bursts and refresh events wait${n === 1 ? "s" : ""} for the end of a window`,
+      x.overdue > 0 ? h("span", { class: "held-text" }, `; ${count(x.overdue)} of them should have gone out already: the brake, the breaker, the budget or Pusher keeps them.`) : "."),
+    h("div", { class: "levers" }, h("button", { key: "held", class: "button", onclick: () => openLever("held") }, "Send what is held …")));
+}
 
 export function savings(app, a) {
   const e = app.ask(`/api/v1/savings?account=${encodeURIComponent(a.name)}`, 5), s = e.value;
@@ -17,6 +27,7 @@ export function savings(app, a) {
       tile("saved", "Saved today", saved, "The caller was answered 200, and the same information cost fewer messages."),
       tile("withheld", "Withheld today", withheld, "Refused, so not spent: by rates, containment, the breaker or the brake."),
       h("section", { key: "spent", class: "card tile" }, h("h3", null, "Spent today"), h("p", { class: "value num" }, short(s.messages)), h("p", null, `messages, for ${count(s.sent)} publishes that were sent`), h("p", { class: "muted" }, "On this replica since 00:00 UTC, or since it began."))),
+    held(a.held),
     h("section", { key: "by", class: "card" }, h("div", { class: "head" }, h("h2", null, "By what was done")),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "By what was done" }, h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Outcome"), h("th", { scope: "col" }, "Kind"), h("th", { scope: "col", class: "num" }, "Publishes"), h("th", { scope: "col", class: "num" }, "Messages, estimated"), h("th", { scope: "col", class: "num" }, "Worth"))),
         h("tbody", null, s.rows.map((r) => h("tr", { key: r.name }, h("th", { scope: "row" }, r.name.replace("_", " ")), h("td", { class: "muted" }, r.kind), h("td", { class: "num" }, count(r.publishes)), h("td", { class: "num" }, count(r.messages)), h("td", { class: "num" }, money(r.messages) ?? "–"))))))),

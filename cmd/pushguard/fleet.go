@@ -338,7 +338,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 			a.observe(now, app, caller, event, channels, payload, messages)
 			learner.Note(now, channels, messages)
 		},
-		Shelf:   a.Shelf, HeldExpiry: c.HeldExpiry,
+		Shelf: a.Shelf, HeldExpiry: c.HeldExpiry,
 		Seed:    seedOf(c),
 		Refresh: refresh(account.Digest),
 	}

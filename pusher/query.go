@@ -37,7 +37,7 @@ type Query struct {
 type pair struct {
 	rawKey, rawValue []byte // as sent
 	key, value       []byte // lower-cased and unescaped; unescaped
-	own              bool   // made by AppendSigned; it has no rawValue
+	own              bool   // made by AppendSigned, which signs it unescaped
 }
 
 // pathForm says over which form of the path the verified signature was made.

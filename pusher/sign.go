@@ -21,8 +21,9 @@ const clockGrace = 600
 // verifying allocate nothing in steady state. It is safe for concurrent use, and
 // its printed form is the key alone.
 type Key struct {
-	name []byte
-	macs sync.Pool // of *mac; only its New holds the secret, where no format verb finds it
+	name    []byte
+	escaped []byte    // name as it stands in a query
+	macs    sync.Pool // of *mac; only its New holds the secret, where no format verb finds it
 }
 
 // mac is the working memory of one signature.
@@ -39,7 +40,7 @@ type mac struct {
 
 // NewKey returns a key. Both parts are taken as they are.
 func NewKey(key, secret string) *Key {
-	k := &Key{name: []byte(key)}
+	k := &Key{name: []byte(key), escaped: appendEscaped(nil, []byte(key))}
 	k.macs.New = func() any { return &mac{hash: hmac.New(sha256.New, []byte(secret))} }
 	return k
 }
@@ -275,9 +276,10 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 			}
 		}
 	}
-	m.own(authKey, k.name)
-	m.own(authTimestamp, strconv.AppendInt(m.stamp[:0], now.Unix(), 10))
-	m.own(authVersion, versionOne)
+	m.own(authKey, k.name, k.escaped)
+	stamp := strconv.AppendInt(m.stamp[:0], now.Unix(), 10)
+	m.own(authTimestamp, stamp, stamp)
+	m.own(authVersion, versionOne, versionOne)
 	if len(body) > 0 {
 		if q != nil && sameBytes(q.md5Of, body) {
 			m.md5 = q.md5
@@ -285,7 +287,7 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 			sum := md5.Sum(body)
 			hex.Encode(m.md5[:], sum[:])
 		}
-		m.own(bodyMD5, m.md5[:])
+		m.own(bodyMD5, m.md5[:], m.md5[:])
 	}
 	if q != nil {
 		for _, i := range q.order {
@@ -304,13 +306,8 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 			dst = append(dst, '&')
 		}
 		dst = append(append(dst, p.rawKey...), '=')
-		if p.own { // not escaped yet
-			m.text = append(m.text, p.value...)
-			dst = appendEscaped(dst, p.value)
-			continue
-		}
 		dst = append(dst, p.rawValue...)
-		if asSent {
+		if asSent && !p.own {
 			m.text = append(m.text, p.rawValue...)
 		} else {
 			m.text = append(m.text, p.value...)
@@ -322,9 +319,9 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 	return append(dst, m.hex[:]...)
 }
 
-// own adds a pair of ours, which is not escaped yet.
-func (m *mac) own(key, value []byte) {
-	m.insert(pair{rawKey: key, key: key, value: value, own: true})
+// own adds a pair of ours; escaped is its value as it stands in a query.
+func (m *mac) own(key, value, escaped []byte) {
+	m.insert(pair{rawKey: key, key: key, value: value, rawValue: escaped, own: true})
 }
 
 // insert keeps m.pairs sorted by key; pairs of equal keys stay in order.

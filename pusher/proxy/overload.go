@@ -381,7 +381,7 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 	if !door.enter(&j.turn, j.class()) {
 		return overloaded()
 	}
-	defer door.done(time.Now(), &got)
+	defer door.done(moment(), &got)
 	return a.fold.send(j, pr, batch, sending, out, now)
 }
 
@@ -390,14 +390,17 @@ func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Ti
 	if !u.admission.enter(&j.turn, class) {
 		return overloaded()
 	}
-	defer u.admission.done(time.Now(), &got)
+	defer u.admission.done(moment(), &got)
 	return u.call(j, out, now)
 }
 
 // done leaves. Only what Pusher answered tells how busy it is; what it does not
 // answer is the breaker's to judge.
 func (a *admission) done(began time.Time, got *answer) {
-	ended := time.Now()
+	ended := got.ended
+	if ended.IsZero() {
+		ended = moment()
+	}
 	a.leave(ended, ended.Sub(began), got.fate == limiter.Delivered || got.fate == limiter.Refused)
 }
 

@@ -84,7 +84,9 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 		if key := c.Rule.ConflateKey(); key != "" {
 			c.Group, _ = a.seed.ValueAt(ev.Data, key)
 		}
-		j.items = append(j.items, item{publish: ev, claim: c})
+		j.items = append(j.items, item{})
+		it := &j.items[i]
+		it.publish, it.claim = ev, c
 	}
 }
 
@@ -111,7 +113,7 @@ func outgoingOf(ctx *fasthttp.RequestCtx, j *job, path, body []byte) outgoing {
 // judge takes every item that waits for a verdict through Admit and returns how
 // many are to be sent.
 func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
-	began := time.Now()
+	began := moment()
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != toJudge {
@@ -160,7 +162,7 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
 		}
 	}
-	p.stats.decision.Observe(time.Since(began).Seconds())
+	p.stats.decision.Observe(moment().Sub(began).Seconds())
 	return sending
 }
 

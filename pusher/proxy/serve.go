@@ -29,6 +29,8 @@ type job struct {
 	origin   []byte
 	req      fasthttp.Request
 	resp     fasthttp.Response
+	asked    bool // req was used
+	answered bool // resp was used
 	wait     waiter
 	turn     turn            // its place before the upstream
 	merged   [][]byte        // the channels of a publish that carries several waiters'
@@ -61,17 +63,27 @@ const (
 func newJob() *job {
 	j := &job{items: make([]item, 0, 10), channels: make([]string, 0, 16)}
 	j.wait.wake = make(chan struct{}, 1)
+	j.resp.KeepBodyBuffer = true
 	return j
 }
 
 func (j *job) release() {
-	clear(j.items[:cap(j.items)])
-	clear(j.channels[:cap(j.channels)])
+	clear(j.items) // beyond their lengths all is clear
+	clear(j.channels)
 	j.items, j.channels = j.items[:0], j.channels[:0]
 	clear(j.merged)
-	j.req.Reset()
-	j.resp.Reset()
-	j.wait.release()
+	if j.asked {
+		j.asked = false
+		j.req.Reset()
+	}
+	if j.answered {
+		j.answered = false
+		j.resp.ReleaseBody(64 << 10)
+		j.resp.Reset()
+	}
+	if j.wait.j != nil {
+		j.wait.release()
+	}
 	if cap(j.body) > 64<<10 || cap(j.wire) > 64<<10 { // one large batch must not stay pinned in the pool
 		j.body, j.wire = nil, nil
 	}

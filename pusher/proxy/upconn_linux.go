@@ -52,7 +52,7 @@ type upConn struct {
 
 	// The timer runs on from call to call, and looks whether there is one whose
 	// time is over: no call sets it.
-	until atomic.Int64 // ns since 1970, or noCall, or overdue
+	until atomic.Int64 // ns since epoch, or noCall, or overdue
 	armed atomic.Bool
 	timer *time.Timer
 }
@@ -261,7 +261,7 @@ func (l *upConn) begin(until time.Time) {
 	default:
 	}
 	l.in.Reset(l)
-	l.until.Store(until.UnixNano())
+	l.until.Store(int64(until.Sub(epoch)))
 	if !l.armed.Load() && l.armed.CompareAndSwap(false, true) {
 		l.timer.Reset(time.Until(until))
 	}
@@ -279,7 +279,7 @@ func (l *upConn) expire() {
 			}
 			continue
 		}
-		if left := time.Until(time.Unix(0, until)); left > 0 {
+		if left := time.Duration(until) - time.Since(epoch); left > 0 {
 			l.timer.Reset(left)
 			return
 		}

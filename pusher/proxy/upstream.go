@@ -200,7 +200,8 @@ type answer struct {
 	share       sharing // how the call was shared with other publishes, for its price
 	text        string  // for people, where pushguard answers instead of Pusher
 	retryAfter  time.Duration
-	quotaSpent  bool // Pusher said that the account is over its message quota
+	ended       time.Time // when the call was over; zero if none was made
+	quotaSpent  bool      // Pusher said that the account is over its message quota
 }
 
 var (
@@ -218,7 +219,7 @@ type outgoing struct {
 }
 
 // call signs a request anew and sends it once, with the job's scratch.
-func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
+func (u *Upstream) call(j *job, out outgoing, now time.Time) (got answer) {
 	if !u.off && !u.breaker.TryAcquirePermit() {
 		wait := max(u.breaker.RemainingDelay(), time.Second)
 		return answer{
@@ -230,10 +231,12 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 	j.target = append(append(j.target[:0], out.path...), '?')
 	j.target = u.key.AppendSigned(j.target, out.method, out.path, out.query, out.body, now)
 
-	began := time.Now()
+	began := moment()
 	err := u.exchange(j, out, began)
+	ended := moment()
+	defer func() { got.ended = ended }()
 	if u.seconds != nil {
-		u.seconds.Observe(time.Since(began).Seconds())
+		u.seconds.Observe(ended.Sub(began).Seconds())
 	}
 	if err != nil {
 		u.breaker.RecordFailure()
@@ -255,7 +258,7 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 		return out
 	}
 	u.breaker.RecordSuccess()
-	got := answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body(), contentType: resp.Header.ContentType()}
+	got = answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body(), contentType: resp.Header.ContentType()}
 	switch {
 	case pusher.IsQuotaExceeded(status, got.body):
 		got.fate, got.outcome, got.reason, got.word = limiter.Refused, limiter.OverBudget, limiter.Exhausted, limiter.Exhausted.String()
@@ -271,13 +274,17 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) answer {
 // exchange sends the request that j.target names, and has the answer in j.resp.
 func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	resp := &j.resp
-	resp.Reset()
+	if j.answered { // a group that was split, an event that is tried again
+		resp.Reset()
+	}
+	j.answered = true
 	if u.conns != nil && u.sink == nil && j.trace == nil {
 		j.wire = u.appendRequest(j.wire[:0], out, j.target)
 		return u.conns.do(j.wire, out.method == fasthttp.MethodHead, resp, began)
 	}
 	req := &j.req
 	req.Reset()
+	j.asked = true
 	req.Header.SetMethod(out.method)
 	req.Header.SetHost(u.url.Host)
 	req.SetRequestURIBytes(j.target)

@@ -50,6 +50,7 @@ type shard struct {
 	now     map[uint64]int32  // the entries of this second, by their hash
 	crowd   map[uint64]uint16 // how many of them a channel has
 	names   map[string]string
+	last    [3]string // app, caller and event of the newest entry, which mostly are the next one's, too
 	level   uint8
 	lost    int64 // publishes forgotten inside Window although they were to be remembered
 	lostAt  int64 // the newest of their seconds
@@ -120,7 +121,7 @@ func (h *History) Note(now time.Time, app, caller, event string, channels []stri
 	s.crowd[channel]++
 	s.now[key] = int32(len(s.entries))
 	e := entry{second: s.second, channel: channel, payload: payload, cost: messages, n: 1, level: s.level, distinct: distinct,
-		app: s.name(app), caller: s.name(caller), event: s.name(event), channels: make([]string, len(channels))}
+		app: s.again(0, app), caller: s.again(1, caller), event: s.again(2, event), channels: make([]string, len(channels))}
 	for i, c := range channels {
 		e.channels[i] = s.name(c)
 	}
@@ -225,6 +226,14 @@ func (s *shard) keep(entries []entry) {
 	if len(s.names) > 2*shardEntries {
 		clear(s.names)
 	}
+}
+
+// again is name, for one that is likely to be as it was last time.
+func (s *shard) again(field int, n string) string {
+	if s.last[field] != n {
+		s.last[field] = s.name(n)
+	}
+	return s.last[field]
 }
 
 func (s *shard) name(n string) string {

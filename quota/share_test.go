@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -151,5 +152,45 @@ func TestIdleBeats(t *testing.T) {
 	}
 	if join(t, open(t, redistest.Start(t).URL(), store.Options{}), noon, "b", plan(1000)).idle(noon) {
 		t.Fatal("others watch its heartbeat")
+	}
+}
+
+// What costs several messages each: of what is left less than one of them stays, though leases end with odd rests that
+// no replica can use alone, and all ask for more at the same time.
+func TestOddRestsComeTogether(t *testing.T) {
+	st := embedded(t)
+	for _, c := range []struct {
+		plan, cost int64
+		replicas   int
+	}{{3000, 2, 2}, {3001, 2, 2}, {999, 2, 3}, {1000, 3, 2}, {1000, 3, 3}, {500, 7, 3}, {77, 5, 4}} {
+		t.Run(fmt.Sprintf("%d by %d on %d", c.plan, c.cost, c.replicas), func(t *testing.T) {
+			cfg := plan(c.plan)
+			cfg.Account, cfg.Wait = t.Name(), time.Nanosecond // nobody waits: all have wants when they report
+			var ls []*Ledger
+			for i := range c.replicas {
+				ls = append(ls, join(t, st, noon, fmt.Sprint("r", i), cfg))
+			}
+			var sent int64
+			now := noon
+			for idle := 0; idle < 40; idle++ {
+				now = now.Add(100 * time.Millisecond)
+				for range 20 {
+					for _, l := range ls {
+						if h, d := l.Reserve(ctx, now, nil, Normal, c.cost); d == Granted {
+							l.Settle(now, h, c.cost)
+							sent += c.cost
+							idle = 0
+						}
+					}
+				}
+				beat(t, now, ls...)
+			}
+			if left := c.plan - sent; left < 0 || left >= c.cost {
+				for _, l := range ls {
+					t.Logf("%+v", l.Snapshot(now))
+				}
+				t.Errorf("%d messages are left where one publish costs %d", left, c.cost)
+			}
+		})
 	}
 }

@@ -86,14 +86,19 @@ func TestRedis(t *testing.T) {
 	})
 	defer l.end()
 	// A message that one replica has in its lease goes to the other within a
-	// heartbeat or two (0.5 s each): only when nothing went out for several of
-	// them, while both were asked all the time, is it over.
+	// heartbeat or two (0.5 s each; on a starved machine they come when they can):
+	// only when nothing went out for many of them, while both were asked all the
+	// time, would it be stranded. When all went out some time shows that no more does.
 	last, since := int64(-1), time.Now()
 	until(t, "the plan is used up", func() bool {
 		if n := sent.Load(); n != last {
 			last, since = n, time.Now()
 		}
-		return last > 0 && refused.Load() > 0 && time.Since(since) > 2500*time.Millisecond
+		patience := 15 * time.Second
+		if s.stats(t).Messages >= plan {
+			patience = 2 * time.Second
+		}
+		return last > 0 && refused.Load() > 0 && time.Since(since) > patience
 	})
 	l.end()
 	strange.Range(func(k, _ any) bool { t.Errorf("neither sent nor over budget: %s", k); return true })

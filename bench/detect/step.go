@@ -18,6 +18,7 @@ func step(args []string, out, errs io.Writer) error {
 	fs := flag.NewFlagSet("step", flag.ContinueOnError)
 	seeds := seedRange{700000, 700100}
 	fs.Var(&seeds, "seeds", "generated accounts, `FROM:TO`")
+	wrong := fs.Bool("wrong", false, "list those that took longer than 20 s")
 	if err := parse(fs, args, errs); err != nil {
 		return err
 	}
@@ -49,6 +50,13 @@ func step(args []string, out, errs io.Writer) error {
 		})
 		return found
 	})
+	if *wrong {
+		for i, n := range delays {
+			if n < 0 || n > 20 {
+				fmt.Fprintf(errs, "%d: named after %d s\n", seeds.from+uint64(i), n)
+			}
+		}
+	}
 	missed := 0
 	delays = slices.DeleteFunc(delays, func(n int64) bool {
 		missed += one(n < 0)

@@ -290,13 +290,17 @@ type heavyPart struct {
 func (d *Detector) heavyPayloads() map[int32][]heavyPart {
 	list := d.rates.all()
 	out := map[int32][]heavyPart{}
-	for _, h := range d.payloads.list(16, 1-float64(d.now%60)/60) {
-		if int(h.series) >= len(list) {
+	payloads, shared := d.allPayloads()
+	for _, h := range payloads {
+		if h.count < 16 || int(h.series) >= len(list) {
 			continue
 		}
 		sure := float64(h.count - h.error)
-		// Payloads are counted by the replica that sees them.
-		if all := float64(sum32(list[h.series].recent[:])) * list[h.series].partHere(); all > 0 && sure >= all/5 {
+		all := float64(sum32(list[h.series].recent[:]))
+		if !shared { // the other replicas' payloads are not known, their other counts may be
+			all *= list[h.series].partHere()
+		}
+		if all > 0 && sure >= all/5 {
 			out[h.series] = append(out[h.series], heavyPart{h.digest, min(sure/all, 1)})
 		}
 	}

@@ -46,7 +46,8 @@ type Detector struct {
 	planned []Planned
 	open    *incident
 
-	patience time.Duration // see Patience
+	patience  time.Duration // see Patience
+	elsewhere map[string]elsewhere
 
 	next  int
 	swept int64
@@ -109,6 +110,9 @@ type Hold struct {
 	Series int32
 	// Rate is the messages a second it is allowed.
 	Rate float64
+	// Ordinary is that of its ordinary traffic alone, where the excess is a few
+	// payloads: this replica's part of the one may not be its part of the other.
+	Ordinary float64
 }
 
 // Contained reports whether the key belongs to a culprit that should be held,
@@ -119,14 +123,20 @@ func (d *Detector) Contained(k *Key) (Hold, bool) { return d.Locate(k).Contained
 func (p Place) Contained() (Hold, bool) {
 	s := p.s
 	if bits := s.held.Load(); bits != 0 {
-		return Hold{s.id, math.Float64frombits(bits)}, true
+		return s.allowance(bits), true
 	}
 	if s.whole != nil {
 		if bits := s.whole.held.Load(); bits != 0 {
-			return Hold{s.whole.id, math.Float64frombits(bits)}, true
+			return s.whole.allowance(bits), true
 		}
 	}
 	return Hold{}, false
+}
+
+func (s *series) allowance(bits uint64) Hold {
+	h := Hold{Series: s.id, Rate: math.Float64frombits(bits)}
+	h.Ordinary = h.Rate * max(1, math.Float64frombits(s.own().ordinary.Load()))
+	return h
 }
 
 // Plan announces rises; it replaces what was announced before.
@@ -177,8 +187,13 @@ func (d *Detector) Tick(now time.Time) []Event {
 		}
 		s.watch.count(n, from, to)
 		sum += n
-		s.own().here += float64(here)
-		s.own().everywhere += float64(n)
+		o := s.own()
+		o.here += float64(here)
+		o.everywhere += float64(n)
+		if !o.frozen {
+			o.hereBefore += float64(here)
+			o.everywhereBefore += float64(n)
+		}
 		if s.habit != nil {
 			s.habit.count(n, from, to)
 		}
@@ -194,10 +209,13 @@ func (d *Detector) Tick(now time.Time) []Event {
 	d.total.shape.sum += float64(steady)
 	seconds := float64(to - from)
 	d.total.shape.seconds += seconds
-	keep := math.Exp2(-seconds / 60)
+	keep, keepLong := math.Exp2(-seconds/60), math.Exp2(-seconds/600)
 	for _, c := range d.callers {
 		c.shape.seconds += seconds
 		c.here, c.everywhere = c.here*keep, c.everywhere*keep
+		if !c.frozen {
+			c.hereBefore, c.everywhereBefore = c.hereBefore*keepLong, c.everywhereBefore*keepLong
+		}
 	}
 	d.clearOld(list, from, to)
 	alarms := d.test(list, from, to)

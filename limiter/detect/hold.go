@@ -139,6 +139,9 @@ func (d *Detector) hold(list []*series, in *incident) {
 			}
 			rate = max(rate, slack*max(usual*d.tide[learnScale], floor)*s.partHere())
 		}
+		if rate > 0 {
+			s.own().ordinary.Store(math.Float64bits(s.ordinaryHere() / s.partHere()))
+		}
 		s.held.Store(math.Float64bits(rate))
 	}
 }

@@ -43,6 +43,10 @@ type series struct {
 	// Of a whole: what was seen here and on all replicas, half forgotten in a
 	// minute.
 	here, everywhere float64
+	// The same, half forgotten in ten minutes and not while it is held: where
+	// its ordinary traffic goes, which a runaway led elsewhere does not change.
+	hereBefore, everywhereBefore float64
+	ordinary                     atomic.Uint64 // math.Float64bits of ordinaryHere over partHere
 }
 
 // rates finds series by key. Reading takes no lock; a new series takes one
@@ -256,4 +260,16 @@ func (s *series) partHere() float64 {
 		return 1
 	}
 	return max(leastPartHere, o.here/o.everywhere)
+}
+
+// ordinaryHere is the part of the caller's ordinary publishes that this replica
+// may expect: what it saw before, or sees now, whichever is more. Over all
+// replicas these add up to two at the most.
+func (s *series) ordinaryHere() float64 {
+	o := s.own()
+	part := s.partHere()
+	if o.everywhereBefore >= 1 {
+		part = max(part, min(o.hereBefore/o.everywhereBefore, 1))
+	}
+	return part
 }

@@ -33,7 +33,8 @@ type Count struct {
 // last ten (to a minute) when window is more than one minute. Counts by
 // caller, event and channel are exact, but for what is counted under Any
 // since it was too much to tell apart: that is the Error of every line.
-// Payloads are of the last one to two minutes and carry their own error.
+// Payloads are of the last one to two minutes and carry their own error; of the
+// other replicas' only the heaviest are known, so a light one may count too low.
 func (d *Detector) Top(by By, window time.Duration, limit int) []Count {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -89,7 +90,8 @@ func (d *Detector) Top(by By, window time.Duration, limit int) []Count {
 	}
 	switch by {
 	case ByPayload:
-		for _, h := range d.payloads.list(1, 1-float64(d.now%60)/60) {
+		payloads, _ := d.allPayloads()
+		for _, h := range payloads {
 			put(fmt.Sprintf("%016x", h.digest), uint64(h.count), uint64(h.error))
 		}
 	case ByEvent:

@@ -79,19 +79,19 @@ func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int) bool {
 	if now.After(c.last) {
 		c.last = now // a time that lies before makes no tokens
 	}
-	seconds := float64(fewSeconds)
+	allowed, seconds := h.Rate, float64(fewSeconds)
 	if other {
-		seconds = otherSeconds
+		allowed, seconds = h.Ordinary, otherSeconds
 	}
-	burst := max(int(math.Ceil(h.Rate*seconds)), 1, n)
+	burst := max(int(math.Ceil(allowed*seconds)), 1, n)
 	switch {
 	case c.lim == nil:
-		c.lim = rate.NewLimiter(rate.Limit(h.Rate), burst)
-		c.rate = h.Rate
-	case math.Abs(h.Rate-c.rate) > c.rate/100 || burst > c.lim.Burst():
-		c.lim.SetLimitAt(c.last, rate.Limit(h.Rate))
+		c.lim = rate.NewLimiter(rate.Limit(allowed), burst)
+		c.rate = allowed
+	case math.Abs(allowed-c.rate) > c.rate/100 || burst > c.lim.Burst():
+		c.lim.SetLimitAt(c.last, rate.Limit(allowed))
 		c.lim.SetBurstAt(c.last, burst)
-		c.rate = h.Rate
+		c.rate = allowed
 	}
 	ok := c.lim.AllowN(c.last, n)
 	if !ok {

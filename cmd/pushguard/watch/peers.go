@@ -45,6 +45,9 @@ type shared struct {
 	Open    bool           `json:"open,omitempty"` // an incident is open and was told
 	Counts  []detect.Delta `json:"counts,omitempty"`
 	Orders  []Order        `json:"orders,omitempty"`
+	// Payloads are the heaviest of the last minute; nil of a release that does
+	// not tell them.
+	Payloads []detect.PayloadCount `json:"payloads"`
 }
 
 const (
@@ -79,9 +82,9 @@ func (p *peers) order(o Order) {
 // Share is what the other replicas' Hear is to be given, about once a second:
 // what was counted and ordered here since the last time.
 func (w *Watch) Share(now time.Time, self string) []byte {
-	counts := w.det.Export(maxCounts)
+	counts, payloads := w.det.Export(maxCounts), w.det.ExportPayloads()
 	w.mu.Lock()
-	m := shared{sharedVersion, self, now.UTC(), math.Float64frombits(w.unit.Load()), w.current != nil && w.peers.own == w.current.ID, counts, w.peers.orders}
+	m := shared{sharedVersion, self, now.UTC(), math.Float64frombits(w.unit.Load()), w.current != nil && w.peers.own == w.current.ID, counts, w.peers.orders, payloads}
 	w.peers.orders = nil
 	w.mu.Unlock()
 	b, err := json.Marshal(m)
@@ -122,6 +125,15 @@ func (w *Watch) Hear(now time.Time, self string, msg []byte) error {
 		m.Counts[i].Count = max(0, m.Counts[i].Count)
 	}
 	w.det.Import(m.Counts)
+	if m.Payloads != nil {
+		if m.Unit > 0 && unit > 0 && m.Unit != unit {
+			for i := range m.Payloads {
+				p := &m.Payloads[i]
+				p.Count, p.Error = rescale(p.Count, m.Unit/unit), rescale(p.Error, m.Unit/unit)
+			}
+		}
+		w.det.ImportPayloads(m.From, m.Payloads)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.peers.heard == nil {
@@ -152,6 +164,10 @@ func (w *Watch) Hear(now time.Time, self string, msg []byte) error {
 		w.publish()
 	}
 	return nil
+}
+
+func rescale(n uint32, by float64) uint32 {
+	return uint32(min(math.Round(float64(n)*by), math.MaxUint32))
 }
 
 // Tell gives the changes that people are to be told of by this replica. The

@@ -1,6 +1,7 @@
 package watch
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -14,7 +15,8 @@ type pair struct {
 	a, b   *town
 	told   []Change
 	linked bool
-	mute   bool // the first one tells nobody
+	mute   bool   // the first one tells nobody
+	same   uint64 // the runaway's one payload; 0: each publish has its own
 }
 
 func newPair(t *testing.T) *pair {
@@ -24,8 +26,8 @@ func newPair(t *testing.T) *pair {
 func (p *pair) run(d time.Duration, extraA, extraB int) {
 	held, passed := [2]map[string]int{{}, {}}, [2]map[string]int{{}, {}}
 	for range int(d / time.Second) {
-		p.a.run(time.Second, extraA, "news", 0)
-		p.b.run(time.Second, extraB, "news", 0)
+		p.a.run(time.Second, extraA, "news", p.same)
+		p.b.run(time.Second, extraB, "news", p.same)
 		for i, c := range []*town{p.a, p.b} {
 			for k, n := range c.held {
 				held[i][k] += n
@@ -112,6 +114,37 @@ func TestReplicasSeeTheWhole(t *testing.T) {
 	for _, c := range p.told[:max(0, len(p.told)-1)] {
 		if c.Phase == detect.Resolved {
 			t.Error("told twice that it is over")
+		}
+	}
+}
+
+// The load balancer leads the retries of one payload to one replica. The other
+// names them as well, and lets the caller's ordinary traffic pass.
+func TestReplicasNameRetriesOfOnePayload(t *testing.T) {
+	p := newPair(t)
+	p.same = 7
+	p.run(12*time.Minute, 0, 0)
+	for range 60 {
+		if p.run(time.Second, 60, 0); p.a.w.current != nil && p.b.w.current != nil {
+			break
+		}
+	}
+	p.run(time.Minute, 60, 0)
+	p.run(2*time.Minute, 60, 0)
+	for i, c := range []*town{p.a, p.b} {
+		in := c.w.current
+		if in == nil {
+			t.Fatalf("replica %d noticed nothing", i)
+		}
+		if in.Kind != detect.Duplicates || len(in.Culprits) != 1 || in.Culprits[0].Caller != "jobs" || !slices.Equal(in.Culprits[0].Payloads, []uint64{7}) {
+			t.Errorf("replica %d has it as %s %+v", i, in.Kind, in.Culprits)
+		}
+		if c.held["jobs"] > c.passed["jobs"]/20 {
+			t.Errorf("replica %d held %d of %d ordinary publishes", i, c.held["jobs"], c.held["jobs"]+c.passed["jobs"])
+		}
+		top := c.w.Top(detect.ByPayload, time.Minute, 1)
+		if len(top) == 0 || top[0].Key != "0000000000000007" || top[0].Count > 60*120 {
+			t.Errorf("replica %d lists %+v", i, top)
 		}
 	}
 }

@@ -101,8 +101,8 @@ func TestAFullOutboxIsWrittenByWhoFillsIt(t *testing.T) {
 }
 
 // asleep has upstream connections whose poller does not run, and what the
-// upstream hears.
-func asleep(t *testing.T, timeout time.Duration) (s *upConns, heard func() string) {
+// upstream hears. The upstream says word at once.
+func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard func() string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -115,6 +115,7 @@ func asleep(t *testing.T, timeout time.Duration) (s *upConns, heard func() strin
 			got <- fmt.Sprint(err)
 			return
 		}
+		_, _ = io.WriteString(c, word)
 		b, _ := io.ReadAll(c) // until the proxy closes
 		got <- string(b)
 	}()
@@ -133,7 +134,7 @@ func asleep(t *testing.T, timeout time.Duration) (s *upConns, heard func() strin
 // A request whose time is over before it was written is not written any more,
 // and its caller is told that nothing was sent.
 func TestALateRequestIsTakenBack(t *testing.T) {
-	s, heard := asleep(t, 50*time.Millisecond)
+	s, heard := asleep(t, 50*time.Millisecond, "")
 	var resp fasthttp.Response
 	wire := []byte("POST / HTTP/1.1\r\n\r\n")
 	err := s.do(wire, false, &resp, time.Now())
@@ -148,9 +149,41 @@ func TestALateRequestIsTakenBack(t *testing.T) {
 	}
 }
 
+// What an upstream says after its answer drops the connection, whenever the news
+// of it comes: before it rests, while it does, or only when it is used again.
+func TestAWordAfterTheAnswer(t *testing.T) {
+	for _, when := range []string{"before", "while", "used"} {
+		t.Run(when, func(t *testing.T) {
+			s, _ := asleep(t, 30*time.Second, "HTTP/1.1 408 Request Timeout\r\n\r\n")
+			l, _, err := s.get(time.Now().Add(10 * time.Second))
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the word", l.unread)
+			switch when {
+			case "before":
+				l.wake(unix.EPOLLIN)
+				s.put(l, time.Now())
+			case "while":
+				s.put(l, time.Now())
+				l.wake(unix.EPOLLIN)
+			case "used":
+				l.tell()
+				if err := l.begin(time.Now().Add(time.Minute)); !errors.Is(err, errUnsent) {
+					t.Errorf("it is used: %v", err)
+				}
+				l.close()
+			}
+			if n := s.kept(); n != 0 {
+				t.Errorf("%d connections are kept", n)
+			}
+		})
+	}
+}
+
 // What an upstream says before it was asked is nobody's answer.
 func TestAnUpstreamThatSpeaksFirst(t *testing.T) {
-	s, heard := asleep(t, 30*time.Second)
+	s, heard := asleep(t, 30*time.Second, "")
 	failed := make(chan error, 1)
 	go func() {
 		var resp fasthttp.Response

@@ -110,8 +110,10 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 		if err != nil {
 			return err
 		}
-		l.begin(until)
-		if err = l.deliver(wire); err == nil {
+		if err = l.begin(until); err == nil {
+			err = l.deliver(wire)
+		}
+		if err == nil {
 			resp.SkipBody = head
 			err = resp.ReadLimitBody(l.in, s.maxBody)
 		}
@@ -180,13 +182,17 @@ func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
 // put keeps one for the next call.
 func (s *upConns) put(l *upConn, used time.Time) {
 	l.used = used
+	if !l.rest() {
+		return
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		l.close()
+		if l.state.CompareAndSwap(upIdle, upDead) {
+			l.close()
+		}
 		return
 	}
-	l.state.Store(upIdle)
 	s.idle = append(s.idle, l)
 	if !s.reaps {
 		s.reaps = true
@@ -236,16 +242,48 @@ func (l *upConn) close() {
 	l.of.poll.close(l.fd)
 }
 
+// rest makes it idle, unless something came since the answer was read: nobody
+// asked for that, and who wakes it now told the call, which is over.
+func (l *upConn) rest() bool {
+	for {
+		l.state.Store(upIdle)
+		select {
+		case <-l.ready:
+		default:
+			return true
+		}
+		if !l.state.CompareAndSwap(upIdle, upBusy) {
+			return false // closed by then
+		}
+		if l.unread() {
+			l.close()
+			return false
+		}
+	}
+}
+
+// unread reports whether there is anything to read, its end included.
+func (l *upConn) unread() bool {
+	var b [1]byte
+	_, _, err := unix.Recvfrom(l.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err != unix.EAGAIN && err != unix.EINTR
+}
+
 // wake tells the call, or drops an idle one.
 func (l *upConn) wake(flags uint32) {
 	if flags&pollEnded != 0 || flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits {
 		l.ended.Store(true) // who speaks before it was asked has no answer to give
 	}
-	if flags&(pollEnded|unix.EPOLLIN) != 0 && l.state.CompareAndSwap(upIdle, upDead) {
+	came := flags&(pollEnded|unix.EPOLLIN) != 0
+	if came && l.state.CompareAndSwap(upIdle, upDead) {
 		l.close()
 		return
 	}
 	l.tell()
+	// If the call ended in between, it did not hear.
+	if came && l.state.Load() == upIdle && l.unread() && l.state.CompareAndSwap(upIdle, upDead) {
+		l.close()
+	}
 }
 
 func (l *upConn) tell() {
@@ -255,9 +293,13 @@ func (l *upConn) tell() {
 	}
 }
 
-func (l *upConn) begin(until time.Time) {
+// begin readies it for a call. What came unasked is no answer to it.
+func (l *upConn) begin(until time.Time) error {
 	select {
 	case <-l.ready:
+		if l.unread() {
+			return errUnsent
+		}
 	default:
 	}
 	l.in.Reset(l)
@@ -265,6 +307,7 @@ func (l *upConn) begin(until time.Time) {
 	if !l.armed.Load() && l.armed.CompareAndSwap(false, true) {
 		l.timer.Reset(time.Until(until))
 	}
+	return nil
 }
 
 // expire ends a call whose time is over, and looks again later if that is not

@@ -194,3 +194,38 @@ func TestOddRestsComeTogether(t *testing.T) {
 		})
 	}
 }
+
+// One message each, nothing in the store, and both want to send what costs two.
+func TestOneOfTwoThatHoldOneEachGetsBoth(t *testing.T) {
+	st := embedded(t)
+	for _, among := range []int{2, 3} {
+		cfg := plan(int64(among))
+		cfg.Account, cfg.Wait = fmt.Sprint(among), time.Nanosecond // nobody waits: all have wants when they report
+		var ls []*Ledger
+		now := noon
+		for i := range among {
+			l := join(t, st, now, fmt.Sprint("r", i), cfg)
+			if n := l.Snapshot(now).Lease; n != 1 {
+				t.Fatalf("joining brought %d messages; the story needs 1", n)
+			}
+			ls = append(ls, l)
+		}
+		sent := 0
+		for range 40 {
+			for _, l := range ls {
+				if h, d := l.Reserve(ctx, now, nil, Normal, 2); d == Granted {
+					l.Settle(now, h, 2)
+					sent++
+				}
+			}
+			now = now.Add(250 * time.Millisecond)
+			beat(t, now, ls...)
+		}
+		if sent != 1 {
+			t.Errorf("%d publishes of two messages went out of the %d that %d replicas held", sent, among, among)
+			for _, l := range ls {
+				t.Logf("%+v", l.Snapshot(now))
+			}
+		}
+	}
+}

@@ -146,7 +146,9 @@ for p = 1, pots do
         end
       end
     end
-    if unmet then
+    -- One lacks tokens for all: whoever says so next would take its place, and of two that hold what the other needs
+    -- neither would ever hand it back.
+    if unmet and (not hid or hid == '' or hid == id or hat < now - 1000) then
       hat, hid = now, id
       redis.call('HSET', D, 'hat', str(now), 'hid', id)
     elseif hid == id and (met or hat < now - 1000) then

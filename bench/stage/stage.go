@@ -6,26 +6,60 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
 // Build makes the binary of the tree that contains the working directory, in
-// dir.
-func Build(dir string) (binary string, err error) {
-	return BuildIn("", dir, "pushguard")
+// dir. Flags are go build's, such as -race.
+func Build(dir string, flags ...string) (binary string, err error) {
+	if err := readSources(); err != nil {
+		return "", err
+	}
+	return BuildIn("", dir, "pushguard", flags...)
+}
+
+// readSources opens the tree's directories. go test takes a result from its
+// cache unless what the test opened has changed, and it does not see what go
+// build opens: without this a test of the binary passes for one that is not
+// there any more. https://pkg.go.dev/cmd/go#hdr-Test_packages
+func readSources() error {
+	mod, err := exec.Command("go", "env", "GOMOD").Output()
+	if err != nil {
+		return fmt.Errorf("go env GOMOD: %w", err)
+	}
+	root := filepath.Dir(strings.TrimSpace(string(mod)))
+	for _, part := range []string{"cmd", "limiter", "pusher", "quota", "."} {
+		err := filepath.WalkDir(filepath.Join(root, part), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.Name() == "node_modules" || d.Name() == "testdata":
+				return fs.SkipDir
+			case d.IsDir() && part == "." && path != filepath.Join(root, part):
+				return fs.SkipDir
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // BuildIn makes the binary of another tree.
-func BuildIn(tree, dir, name string) (binary string, err error) {
+func BuildIn(tree, dir, name string, flags ...string) (binary string, err error) {
 	binary = filepath.Join(dir, name)
-	cmd := exec.Command("go", "build", "-o", binary, "github.com/pushguard/pushguard/cmd/pushguard")
+	cmd := exec.Command("go", append(append([]string{"build", "-o", binary}, flags...), "github.com/pushguard/pushguard/cmd/pushguard")...)
 	cmd.Dir = tree
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("go build: %w\n%s", err, text)

@@ -78,6 +78,33 @@ func TestWhatWasHeldOutlivesItsReplica(t *testing.T) {
 	eventually(t, "the held publish from the other replica", func() bool { return len(heir.dataOf("news")) == 2 })
 }
 
+// A replica claims what it held, and dies before it says what became of it.
+func TestWhatADeadReplicaClaimedIsSent(t *testing.T) {
+	dying := newRig(t, rigConfig{policy: conflating(time.Second)}) // never releases
+	dying.publish("news", "c", "1")
+	want(t, dying.publish("news", "c", "2"), 200, "conflated")
+	due := time.Now().Add(time.Second)
+	claimed, err := dying.shelf.Claim(t.Context(), due, due, 10)
+	if err != nil || len(claimed) != 1 {
+		t.Fatal(claimed, err)
+	}
+	heir := newRig(t, rigConfig{policy: conflating(time.Second), release: true, store: dying.store, simulator: dying.sim})
+	eventually(t, "what was claimed, from the other replica", func() bool {
+		st := heir.proxy.Stats().Held()
+		return len(heir.dataOf("news")) == 2 && st.Sent == 1 && st.Again == 1
+	})
+	if err := dying.shelf.Settle(t.Context(), claimed[0].Token); err != nil { // it was only slow
+		t.Error(err)
+	}
+	eventually(t, "an empty shelf", func() bool {
+		waiting, sending, err := heir.shelf.Count(t.Context())
+		return err == nil && waiting+sending == 0
+	})
+	if got := fmt.Sprint(heir.dataOf("news")); got != "[1 2]" {
+		t.Errorf("arrived %s", got)
+	}
+}
+
 // Four replicas release at the same time; each held publish goes out once.
 func TestOneReplicaSendsWhatIsHeld(t *testing.T) {
 	first := newRig(t, rigConfig{policy: conflating(time.Second), release: true})

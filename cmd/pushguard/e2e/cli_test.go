@@ -29,7 +29,7 @@ func TestCommandLine(t *testing.T) {
 			if err := os.Mkdir(bin, 0o755); err != nil {
 				return err
 			}
-			if err := os.Symlink(binary, filepath.Join(bin, "pushguard")); err != nil {
+			if err := os.Symlink(binary(), filepath.Join(bin, "pushguard")); err != nil {
 				return err
 			}
 			env.Setenv("PATH", bin+string(os.PathListSeparator)+env.Getenv("PATH"))
@@ -133,7 +133,7 @@ func TestEveryCommandShowsAnExample(t *testing.T) {
 func command(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs strings.Builder
-	cmd := exec.Command(binary, args...)
+	cmd := exec.Command(binary(), args...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = cleanEnv(), &out, &errs
 	err := cmd.Run()
 	var exit *exec.ExitError

@@ -10,12 +10,31 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/pushguard/pushguard/bench/stage"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/sdk-outcomes.md from what the SDKs see")
 
-// binary is pushguard as it was built for this run.
-var binary string
+var scratch string // where this run builds
+
+// binary is pushguard as it was built for this run. It is built within a test, or
+// go test's cache would not know what of. A binary given from outside, such as a
+// release, is tested as it is.
+var binary = sync.OnceValue(func() string {
+	if given := os.Getenv("PUSHGUARD_E2E_BINARY"); given != "" {
+		return given
+	}
+	var flags []string
+	if raceEnabled {
+		flags = append(flags, "-race")
+	}
+	built, err := stage.Build(scratch, flags...)
+	if err != nil {
+		panic(err)
+	}
+	return built
+})
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -33,19 +52,7 @@ func main(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	// A binary given from outside, such as a release, is tested as it is.
-	if binary = os.Getenv("PUSHGUARD_E2E_BINARY"); binary == "" {
-		binary = filepath.Join(dir, "pushguard")
-		args := []string{"build", "-o", binary}
-		if raceEnabled {
-			args = append(args, "-race")
-		}
-		build := exec.Command("go", append(args, "github.com/pushguard/pushguard/cmd/pushguard")...)
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "e2e: go build: %v\n%s", err, out)
-			return 1
-		}
-	}
+	scratch = dir
 	code := m.Run()
 	stopWorkers()
 	if leaks := logs.sweep(); len(leaks) > 0 {

@@ -153,7 +153,7 @@ func startSim(t testing.TB, args ...string) *sim {
 	file := filepath.Join(t.TempDir(), "sim.json")
 	all := append([]string{"sim", "--listen", "127.0.0.1:0", "--addr-file", file, "--log-level", "debug",
 		"--app", appID + ":" + appKey + ":" + appSecret}, args...)
-	s := &sim{child: start(t, "sim", nil, binary, all...)}
+	s := &sim{child: start(t, "sim", nil, binary(), all...)}
 	s.addr, _ = s.addresses(t, file)
 	return s
 }
@@ -241,7 +241,7 @@ func launch(t testing.TB, name, dir, config string) *guard {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	g := &guard{child: start(t, name, nil, binary, "serve", "--config", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+	g := &guard{child: start(t, name, nil, binary(), "serve", "--config", file, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
 		"--addr-file", addrs, "--log-level", "debug")}
 	g.data, g.admin = g.addresses(t, addrs)
 	t.Cleanup(func() { g.expose() })

@@ -17,10 +17,20 @@ import (
 // binary of its own, because the race detector makes days ten times longer.
 func replayJSON(t *testing.T, args ...string) *replay.Result {
 	t.Helper()
+	return replayWith(t, buildPushguard(t), args...)
+}
+
+func buildPushguard(t *testing.T) string {
+	t.Helper()
 	bin := filepath.Join(t.TempDir(), "pushguard")
 	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	return bin
+}
+
+func replayWith(t *testing.T, bin string, args ...string) *replay.Result {
+	t.Helper()
 	var errs bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), bin, append([]string{"replay", "--json"}, args...)...)
 	cmd.Stderr = &errs

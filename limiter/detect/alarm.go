@@ -81,7 +81,7 @@ func (d *Detector) testSeries(s *series, k int, e, least float64) (verdictOn, bo
 		// A new series has no usual rate. A new caller may take half of what
 		// the account sends; a new event of a known caller is judged with
 		// the caller.
-		if s.whole != nil || k > 1 {
+		if s.whole != nil || k > learnScale {
 			return verdictOn{}, false
 		}
 		e = max(e, newShare*d.expectAll(k))

@@ -141,3 +141,21 @@ func TestSlowRamp(t *testing.T) {
 		}
 	}
 }
+
+// He begins with pulses of five seconds in twenty, so that no short window is
+// high for long, before anything is known of him: that is not what he usually
+// sends.
+func TestPulsesOfANewCallerAreNotLearned(t *testing.T) {
+	p := week(t)
+	evil := detect.Key{Caller: "evil", Event: "x", Channel: "y"}
+	for range 12 {
+		p.rate[evil] = 1200
+		p.run(5*time.Second, time.Second)
+		p.rate[evil] = 0
+		p.run(15*time.Second, time.Second)
+	}
+	ev := p.opened()
+	if len(ev) == 0 || ev[0].Incident.Culprits[0].Caller != "evil" {
+		t.Fatalf("pulses of 1200 a second beside an account of 103: %+v", p.log)
+	}
+}

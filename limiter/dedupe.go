@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // Flight is a publish that is under way and that others wait for. It is safe for concurrent use.
@@ -67,7 +68,8 @@ type windowSet [ways]entry
 
 type windowShard struct {
 	mu      sync.Mutex
-	sets    []windowSet // a power of two
+	sets    []windowSet                 // a power of two
+	view    atomic.Pointer[[]windowSet] // sets, for expect
 	max     int
 	serial  uint32
 	flights map[uint32]*Flight // by serial; only of entries that somebody waits for
@@ -76,7 +78,7 @@ type windowShard struct {
 func newWindow(maxKeys int) *window {
 	w := &window{shards: make([]windowShard, shardsNum)}
 	for i := range w.shards {
-		w.shards[i].sets = make([]windowSet, 1)
+		w.shards[i].renew(1)
 		w.shards[i].max = setsFor(maxKeys)
 	}
 	return w
@@ -85,6 +87,18 @@ func newWindow(maxKeys int) *window {
 func (w *window) shard(k dkey) *windowShard { return &w.shards[k.hi>>(64-shardBits)] }
 
 func (s *windowShard) set(k dkey) *windowSet { return &s.sets[k.lo&uint64(len(s.sets)-1)] }
+
+func (s *windowShard) renew(sets int) {
+	s.sets = make([]windowSet, sets)
+	view := s.sets
+	s.view.Store(&view)
+}
+
+// expect has the set of k fetched; see bucketTable.expect.
+func (w *window) expect(k dkey) {
+	sets := *w.shard(k).view.Load()
+	prefetch(unsafe.Pointer(&sets[k.lo&uint64(len(sets)-1)]), int(unsafe.Sizeof(windowSet{})/64))
+}
 
 // begin says whether the publish is a duplicate: of one delivered (dup, no flight) or of one under
 // way (dup and its flight). Else it becomes pending, and end must be called with the ticket. With
@@ -224,7 +238,7 @@ func (w *window) place(s *windowShard, ns int64, k dkey) (e *entry, found bool) 
 // grow doubles the shard. Every set parts in two, so none can overflow.
 func (s *windowShard) grow() {
 	old := s.sets
-	s.sets = make([]windowSet, 2*len(old))
+	s.renew(2 * len(old))
 	for i := range old {
 		for _, e := range old[i] {
 			if e.until == 0 {

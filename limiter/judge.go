@@ -21,6 +21,9 @@ type judgement struct {
 	now    time.Time
 	v      Verdict
 
+	identity dkey   // of the claim, where its rule deduplicates; else zero
+	channel  uint64 // hash of its only channel, where there is one
+
 	// The buckets that the publish needs a token of, locked, in the order in which they were asked.
 	held  [few]*bucket
 	heldN int
@@ -37,6 +40,25 @@ func (j *judgement) refuse(o Outcome, why Reason, retry time.Duration) Outcome {
 func (j *judgement) would(o Outcome, why Reason) {
 	if j.v.Would == Sent {
 		j.v.Would, j.v.Reason = o, why
+	}
+}
+
+// expect begins to fetch what the judgement of a publish to one channel will look at.
+func (j *judgement) expect() {
+	r := j.c.Rule
+	if r.spec.Dedupe != 0 && j.c.Digest != [2]uint64{} {
+		j.identity = j.a.identity(j.c)
+		j.a.window.expect(j.identity)
+	}
+	if len(j.c.Channels) != 1 {
+		return
+	}
+	j.channel = maphash.String(j.a.seed, j.c.Channels[0])
+	if j.p.channel != nil {
+		j.a.buckets.expectBucket(j.p.channel.key(j.channel))
+	}
+	for _, k := range r.rates[PerChannel] {
+		j.a.buckets.expectBucket(k.key(j.channel))
 	}
 }
 
@@ -124,7 +146,10 @@ func (j *judgement) dedupe(r *CompiledRule, salt uint64, t *ticket, join bool) O
 	if r.spec.Dedupe == 0 || j.c.Digest == [2]uint64{} {
 		return Sent
 	}
-	k := j.a.identity(j.c)
+	k := j.identity
+	if k == (dkey{}) { // the observing rule deduplicates, the other does not
+		k = j.a.identity(j.c)
+	}
 	k.lo ^= salt
 	var dup bool
 	if *t, dup, j.v.Flight = j.a.window.begin(j.now, k, r.spec.Dedupe, join); dup {
@@ -260,7 +285,7 @@ func (j *judgement) channelKeys() []channelKey {
 
 func (j *judgement) eachChannel(k *keyedRate, keys []channelKey) Outcome {
 	if len(j.c.Channels) == 1 {
-		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]))
+		o := j.keyed(k, j.channel)
 		if o != Sent {
 			j.v.Channel = 0
 		}

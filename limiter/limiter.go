@@ -148,7 +148,24 @@ func (a *App) DefaultRule() *CompiledRule { return a.policy.Load().fallback }
 
 // Match finds the first rule in file order that enforces and matches; never nil.
 func (a *App) Match(event string, channels []string, caller *Caller) *CompiledRule {
-	return a.policy.Load().match(event, channels, caller.Name())
+	p := a.policy.Load()
+	r := p.match(event, channels, caller.Name())
+	a.expect(p, r, channels)
+	return r
+}
+
+// expect begins to fetch what Admit will look at of a publish to one channel.
+func (a *App) expect(p *policy, r *CompiledRule, channels []string) {
+	if len(channels) != 1 || p.channel == nil && len(r.rates[PerChannel]) == 0 {
+		return
+	}
+	hash := maphash.String(a.seed, channels[0])
+	if p.channel != nil {
+		a.buckets.expect(p.channel.key(hash))
+	}
+	for _, k := range r.rates[PerChannel] {
+		a.buckets.expect(k.key(hash))
+	}
 }
 
 func (p *policy) match(event string, channels []string, caller string) *CompiledRule {
@@ -201,9 +218,11 @@ func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
 	p := a.policy.Load()
 	if c.Rule == nil {
 		c.Rule = p.match(c.Event, c.Channels, c.Caller.Name())
+		a.expect(p, c.Rule, c.Channels)
 	}
 	j := judgement{a: a, p: p, caller: p.caller(c.Caller), c: c, now: now}
 	j.v.Rule, j.v.Answer, j.v.Channel = c.Rule, c.Rule.spec.Answer, -1
+	j.expect()
 	if p.observing && c.Event != "" {
 		j.shadow()
 	}

@@ -27,7 +27,7 @@ const (
 	Window         = 10 * time.Minute
 	shards         = 16
 	shardEntries   = 4096
-	secondEntries  = shardEntries / 16
+	secondEntries  = shardEntries / 64
 	channelEntries = 32
 	maxLevel       = 20
 )

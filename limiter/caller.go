@@ -21,6 +21,7 @@ type Caller struct {
 	would    [Outcomes]atomic.Int64
 	refused  atomic.Int64
 	today    dayCount
+	late     dayCount
 	minute   minuteRate
 }
 
@@ -45,6 +46,7 @@ type CallerStats struct {
 	Name          string
 	Rate1m        float64 // publishes a second over the last minute, whatever became of them
 	MessagesToday int64   // as billed, since 00:00 UTC, on this replica
+	LateToday     int64   // publishes that were answered before, held, and sent since 00:00 UTC, on this replica; in Sent too
 	Outcomes      [Outcomes]int64
 	Would         [Outcomes]int64 // decisions of observe mode that were not carried out
 	Refused       int64           // publishes that Pusher itself answered 4xx; in no outcome
@@ -56,6 +58,7 @@ func (c *Caller) Stats(now time.Time) CallerStats {
 		Name:          c.name,
 		Rate1m:        c.minute.perSecond(now),
 		MessagesToday: c.today.get(now),
+		LateToday:     c.late.get(now),
 		Refused:       c.refused.Load(),
 	}
 	for o := range s.Outcomes {

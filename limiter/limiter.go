@@ -270,6 +270,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 		}
 		if c.Caller != nil {
 			c.Caller.today.add(now, spent)
+			if c.Late && fate != NotSent {
+				c.Caller.late.add(now, 1)
+			}
 		}
 		if outcome == Sent && (fate == NotSent || fate == Unknown) {
 			outcome = Unavailable

@@ -462,6 +462,33 @@ func TestSavings(t *testing.T) {
 	}
 }
 
+// Of a window of three the newest goes out after all: one was saved.
+func TestWhatGoesOutLaterIsNotSaved(t *testing.T) {
+	s := newStage(t, noon)
+	srv := s.server()
+	srv.Sample(noon)
+	now := s.at(noon.Add(time.Second))
+	if sent := s.publish(now, "shop", "stock", "stock.level", "c", 3); sent != 1 {
+		t.Fatalf("%d of a burst went out", sent)
+	}
+	judge := s.accounts[1].Apps[0].Limiter
+	saved := func(want int64) {
+		t.Helper()
+		for _, r := range into[Savings](t, ask(t, srv, "GET", "/api/v1/savings?account=shop", nil)).Rows {
+			if r.Name == "conflated" && (r.Publishes != want || r.Messages != 2*want) {
+				t.Errorf("%+v, want %d publishes", r, want)
+			}
+		}
+	}
+	saved(2)
+	for i, fate := range []limiter.Fate{limiter.NotSent, limiter.Delivered} {
+		c := limiter.Claim{Caller: judge.Caller("stock"), Event: "stock.level", Channels: []string{"c"}, Cost: 2, Late: true, HeldAt: now}
+		v := judge.Admit(t.Context(), now.Add(time.Second), &c)
+		judge.Done(now.Add(time.Second), &c, &v, fate, 2)
+		saved(int64(2 - i))
+	}
+}
+
 func TestMetricsAreClean(t *testing.T) {
 	s := newStage(t, noon)
 	srv := s.server()

@@ -175,6 +175,9 @@ func (s *Server) savings(r *http.Request) (Savings, error) {
 			out.Messages += st.MessagesToday
 			for o := limiter.Deduplicated; o < limiter.Unavailable; o++ {
 				n := today[o]
+				if o == limiter.Conflated {
+					n = max(n-st.LateToday, 0) // the newest of a window went out after all
+				}
 				if sent == 0 || st.MessagesToday == 0 {
 					out.Unpriced += n
 					continue

@@ -63,7 +63,9 @@ func newStage(t testing.TB, at ...time.Time) *stage {
 		{Name: "refresh", Match: limiter.Match{Event: []string{"notification.*"}, Channel: []string{"private-user-*"}}, Priority: quota.Bulk, Dedupe: 2 * time.Second,
 			Rates: []limiter.Rate{{PerSecond: 20, Burst: 40, Per: limiter.PerCaller}}},
 	})
-	s.account(st, "shop", "pro", []string{"checkout", "stock"}, nil)
+	s.account(st, "shop", "pro", []string{"checkout", "stock"}, []limiter.Rule{
+		{Name: "stock", Match: limiter.Match{Event: []string{"stock.*"}}, Priority: quota.Normal, Conflate: time.Second},
+	})
 	s.cfg = Config{
 		Version: "1.0.0-test", Replica: "stage-1", Started: s.now(), Now: s.now,
 		Accounts: func() []Account { return s.accounts },

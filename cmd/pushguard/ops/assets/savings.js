@@ -7,10 +7,9 @@ const usd = (n) => "$" + (n >= 100 ? count(n) : n.toFixed(n >= 1 ? 2 : 3));
 // What was answered 200 and waits in the store, on all replicas.
 function held(x) {
   const n = x.waiting + x.sending;
-  return n > 0 && h("section", { key: "held", class: "card" }, h("div", { class: "head" }, h("h2", null, "Held for later")),
+  return n > 0 && h("section", { key: "held", class: "card" }, h("div", { class: "head" }, h("h2", null, "Held for later"), h("button", { key: "held", class: "button", onclick: () => openLever("held") }, "Send what is held …")),
     h("p", null, h("b", { class: "num" }, count(n)), ` publish${n === 1 ? "" : "es"} of conflated bursts and refresh events wait${n === 1 ? "s" : ""} for the end of a window`,
-      x.overdue > 0 ? h("span", { class: "held-text" }, `; ${count(x.overdue)} of them should have gone out already: the brake, the breaker, the budget or Pusher keeps them.`) : "."),
-    h("div", { class: "levers" }, h("button", { key: "held", class: "button", onclick: () => openLever("held") }, "Send what is held …")));
+      x.overdue > 0 ? h("span", { class: "held-text" }, `; ${count(x.overdue)} of them should have gone out already: the brake, the breaker, the budget or Pusher keeps them.`) : "."));
 }
 
 export function savings(app, a) {
@@ -35,7 +34,7 @@ export function savings(app, a) {
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "By caller" }, h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Caller"), h("th", { scope: "col", class: "num" }, "Publishes not sent"), h("th", { scope: "col", class: "num" }, "Messages, estimated"))),
         h("tbody", null, [...s.callers].sort((x, y) => y.messages - x.messages).slice(0, 50).map((r) => h("tr", { key: r.name }, h("th", { scope: "row" }, r.name), h("td", { class: "num" }, count(r.publishes)), h("td", { class: "num" }, count(r.messages)))))))),
     h("section", { key: "how", class: "card" }, h("div", { class: "head" }, h("h2", null, "How this is counted")),
-      h("p", { class: "muted" }, "A publish that was not sent is priced at the average of those of the same caller that were sent today.",
+      h("p", { class: "muted" }, "A publish that was not sent is priced at the average of those of the same caller that were sent today. What is held counts as saved until it is sent after all.",
         s.unpriced > 0 && ` ${count(s.unpriced)} publishes of callers that sent nothing have no price and are left out.`,
         s.usd_per_million !== null ? ` A million messages of this plan cost ${usd(s.usd_per_million)} at its list price of ${usd(s.plan_usd_month)} a month, if all of it is used.` : " The price of this plan is not known, so no money is shown.")),
   ];

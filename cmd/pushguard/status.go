@@ -130,6 +130,9 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 	if line := burnLine(a.Breaker); line != "" {
 		fmt.Fprintf(b, "  burning  %s\n", line)
 	}
+	if line := storeLine(a.Ledger); line != "" {
+		fmt.Fprintf(b, "  store    %s\n", line)
+	}
 	if a.Brake != nil {
 		until := "until it is lifted"
 		if a.Brake.Until != nil {
@@ -328,4 +331,24 @@ func burnLine(br ops.BreakerStatus) string {
 		line += fmt.Sprintf("; shed %d times today", br.Burn.Trips)
 	}
 	return line
+}
+
+// storeLine says what this replica does without the store; empty while it has it.
+func storeLine(l ops.LedgerStatus) string {
+	switch {
+	case l.StoreUp && l.Healing:
+		return fmt.Sprintf("LOST DATA, and is being told what replicas know; this one spends from %s leased messages", grouped(l.Lease))
+	case l.StoreUp || l.StoreError == "":
+		return ""
+	}
+	line := fmt.Sprintf("LOST since %s, on_store_loss: %s: ", l.StoreSince.Format("15:04:05 UTC"), l.OnStoreLoss)
+	switch {
+	case l.OnStoreLoss == "closed":
+		return line + "nothing passes"
+	case l.OnStoreLoss == "open":
+		return line + fmt.Sprintf("%s leased messages left, %s borrowed beyond them", grouped(l.Lease), grouped(l.Borrowed))
+	case l.Lease == 0:
+		return line + "the lease is spent, nothing passes"
+	}
+	return line + fmt.Sprintf("%s leased messages left", grouped(l.Lease))
 }

@@ -258,7 +258,11 @@ func (b *book) rule(now time.Time, r *limiter.CompiledRule) {
 		b.rules[r] = w
 	}
 	i := now.Unix() % int64(len(w.slots))
-	w.slots[i] = pair{max(is.asked-w.asked, 0), max(is.held-w.held, 0)}
+	if w.at[i] != now.Unix() { // a look that came late can be in the same second as the next
+		w.slots[i] = pair{}
+	}
+	w.slots[i].asked += max(is.asked-w.asked, 0)
+	w.slots[i].held += max(is.held-w.held, 0)
 	w.at[i], w.seen = now.Unix(), now.Unix()
 	w.asked, w.held = is.asked, is.held
 }

@@ -94,6 +94,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 				counter(descSwallowedEv, sw.Events, a.Name)
 			}
 		}
+		collectStore(a, snap, gauge, counter)
 		collectBurn(now, a, snap.Plan.MessagesPerDay, gauge, counter)
 		state := a.Breaker.State(now).State
 		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {

@@ -565,3 +565,21 @@ func TestIncidentsAreAmongTheEvents(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", strings.Join(texts, "|"), want)
 	}
 }
+
+// A look that comes late can fall into the same second as the next one; nothing of that second is forgotten.
+func TestTwoLooksInOneSecond(t *testing.T) {
+	s := newStage(t, noon)
+	srv := s.server()
+	srv.Sample(s.at(noon))
+	for i, at := range []time.Duration{1900 * time.Millisecond, 2010 * time.Millisecond, 2990 * time.Millisecond, 3100 * time.Millisecond} {
+		s.publish(s.at(noon.Add(at)), "care", "care-api", "x", fmt.Sprint("c", i), 10)
+		srv.Sample(s.at(noon.Add(at)))
+	}
+	var n int64
+	for _, p := range srv.Status().Accounts[0].Priorities {
+		n += p.Publishes
+	}
+	if n != 40 {
+		t.Errorf("40 publishes within the last minute are shown as %d", n)
+	}
+}

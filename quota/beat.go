@@ -277,7 +277,7 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 		}
 		pulse, err := l.st.Beat(ctx, beat)
 		if err == nil {
-			l.apply(now, b, pots, pulse)
+			l.apply(now, b, pots, pulse, leave)
 			return l.sayExhausted(ctx, b)
 		}
 		if join {
@@ -330,11 +330,11 @@ func (l *Ledger) heal(ctx context.Context, now time.Time, b *book, pots []*pot, 
 	return nil
 }
 
-func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse) {
+func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, left bool) {
 	cfg := l.cfg.Load()
 	b.epoch = pulse.Epoch
 	l.fresh = l.fresh || pulse.Fresh
-	l.remember(b, pots, pulse)
+	l.remember(b, pots, pulse, left)
 	l.plan.Store(pulse.State.Plan)
 	again := false
 	for i, p := range pots {

@@ -156,6 +156,9 @@ func (t *pot) pending() int64 {
 	return t.granted.Sum() - t.returned.Sum() + t.over.Load() - t.holds(Critical) - spent
 }
 
+// maxStale is how old the time of a flight can be: that of a publish that waits. What is older is a clock set back.
+const maxStale = 5 * time.Second
+
 // measure updates the demand from what was taken since the last time.
 func (t *pot) measure(now time.Time, horizon time.Duration) {
 	var demand store.Counts
@@ -166,9 +169,14 @@ func (t *pot) measure(now time.Time, horizon time.Duration) {
 	}
 	dt := now.Sub(t.measured)
 	switch {
-	case t.measured.IsZero() || dt < 0:
-		t.measured = now
+	case t.measured.IsZero() || dt < -maxStale:
+		t.unmet, t.measured = store.Counts{}, now
+		for c := range t.gone {
+			t.gone[c] = t.granted[c] - t.returned[c] - t.lease[c].Load()
+		}
 	case dt < 20*time.Millisecond:
+		// Also the time of a publish that has been waiting, and flies once more: what has been taken since the last
+		// measurement was not taken since then.
 		// Too short to tell a rate; a burst must still find a lease as large as itself next time.
 		for c := range t.rate {
 			t.rate[c] = max(t.rate[c], float64(demand[c])/horizon.Seconds())
@@ -233,6 +241,7 @@ func (t *pot) report(now time.Time, keep int64, horizon time.Duration, drain boo
 	// spent is read before over and idle: what is settled in between is then still pending, never forgotten.
 	r := store.PotReport{Name: t.name, Acked: t.acked, Spent: t.spent.Load(), Want: want, Need: need}
 	r.Over, r.Ret, r.Idle = t.over.Load(), t.returned.Sum(), t.holds(Critical)
+	r.ClosedTaken, r.ClosedSpent = t.heard.ClosedTaken, t.heard.ClosedSpent
 	t.sent = r
 	return r
 }
@@ -258,7 +267,15 @@ func (t *pot) apply(seq int64, s store.PotState, limits store.Counts) {
 	if short {
 		t.low.Store(0) // asking again would bring no more
 	}
-	t.heard = s
+	t.heard = t.complete(s)
+}
+
+// complete adds to an answer what it left out because it was heard before.
+func (t *pot) complete(s store.PotState) store.PotState {
+	if !s.ClosedNews {
+		s.Closed = t.heard.Closed
+	}
+	return s
 }
 
 // mayGet reports whether waiting for tokens makes sense: the store, or another replica, may have cost more.

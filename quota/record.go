@@ -75,15 +75,16 @@ func (l *Ledger) bury(ctx context.Context, now time.Time, r *record) error {
 	return err
 }
 
-// remember puts the leases that the store just granted on disk, before they are spent.
-func (l *Ledger) remember(b *book, pots []*pot, pulse *store.Pulse) {
+// remember puts the leases that the store just granted on disk, before they are spent, and the last report of a book that
+// was closed, or the next process would take what was handed back for spent if the store forgot it.
+func (l *Ledger) remember(b *book, pots []*pot, pulse *store.Pulse, left bool) {
 	if l.record == nil {
 		return
 	}
 	r := record{Format: recordFormat, Account: l.cfg.Load().Account, ID: b.id, Epoch: pulse.Epoch, Day: b.day, Seq: b.seq, State: pulse.State}
-	fresh := false
+	fresh := left
 	for i, p := range pots {
-		k := store.Knowledge{Report: p.sent, Granted: pulse.Pots[i].Granted, Last: pulse.Pots[i]}
+		k := store.Knowledge{Report: p.sent, Granted: pulse.Pots[i].Granted, Last: p.complete(pulse.Pots[i])}
 		k.Report.Acked = b.seq
 		fresh = fresh || k.Granted != p.granted || p.sent.Over != p.saved || p.acked == 0
 		r.Pots = append(r.Pots, k)

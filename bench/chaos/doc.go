@@ -13,8 +13,10 @@
 // What must hold, or the exit code is 1: the simulator's own bill never passes the
 // plan; no publish that was answered 200 "sent" is missing at the simulator, none
 // arrived twice; every refusal names its outcome and reason; at the end the
-// replicas' count is not below the bill, and what is left of the plan is no more
-// than what was wasted by killed replicas and lies in leases.
+// replicas' count is not below the bill, and what is left of the plan when all
+// replicas say that it is spent is no more than what killed replicas held, by
+// their own records on disk, what publishes without an answer may have cost, and
+// a message a replica.
 //
 // The history is not one for a checker of linearizability: leases are there so that
 // replicas need not agree on each publish. What must hold is a bound on a sum, and

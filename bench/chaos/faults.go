@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/pushguard/pushguard/bench/stage"
+	"github.com/pushguard/pushguard/quota/store"
 )
 
 // chaos breaks things, one after another, for as long as the load lasts.
@@ -18,6 +20,8 @@ type chaos struct {
 	began   time.Time
 	said    io.Writer
 	log     []string
+
+	wasted int64 // at most: what replicas that did not leave in order held
 
 	mending sync.WaitGroup
 	mu      sync.Mutex
@@ -99,9 +103,37 @@ func (c *chaos) killReplica() error {
 		return nil // it is dead already
 	}
 	r.Kill()
-	c.note("kill -9 of replica %d, started again after %v", i, after)
+	held, err := heldBy(c.fleet.dir, i)
+	if err != nil {
+		return err
+	}
+	c.wasted += held
+	c.note("kill -9 of replica %d, which held %d messages at most, started again after %v", i, held, after)
 	c.again(i, after)
 	return nil
+}
+
+// heldBy is what a replica that is dead had leased and not spent, at most: what its
+// own record on disk says, which it writes before it spends a token of a lease.
+func heldBy(dir string, i int) (int64, error) {
+	mine, left, err := store.OpenRecord(filepath.Join(dir, fmt.Sprint("data-", i)), fmt.Sprintf("%s@replica-%d", account, i))
+	if err != nil {
+		return 0, err
+	}
+	defer mine.Close()
+	if len(left) == 0 {
+		return 0, fmt.Errorf("replica %d has no record of its leases", i)
+	}
+	var r struct{ Pots []store.Knowledge }
+	if err := store.Unpack(left[0], &r); err != nil {
+		return 0, err
+	}
+	for _, p := range r.Pots {
+		if p.Report.Name == "" {
+			return max(p.Granted.Sum()-p.Report.Ret-p.Report.Spent, 0), nil
+		}
+	}
+	return 0, fmt.Errorf("the record of replica %d has no plan in it", i)
 }
 
 func (c *chaos) restartReplica() error {
@@ -113,7 +145,12 @@ func (c *chaos) restartReplica() error {
 	c.note("replica %d is told to leave and started again", i)
 	if err := r.Leave(patience); err != nil {
 		// Redis may be away, so that leases cannot be handed back; they end by themselves.
-		c.note("replica %d left with %v", i, err)
+		held, herr := heldBy(c.fleet.dir, i)
+		if herr != nil {
+			return herr
+		}
+		c.wasted += held
+		c.note("replica %d, which held %d messages at most, left with %v", i, held, err)
 	}
 	c.again(i, 0)
 	return nil

@@ -13,8 +13,9 @@ import (
 	"github.com/pushguard/pushguard/pusher/sim"
 )
 
-// The one app of the run.
+// The one app of the run, and its account.
 const appID, appKey, appSecret = "1234", "chaos-key", "chaos-secret"
+const account = "chaos"
 
 // judge is the simulator, with a count of each publish by its id. Its own plan is
 // without end, so that nothing but the guard keeps the bill down.

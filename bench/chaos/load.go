@@ -10,6 +10,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"github.com/pushguard/pushguard/bench/stage"
 	"github.com/pushguard/pushguard/pusher"
 )
 
@@ -60,14 +61,32 @@ func (l *load) drive(rate int, length time.Duration) {
 	l.offered = n
 }
 
+// useUp publishes, now that nothing is broken any more, until every replica says
+// that the plan is spent: what is left then is left for good.
+func (l *load) useUp() error {
+	refused := 0
+	for end := time.Now().Add(patience); refused < 30; l.offered++ {
+		if time.Now().After(end) {
+			return fmt.Errorf("after %v the plan is still not used up: %v", patience, l.answers)
+		}
+		if l.publish(l.offered) == "403 over_budget plan_spent" {
+			refused++
+			stage.Pause(50 * time.Millisecond) // who waited in vain for what others hold asks again with the next heartbeat
+			continue
+		}
+		refused = 0
+	}
+	return nil
+}
+
 var turn atomic.Uint64
 
-func (l *load) publish(n int) {
+// publish returns the answer as note counts it.
+func (l *load) publish(n int) string {
 	id := "c" + strconv.Itoa(n)
 	addr := l.fleet.address(turn.Add(1))
 	if addr == "" {
-		l.note(id, 0, "", "no replica is up")
-		return
+		return l.note(id, 0, "", "no replica is up")
 	}
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
@@ -79,20 +98,19 @@ func (l *load) publish(n int) {
 	req.Header.SetContentType("application/json")
 	req.SetBody(body)
 	if err := l.client.Do(req, resp); err != nil {
-		l.note(id, 0, "", err.Error())
-		return
+		return l.note(id, 0, "", err.Error())
 	}
-	l.note(id, resp.StatusCode(), string(resp.Header.Peek("Pushguard-Outcome")), string(resp.Header.Peek("Pushguard-Reason")))
+	return l.note(id, resp.StatusCode(), string(resp.Header.Peek("Pushguard-Outcome")), string(resp.Header.Peek("Pushguard-Reason")))
 }
 
-func (l *load) note(id string, status int, outcome, reason string) {
+func (l *load) note(id string, status int, outcome, reason string) (answer string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case status == 0:
 		l.unanswered++
 		l.answers["no answer: "+cause(reason)]++
-		return
+		return ""
 	case status == 200 && outcome == "sent":
 		l.sent++
 		l.accepted = append(l.accepted, id)
@@ -106,7 +124,9 @@ func (l *load) note(id string, status int, outcome, reason string) {
 			l.example(fmt.Sprintf("%s: %d %q %q", id, status, outcome, reason))
 		}
 	}
-	l.answers[fmt.Sprintf("%d %s %s", status, outcome, reason)]++
+	answer = fmt.Sprintf("%d %s %s", status, outcome, reason)
+	l.answers[answer]++
+	return answer
 }
 
 // cause is an error without the addresses in it.

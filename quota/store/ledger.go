@@ -32,7 +32,10 @@ type PotReport struct {
 	Over  int64 // messages sent beyond the leases
 	Idle  int64 // tokens held unused at this moment
 	Want  Counts
-	Need  Counts // what the most expensive waiting publish of each class needs: granted whole or not at all
+	// ClosedTaken and ClosedSpent are those of the last PotState that was heard.
+	ClosedTaken, ClosedSpent int64
+
+	Need Counts // what the most expensive waiting publish of each class needs: granted whole or not at all
 }
 
 // Beat is one heartbeat of a replica: it reports, hands back, renews, and reclaims what dead ones left.
@@ -66,8 +69,12 @@ type PotState struct {
 	Hungry  bool   // another replica refuses publishes for want of tokens
 
 	ClosedTaken, ClosedSpent int64 // the part of replicas that are gone
-	Adjust, AdjustVersion    int64
-	Others                   []Entry
+	// Closed are those of them that were gone lately (128 at most). Only with ClosedNews: the part differs from what the
+	// Beat said was heard last.
+	Closed                []Entry
+	ClosedNews            bool
+	Adjust, AdjustVersion int64
+	Others                []Entry
 }
 
 // State is what holds for the whole account.
@@ -134,14 +141,14 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 	} else if b.Join {
 		mode = "join"
 	}
-	args := make([]any, 0, 14+12*len(b.Pots))
+	args := make([]any, 0, 14+14*len(b.Pots))
 	proposed := newEpoch()
 	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, proposed, mode, b.TTL.Milliseconds(),
 		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now))
 	for i := range b.Pots {
 		p := &b.Pots[i]
 		args = append(args, p.PPM, p.Acked, p.Ret, p.Spent, p.Over, p.Idle,
-			p.Want[0], p.Want[1], p.Want[2], p.Need[0], p.Need[1], p.Need[2])
+			p.Want[0], p.Want[1], p.Want[2], p.Need[0], p.Need[1], p.Need[2], p.ClosedTaken, p.ClosedSpent)
 	}
 	res, err := s.run(ctx, beatScript, ledgerKeys(b.Account, b.Day, names), args...)
 	if err != nil {
@@ -213,6 +220,19 @@ func parsePulse(res []string, pots int) (*Pulse, error) {
 	st.Version, st.Plan, st.PlanName, st.Config = r.num(), r.num(), r.str(), r.str()
 	st.ExhaustedDay, st.ExhaustedAt, st.ExhaustedWhy, st.Brake = r.str(), r.str(), r.str(), r.str()
 	st.Burn = r.str()
+	for i := range p.Pots {
+		n := r.num()
+		if n < 0 {
+			continue
+		}
+		p.Pots[i].ClosedNews = true
+		for range n {
+			if r.err != nil {
+				break
+			}
+			p.Pots[i].Closed = append(p.Pots[i].Closed, Entry{r.str(), r.str()})
+		}
+	}
 	return p, r.err
 }
 
@@ -236,6 +256,10 @@ func (s *Store) Heal(ctx context.Context, b *Beat, st State, known []Knowledge) 
 			k.Report.Ret, k.Report.Spent, k.Report.Over, k.Report.Idle)
 		args = append(args, k.Last.ClosedTaken, k.Last.ClosedSpent, k.Last.Adjust, k.Last.AdjustVersion, 1+len(k.Last.Others), b.ID, own)
 		for _, o := range k.Last.Others {
+			args = append(args, o.ID, o.Packed)
+		}
+		args = append(args, len(k.Last.Closed))
+		for _, o := range k.Last.Closed {
 			args = append(args, o.ID, o.Packed)
 		}
 	}

@@ -3,7 +3,8 @@
 -- ARGV: 1 now ms, 2 id, 3 seq, 4 epoch known, 5 epoch proposed, 6 mode (''|join|leave|bury), 7 ttl ms (negative: nobody else can be alive),
 --       8 plan by config, 9 its name, 10 floor normal ppm, 11 floor critical ppm, 12 reader version, 13 keep s,
 --       14 part of the day that is over, ppm,
---       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3.
+--       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3,
+--       the taken and the spent of closed replicas as last heard.
 local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
 local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
 local A = KEYS[1]
@@ -29,7 +30,7 @@ local pots = (#KEYS - 1) / 3
 for p = 1, pots do
   local live, gone = KEYS[3 * p], KEYS[3 * p + 1]
   local s = redis.call('HGET', live, id) or redis.call('HGET', gone, id)
-  local acked = num(ARGV[14 + 12 * (p - 1) + 2])
+  local acked = num(ARGV[14 + 14 * (p - 1) + 2])
   if acked > 0 and (not s or unpackEntry(s).seq < acked) then
     return {'LOST', 'the store forgot this replica\'s last reports'}
   end
@@ -49,12 +50,26 @@ end
 local shareOf, takenOf, idleOf, borrowed = {}, {}, {}, {}
 local idleSum, borrowedSum = 0, 0
 for p = 2, pots do
-  shareOf[p] = math.floor(plan * num(ARGV[14 + 12 * (p - 1) + 1]) / 1e6)
+  shareOf[p] = math.floor(plan * num(ARGV[14 + 14 * (p - 1) + 1]) / 1e6)
   takenOf[p] = num(redis.call('HGET', KEYS[3 * p - 1], 't'))
   idleOf[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - takenOf[p])
   borrowed[p] = math.max(0, takenOf[p] - shareOf[p])
   idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
 end
+
+-- What was closed lately, for a replica that has not heard of it: after a loss of data it says so, or those who still
+-- take the closed ones for live would have them counted twice.
+local function closedLately(G)
+  local list, all = {}, redis.call('HGETALL', G)
+  for i = 1, #all, 2 do
+    if unpackEntry(all[i + 1]).beat > now - 600000 and #list < 256 then
+      list[#list + 1] = all[i]
+      list[#list + 1] = all[i + 1]
+    end
+  end
+  return list
+end
+local closed = {}
 
 local out = {'OK', epoch, r, '0', '0'}
 -- Long enough for every live replica's next heartbeat, and for clocks that differ by two seconds. A clock that was
@@ -63,10 +78,11 @@ local lost = num(a[9])
 local withheld, replicas = lost > 0 and now > lost - 3000 and now < lost + 3000, 0
 for p = 1, pots do
   local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
-  local o = 14 + 12 * (p - 1)
-  local d = redis.call('HMGET', D, 'rt', 'rs', 'adj', 'av', 'hat', 'hid')
+  local o = 14 + 14 * (p - 1)
+  local d = redis.call('HMGET', D, 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc')
   local rt, rs, adj, av = num(d[1]), num(d[2]), num(d[3]), num(d[4])
   local hat, hid = num(d[5]), d[6]
+  local hc = num(d[7]) -- the part of rt and rs that was closed since the last loss of data, see heal.lua
   local fresh = not d[1]
 
   local mine = redis.call('HGET', R, id)
@@ -98,9 +114,10 @@ for p = 1, pots do
       local x = unpackEntry(all[i + 1])
       T = T + taken(x)
       if x.beat < now - ttl or ttl < 0 then
-        rt, rs = rt + taken(x), rs + taken(x)
+        rt, rs, hc = rt + taken(x), rs + taken(x), hc + taken(x)
         S = S + taken(x)
-        redis.call('HSET', G, all[i], all[i + 1])
+        x.cg = cg
+        redis.call('HSET', G, all[i], packEntry(x))
         redis.call('HDEL', R, all[i])
       else
         n = n + 1
@@ -161,19 +178,22 @@ for p = 1, pots do
   if mode == 'bury' and not mine then
     T, S = T - taken(e), S - e.spent
   elseif (mode == 'leave' or mode == 'bury') and not late then
-    rt, rs = rt + taken(e), rs + taken(e)
+    rt, rs, hc = rt + taken(e), rs + taken(e), hc + taken(e)
     S = S - e.spent + taken(e)
+    e.cg = cg
     redis.call('HSET', G, id, packEntry(e))
     redis.call('HDEL', R, id)
   elseif not late or not redis.call('HGET', R, id) then
     redis.call('HSET', R, id, packEntry(e))
   end
-  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs), 't', str(T))
+  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs), 't', str(T), 'hc', str(hc))
+  closed[p] = (rt ~= num(ARGV[o + 13]) or rs ~= num(ARGV[o + 14])) and closedLately(G) or false
   if p > 1 then
     idleSum, borrowedSum = idleSum - idleOf[p], borrowedSum - borrowed[p]
     idleOf[p], borrowed[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - T), math.max(0, T - shareOf[p])
     idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
   end
+  if fresh then redis.call('HSET', D, 'loss', epoch) end
   if not mine then
     redis.call('EXPIRE', D, ARGV[13])
     redis.call('EXPIRE', R, ARGV[13])
@@ -187,4 +207,8 @@ end
 out[4], out[5] = withheld and '1' or '0', str(replicas)
 local st = redis.call('HMGET', A, 'sv', 'plan', 'planname', 'cfg', 'exday', 'exat', 'exwhy', 'brake', 'burn')
 for i = 1, 9 do out[#out + 1] = st[i] or '' end
+for p = 1, pots do
+  out[#out + 1] = closed[p] and str(#closed[p] / 2) or '-1' -- as it was heard
+  for _, x in ipairs(closed[p] or {}) do out[#out + 1] = x end
+end
 return out

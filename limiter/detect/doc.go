@@ -29,7 +29,7 @@
 // account's rate a day; both are the quota's business. Bursts below the peaks
 // he has shown for days go unnoticed for seconds, but not for minutes. To get
 // another caller contained he must send as that caller, for which he needs its
-// secret, and about as much again as its usual traffic for half a minute; with
+// secret, and about twice its usual traffic for half a minute; with
 // four accomplices he gets an event named, and whoever sends it is then held
 // to half more than his own usual rate. docs/detection.md has the figures.
 //

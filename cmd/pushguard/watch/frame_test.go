@@ -41,9 +41,9 @@ func TestWhatItCostsToGetACallerHeld(t *testing.T) {
 	calm := before.w.Save()
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "he sends, × the caller's rate\theld after\tpublishes until then\tof the caller's own refused while he goes on\t10 min after he stopped")
+	fmt.Fprintln(w, "he sends, × the caller's rate\theld after\tpublishes until then\tof the caller's own refused while he goes on\t6 min after he stopped")
 	cheapest := 1 << 30
-	for _, times := range []int{1, 2, 3, 5, 15, 50} {
+	for _, times := range []int{1, 2, 3, 15, 50} {
 		c := newTown(t, Auto)
 		if err := c.w.Load(calm); err != nil {
 			t.Fatal(err)
@@ -52,7 +52,7 @@ func TestWhatItCostsToGetACallerHeld(t *testing.T) {
 		c.run(3*time.Minute, 0, "", 0)
 		extra := 4 * times // the caller sends four a second
 		held, cost := time.Duration(0), 0
-		for held < 3*time.Hour {
+		for held < 30*time.Minute {
 			c.mixed(time.Second, extra)
 			held += time.Second
 			cost += extra
@@ -61,7 +61,7 @@ func TestWhatItCostsToGetACallerHeld(t *testing.T) {
 			}
 		}
 		if c.w.current == nil || c.w.current.Action != Contained {
-			fmt.Fprintf(w, "%d\tnever in 3 h\t%d\t0 %%\t\n", times, cost)
+			fmt.Fprintf(w, "%d\tnever in 30 min\t%d\t0 %%\t\n", times, cost)
 			continue
 		}
 		cheapest = min(cheapest, cost)
@@ -72,11 +72,11 @@ func TestWhatItCostsToGetACallerHeld(t *testing.T) {
 				t.Errorf("×%d: %d publishes of %s were held", times, c.held[other], other)
 			}
 		}
-		c.run(10*time.Minute, 0, "", 0)
+		c.run(6*time.Minute, 0, "", 0)
 		c.run(time.Minute, 0, "", 0)
 		after := c.held["jobs"]
 		if after > 0 {
-			t.Errorf("×%d: ten minutes after he stopped %d publishes a minute of the caller's own are held", times, after)
+			t.Errorf("×%d: six minutes after he stopped %d publishes a minute of the caller's own are held", times, after)
 		}
 		if times >= 2 && while < 0.1 {
 			t.Errorf("×%d: %.2f of the caller's own were refused; they share one allowance, so this measures nothing", times, while)

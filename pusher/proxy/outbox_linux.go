@@ -8,9 +8,12 @@ import "sync"
 // processor goes through the kernel's path once warm, not cold once a request.
 //
 // While the poller sleeps nothing is kept: who has something to write, writes.
+// With several processors a call to Pusher is not kept either: its request would
+// park before it has done all it can, and a processor would look for other work.
 type outbox struct {
 	mu    sync.Mutex
 	open  bool // the poller will write what is put here
+	alone bool // there is one processor
 	batch *parcels
 	spare []*parcels
 }
@@ -42,7 +45,7 @@ const (
 func (o *outbox) put(to transmitter, b []byte, keep bool) {
 	o.mu.Lock()
 	p := o.batch
-	if !o.open || !keep && len(p.room)+len(b) > cap(p.room) {
+	if !o.open || keep && !o.alone || !keep && len(p.room)+len(b) > cap(p.room) {
 		o.mu.Unlock()
 		to.transmit(b)
 		return
@@ -61,6 +64,13 @@ func (o *outbox) put(to transmitter, b []byte, keep bool) {
 	if full {
 		o.write(p)
 	}
+}
+
+// processors says how many there are.
+func (o *outbox) processors(n int) {
+	o.mu.Lock()
+	o.alone = n == 1
+	o.mu.Unlock()
 }
 
 // fresh is an empty batch. mu is held.

@@ -34,6 +34,7 @@ func (l *letter) transmit(b []byte) {
 // it was when it was put.
 func TestAnOutboxWritesEachOnce(t *testing.T) {
 	var o outbox
+	o.processors(1)
 	o.flush(true)
 	end := make(chan struct{})
 	var poller sync.WaitGroup
@@ -123,6 +124,7 @@ func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard
 	if err != nil {
 		t.Fatal(err)
 	}
+	poll.out.processors(1)
 	poll.out.flush(true)
 	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{MaxConns: 1, ReadTimeout: timeout, MaxIdleConnDuration: time.Minute,
 		DialTimeout: func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) }})

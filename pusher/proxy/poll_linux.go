@@ -79,7 +79,10 @@ func (p *poller) run() {
 		p.found = p.look()
 		return p.found > 0
 	}
-	for {
+	for turn := 0; ; turn++ {
+		if turn%1024 == 0 {
+			p.out.processors(runtime.GOMAXPROCS(0)) // which can change
+		}
 		if p.found = p.look(); p.found == 0 {
 			p.out.flush(false)
 			if p.raw.Read(wait) != nil {

@@ -5,7 +5,8 @@
 // It is a module of its own, so that the peers never enter pushguard's. Versions are pinned in go.mod.
 //
 // BenchmarkMemory is a decision without a shared state, BenchmarkShared one that several replicas share through a real
-// redis-server, which the benchmark starts. Nothing is ever refused by a limit: what is measured is the common case. A
+// redis-server, which the benchmark starts, or through gubernator's daemons, which hold the state in memory and run in
+// the process of the benchmark: their allocations are counted too. Nothing is ever refused by a limit: what is measured is the common case. A
 // row that fails some of its decisions reports how many, in percent.
 //
 // What is compared is not alike, and cannot be: the peers ask one bucket of one key, while pushguard's Admit finds the

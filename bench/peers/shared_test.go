@@ -14,7 +14,8 @@ import (
 	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
-// BenchmarkShared is one decision on a state that replicas share through redis-server, without persistence, on loopback.
+// BenchmarkShared is one decision on a state that replicas share through redis-server, without persistence, on loopback;
+// gubernator's daemons hold theirs in memory.
 func BenchmarkShared(b *testing.B) {
 	rows := []struct {
 		name string
@@ -33,6 +34,12 @@ func BenchmarkShared(b *testing.B) {
 			b.Run(r.name+"/"+k.name, func(b *testing.B) { measure(b, k.keys, r.make(b, redistest.Start(b)), 1, 64) })
 		}
 	}
+	for _, k := range keyed {
+		b.Run("gubernator/"+k.name, func(b *testing.B) { measure(b, k.keys, gubernatorGRPC(b), 1, 64) })
+		b.Run("gubernator-in-process/"+k.name, func(b *testing.B) { measure(b, k.keys, gubernatorInProcess(b, 1), 1, 64) })
+	}
+	// Which keys a daemon of two owns depends on the ports: with a single key the row would be one or the other by chance.
+	b.Run("gubernator-in-process-of-2/100k", func(b *testing.B) { measure(b, 100_000, gubernatorInProcess(b, 2), 1, 64) })
 	// The ledger when there is no Redis: the store in the process, its journal synced to disk.
 	b.Run("pushguard-Reserve+Settle-embedded/1key", func(b *testing.B) { measure(b, 1, reserve(b, "embedded"), 1, 64) })
 }

@@ -159,6 +159,10 @@ func (t *pot) pending() int64 {
 // maxStale is how old the time of a flight can be: that of a publish that waits. What is older is a clock set back.
 const maxStale = 5 * time.Second
 
+// leastSpan is the shortest time that tells a rate. In less, publishes that waited together for a lease look like a
+// hundred times what they are, and a kill would waste all that was leased for them.
+const leastSpan = 200 * time.Millisecond
+
 // measure updates the demand from what was taken since the last time.
 func (t *pot) measure(now time.Time, horizon time.Duration) {
 	var demand store.Counts
@@ -174,7 +178,7 @@ func (t *pot) measure(now time.Time, horizon time.Duration) {
 		for c := range t.gone {
 			t.gone[c] = t.granted[c] - t.returned[c] - t.lease[c].Load()
 		}
-	case dt < 20*time.Millisecond:
+	case dt < leastSpan:
 		// Also the time of a publish that has been waiting, and flies once more: what has been taken since the last
 		// measurement was not taken since then.
 		// Too short to tell a rate; a burst must still find a lease as large as itself next time.

@@ -36,6 +36,7 @@ type pot struct {
 	usedBase  atomic.Int64             // spent by the others, corrections included
 	waiting   [Priorities]atomic.Int64 // cost of publishes that found the lease dry since the last flight
 	biggest   [Priorities]atomic.Int64 // the most expensive of them
+	late      [Priorities]atomic.Int64 // tokens that went to publishes counted in waiting, since the last flight
 
 	granted  store.Counts
 	returned store.Counts
@@ -47,6 +48,7 @@ type pot struct {
 	recent   [Priorities]float64 // the same in the last interval alone
 	gone     store.Counts        // granted−returned−lease when rate was last measured
 	unmet    store.Counts        // waiting, collected since then
+	caughtUp store.Counts        // late, collected since then
 	measured time.Time
 }
 
@@ -82,7 +84,8 @@ func (t *pot) holds(p Priority) (n int64) {
 	return n
 }
 
-// want notes a publish that waits for tokens. It is demand once, however often it has to ask again.
+// want notes a publish that waits for tokens. It is demand once, when it came: neither when it has to ask again, nor
+// when it gets them, or what gathered while nothing was leased would pass for the demand of the moment it ends.
 func (t *pot) want(p Priority, cost int64, again bool) {
 	if !again {
 		t.waiting[p].Add(cost)
@@ -168,13 +171,14 @@ func (t *pot) measure(now time.Time, horizon time.Duration) {
 	var demand store.Counts
 	for c := range t.rate {
 		t.unmet[c] += t.waiting[c].Swap(0)
+		t.caughtUp[c] += t.late[c].Swap(0)
 		g := t.granted[c] - t.returned[c] - t.lease[c].Load()
-		demand[c] = max(g-t.gone[c], 0) + t.unmet[c]
+		demand[c] = max(g-t.gone[c]-t.caughtUp[c], 0) + t.unmet[c]
 	}
 	dt := now.Sub(t.measured)
 	switch {
 	case t.measured.IsZero() || dt < -maxStale:
-		t.unmet, t.measured = store.Counts{}, now
+		t.unmet, t.caughtUp, t.measured = store.Counts{}, store.Counts{}, now
 		for c := range t.gone {
 			t.gone[c] = t.granted[c] - t.returned[c] - t.lease[c].Load()
 		}
@@ -194,7 +198,7 @@ func (t *pot) measure(now time.Time, horizon time.Duration) {
 			t.recent[c] = r
 			t.gone[c] = t.granted[c] - t.returned[c] - t.lease[c].Load()
 		}
-		t.unmet, t.measured = store.Counts{}, now
+		t.unmet, t.caughtUp, t.measured = store.Counts{}, store.Counts{}, now
 	}
 }
 

@@ -19,6 +19,7 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 	}
 	cfg := l.cfg.Load()
 	var timer *time.Timer
+	var w wanted
 	for try := 0; ; try++ {
 		b := l.find(now.Unix())
 		if b != nil {
@@ -38,7 +39,7 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 				if left < b.plan.low.Load() {
 					l.kick()
 				}
-				return h, Granted
+				return w.got(h), Granted
 			}
 			if lost {
 				l.kick()
@@ -46,19 +47,21 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			}
 			b.plan.gatherFor(p, cost)
 			if h, _, ok := takeBoth(b, s, p, cost); ok {
-				return h, Granted
+				return w.got(h), Granted
 			}
 			d := l.hopeless(b, s, p, cost)
 			// Also who gives up at once says what it lacks: what others hold unused is called back by their next
 			// heartbeats, and is not stranded.
 			if d == Granted || b.plan.mayCallBack(p, cost) {
 				if b.plan.holds(p) < cost {
-					b.plan.want(p, cost, try > 0)
+					b.plan.want(p, cost, w.plan == b.plan)
+					w.plan = b.plan
 				}
 			}
 			if s != nil {
 				if sp := s.on(b.day); sp != nil && (d == Granted || sp.mayCallBack(Bulk, cost)) && sp.holds(Bulk) < cost {
-					sp.want(Bulk, cost, try > 0)
+					sp.want(Bulk, cost, w.share == sp)
+					w.share = sp
 				}
 			}
 			if d != Granted && (try > 0 || now.Sub(l.view.Load().at) < cfg.Every) {
@@ -83,28 +86,42 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 		select {
 		case <-f.done:
 		case <-ctx.Done():
-			return l.lastTry(now, s, p, cost, StoreLost)
+			return l.lastTry(now, s, p, cost, w, StoreLost)
 		case <-timer.C:
-			return l.lastTry(now, s, p, cost, StoreLost)
+			return l.lastTry(now, s, p, cost, w, StoreLost)
 		}
 		if f.err != nil || try == 0 {
 			continue
 		}
 		// The store had nothing, yet others hold tokens or a loss of data is being healed.
 		if cfg.Wait < 0 && try >= 2 {
-			return l.lastTry(now, s, p, cost, PlanSpent)
+			return l.lastTry(now, s, p, cost, w, PlanSpent)
 		}
 		again := time.NewTimer(pause)
 		select {
 		case <-again.C:
 		case <-ctx.Done():
 			again.Stop()
-			return l.lastTry(now, s, p, cost, PlanSpent)
+			return l.lastTry(now, s, p, cost, w, PlanSpent)
 		case <-timer.C:
 			again.Stop()
-			return l.lastTry(now, s, p, cost, PlanSpent)
+			return l.lastTry(now, s, p, cost, w, PlanSpent)
 		}
 	}
+}
+
+// wanted is where a reserve has told that it waits.
+type wanted struct{ plan, share *pot }
+
+// got notes that it need not any more.
+func (w wanted) got(h Hold) Hold {
+	if w.plan != nil && w.plan == h.pot {
+		h.pot.late[h.class].Add(h.cost)
+	}
+	if w.share != nil && w.share == h.share {
+		h.share.late[Bulk].Add(h.cost)
+	}
+	return h
 }
 
 // gatherFor heaps up tokens of several classes when none alone can pay.
@@ -139,13 +156,13 @@ func planDenial(t *pot, p Priority, cost int64) Denial {
 }
 
 // lastTry ends a wait that was in vain.
-func (l *Ledger) lastTry(now time.Time, s *Share, p Priority, cost int64, why Denial) (Hold, Denial) {
+func (l *Ledger) lastTry(now time.Time, s *Share, p Priority, cost int64, w wanted, why Denial) (Hold, Denial) {
 	b := l.find(now.Unix())
 	if b == nil {
 		return Hold{}, StoreLost
 	}
 	if h, _, ok := takeBoth(b, s, p, cost); ok {
-		return h, Granted
+		return w.got(h), Granted
 	}
 	if d := l.hopeless(b, s, p, cost); d != Granted {
 		return Hold{}, d

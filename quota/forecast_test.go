@@ -1,85 +1,13 @@
 package quota
 
 import (
-	"github.com/pushguard/pushguard/quota/store"
-	"github.com/pushguard/pushguard/quota/store/redistest"
 	"math"
-	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/quota/store"
+	"github.com/pushguard/pushguard/quota/store/redistest"
 )
-
-// week is a generated account: day and night, a quiet weekend, days that differ, noise, and bursts.
-type week struct {
-	rng      *rand.Rand
-	peakHour float64
-	weekend  float64
-	perDay   float64
-}
-
-func (w *week) day(start time.Time) (perMinute [1440]int64) {
-	level := math.Exp(w.rng.NormFloat64() * 0.12)
-	if d := start.Weekday(); d == time.Saturday || d == time.Sunday {
-		level *= w.weekend
-	}
-	noise := 0.0
-	for m := range perMinute {
-		noise = noise*0.98 + w.rng.NormFloat64()*0.04
-		h := float64(m) / 60
-		shape := 0.15 + math.Pow(math.Max(0, math.Cos((h-w.peakHour)/24*2*math.Pi)), 2)
-		perMinute[m] = int64(w.perDay / 1440 * 1.7 * level * shape * math.Exp(noise))
-	}
-	if w.rng.Float64() < 0.3 { // a burst of some minutes
-		at := w.rng.IntN(1430)
-		for m := at; m < at+10; m++ {
-			perMinute[m] *= 6
-		}
-	}
-	return perMinute
-}
-
-// The median error of the use at reset, forecast at midday, on generated weeks: below 10 %, and far below a straight line's.
-func TestForecastError(t *testing.T) {
-	var errs, straight, firstWeek []float64
-	for seed := range uint64(12) {
-		rng := rand.New(rand.NewPCG(seed, 7))
-		w := &week{rng: rng, peakHour: 8 + rng.Float64()*10, weekend: 0.2 + rng.Float64()*0.8, perDay: 1e5 * math.Pow(10, rng.Float64()*2)}
-		f := NewForecaster()
-		for d := range 35 {
-			start := noon.Add(time.Duration(d)*24*time.Hour - 12*time.Hour)
-			minutes := w.day(start)
-			var used, total, atNoon int64
-			for _, n := range minutes {
-				total += n
-			}
-			var got Forecast
-			for m, n := range minutes {
-				now := start.Add(time.Duration(m) * time.Minute)
-				f.Observe(now, used)
-				if m == 720 {
-					atNoon, got = used, f.At(now, used, 1<<40)
-				}
-				used += n
-			}
-			err := math.Abs(float64(got.UsedAtReset-total)) / float64(total)
-			switch {
-			case d >= 14:
-				errs = append(errs, err)
-				straight = append(straight, math.Abs(float64(2*atNoon-total))/float64(total))
-			case d >= 1 && d < 7:
-				firstWeek = append(firstWeek, err)
-			}
-		}
-	}
-	median := func(x []float64) float64 { slices.Sort(x); return x[len(x)/2] }
-	m, s, c := median(errs), median(straight), median(firstWeek)
-	t.Logf("median error of use at reset from midday: %.1f %% with a profile (90th percentile %.1f %%), %.1f %% in the first week, %.1f %% by a straight line",
-		m*100, errs[len(errs)*9/10]*100, c*100, s*100)
-	if m > 0.10 || m > s/2 {
-		t.Fatal("too far off")
-	}
-}
 
 func TestForecastStories(t *testing.T) {
 	dawn := DayOf(noon).Start()

@@ -100,8 +100,8 @@ func forecast(out io.Writer, accounts int) error {
 	if m >= target {
 		return fmt.Errorf("the median error is %.1f %%, less than %.0f %% wanted", m*100, target*100)
 	}
-	if m > s {
-		return fmt.Errorf("a straight line is better: %.1f %% beside %.1f %%", s*100, m*100)
+	if m > s/2 {
+		return fmt.Errorf("the median error is %.1f %%, more than half of a straight line's, %.1f %%", m*100, s*100)
 	}
 	return nil
 }

@@ -14,6 +14,10 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 )
 
+// The one app of the run, and its account.
+const appID, appKey, appSecret = "1234", "chaos-key", "chaos-secret"
+const account = "chaos"
+
 // load is what callers sent and were told.
 type load struct {
 	fleet  *fleet

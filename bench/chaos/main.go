@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/bench/stage"
+	"github.com/pushguard/pushguard/pusher/sim"
 )
 
 type settings struct {
@@ -142,11 +143,11 @@ func (r *result) details(out io.Writer) {
 func one(dir, kind string, s settings) (*result, error) {
 	// About three fifths of the load fit: each publish is two messages.
 	plan := int64(s.rate) * int64(s.length/time.Second) * 2 * 3 / 5
-	j, err := newJudge()
+	j, err := stage.StartJudge(sim.Config{Apps: []sim.App{{ID: appID, Key: appKey, Secret: appSecret}}, Subscribers: 1, Record: -1}) // a plan without end: nothing but the guard keeps the bill down
 	if err != nil {
 		return nil, err
 	}
-	defer j.close()
+	defer j.Close()
 	servers, err := startServers(dir, kind)
 	if err != nil {
 		return nil, err
@@ -168,7 +169,7 @@ accounts:
     plan: { messages_per_day: %d }
     apps:
       - { id: %q, key: %s, secret: %q, upstream: %q }
-`, i, filepath.Join(dir, fmt.Sprint("data-", i)), servers.url(), account, plan, appID, appKey, appSecret, j.url()))
+`, i, filepath.Join(dir, fmt.Sprint("data-", i)), servers.url(), account, plan, appID, appKey, appSecret, j.URL()))
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +202,12 @@ accounts:
 	if r.ledger, err = f.used(); err != nil {
 		return nil, err
 	}
-	r.bill = j.bill()
-	r.lost, r.doubled = j.verdict(l)
+	r.bill = j.Bill()
+	var lost []string
+	lost, r.doubled = j.Verdict(l.accepted)
+	r.lost = len(lost)
+	for _, id := range lost {
+		l.example(id)
+	}
 	return r, nil
 }

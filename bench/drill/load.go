@@ -14,6 +14,9 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 )
 
+// The one app of the drill.
+const appID, appKey, appSecret = "1234", "drill-key", "drill-secret"
+
 // result is what callers saw.
 type result struct {
 	mu       sync.Mutex

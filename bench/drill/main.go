@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/bench/stage"
+	"github.com/pushguard/pushguard/pusher/sim"
 )
 
 func main() {
@@ -35,7 +36,7 @@ func main() {
 type drill struct {
 	dir, binary, redis string
 	old                string // a commit
-	judge              *judge
+	judge              *stage.Judge
 	rate, rounds       int
 	fresh              bool
 }
@@ -63,20 +64,20 @@ func run(out io.Writer, binary, only, old string, rate, rounds int, fresh bool) 
 		if !strings.Contains(s.name, only) || (old == "" && strings.HasPrefix(s.name, "upgrade")) {
 			continue
 		}
-		j, err := newJudge()
+		j, err := stage.StartJudge(sim.Config{Apps: []sim.App{{ID: appID, Key: appKey, Secret: appSecret}}, Subscribers: 1, Latency: 2 * time.Millisecond})
 		if err != nil {
 			return err
 		}
 		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh, old: old}
 		r, note, err := s.run(d)
 		if err != nil {
-			j.close()
+			j.Close()
 			fmt.Fprintf(table, "%s\t\t\t\t\t\t\t\tFAILED: %s\n", s.name, strings.ReplaceAll(err.Error(), "\n", " "))
 			failed++
 			continue
 		}
-		lost, doubled := j.verdict(r.accepted)
-		j.close()
+		lost, doubled := j.Verdict(r.accepted)
+		j.Close()
 		notOK := 0
 		for text, n := range r.notOK {
 			notOK += n
@@ -85,8 +86,8 @@ func run(out io.Writer, binary, only, old string, rate, rounds int, fresh bool) 
 		for text, n := range r.errs {
 			note += fmt.Sprintf("; %d× %s", n, text)
 		}
-		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.name, r.sent, r.refused, r.broken, notOK, lost, doubled, r.slowest.Round(time.Millisecond), note)
-		if r.refused+r.broken+notOK+lost+doubled > 0 || r.sent < rate {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", s.name, r.sent, r.refused, r.broken, notOK, len(lost), doubled, r.slowest.Round(time.Millisecond), note)
+		if r.refused+r.broken+notOK+len(lost)+doubled > 0 || r.sent < rate {
 			failed++
 		}
 	}
@@ -127,7 +128,7 @@ accounts:
     apps:
       - { id: %q, key: %s, secret: %q, upstream: %q }
     rules: [ { priority: critical } ]
-`, more, filepath.Join(d.dir, name), d.redis, appID, appKey, "${DRILL_SECRET}", d.judge.url()))
+`, more, filepath.Join(d.dir, name), d.redis, appID, appKey, "${DRILL_SECRET}", d.judge.URL()))
 }
 
 var secretEnv = []string{"DRILL_SECRET=" + appSecret}
@@ -217,19 +218,24 @@ func (d *drill) rolling() (*result, string, error) {
 	return r, "3 replicas replaced one by one", err
 }
 
+// serving is a replica on a port that the one that replaces it can share, with
+// more at the top of its config.
+func (d *drill) serving(name, more string) (addr, file string, now *stage.Replica, err error) {
+	if addr, err = stage.FreePort(); err != nil {
+		return "", "", nil, err
+	}
+	if file, err = d.config(name, fmt.Sprintf("listen: %q%s", addr, more)); err != nil {
+		return "", "", nil, err
+	}
+	now, err = d.start(file, secretEnv, nil, "--reuse-port")
+	return addr, file, now, err
+}
+
 func always(addr string) target { return func(int64) string { return addr } }
 
 // handover replaces the process on one address, the new one beside the old.
 func (d *drill) handover() (*result, string, error) {
-	addr, err := stage.FreePort()
-	if err != nil {
-		return nil, "", err
-	}
-	file, err := d.config("handover", fmt.Sprintf("listen: %q", addr))
-	if err != nil {
-		return nil, "", err
-	}
-	now, err := d.start(file, secretEnv, nil, "--reuse-port")
+	addr, file, now, err := d.serving("handover", "")
 	if err != nil {
 		return nil, "", err
 	}
@@ -300,23 +306,15 @@ func (d *drill) sockets() (*result, string, error) {
 // failedVersion hands over to a config that does not start, and to a binary
 // that is none.
 func (d *drill) failedVersion() (*result, string, error) {
-	addr, err := stage.FreePort()
-	if err != nil {
-		return nil, "", err
-	}
-	file, err := d.config("failed", fmt.Sprintf("listen: %q", addr))
-	if err != nil {
-		return nil, "", err
-	}
-	bad, err := d.config("failed-bad", fmt.Sprintf("listen: %q\nno_such_setting: 1", addr))
-	if err != nil {
-		return nil, "", err
-	}
-	now, err := d.start(file, secretEnv, nil, "--reuse-port")
+	addr, file, now, err := d.serving("failed", "")
 	if err != nil {
 		return nil, "", err
 	}
 	defer now.Kill()
+	bad, err := d.config("failed-bad", fmt.Sprintf("listen: %q\nno_such_setting: 1", addr))
+	if err != nil {
+		return nil, "", err
+	}
 	r, err := d.under("failed", always(addr), func() error {
 		if next, err := d.start(bad, secretEnv, nil, "--reuse-port"); err == nil {
 			next.Kill()
@@ -335,15 +333,7 @@ func (d *drill) failedVersion() (*result, string, error) {
 
 // environment is the incident: the secret that was there is no longer there.
 func (d *drill) environment() (*result, string, error) {
-	addr, err := stage.FreePort()
-	if err != nil {
-		return nil, "", err
-	}
-	file, err := d.config("environment", fmt.Sprintf("listen: %q", addr))
-	if err != nil {
-		return nil, "", err
-	}
-	now, err := d.start(file, secretEnv, nil, "--reuse-port")
+	addr, file, now, err := d.serving("environment", "")
 	if err != nil {
 		return nil, "", err
 	}
@@ -364,15 +354,7 @@ func (d *drill) environment() (*result, string, error) {
 
 // lastGood is the same with a cache of what was there.
 func (d *drill) lastGood() (*result, string, error) {
-	addr, err := stage.FreePort()
-	if err != nil {
-		return nil, "", err
-	}
-	file, err := d.config("last-good", fmt.Sprintf("listen: %q\nlast_good: true", addr))
-	if err != nil {
-		return nil, "", err
-	}
-	now, err := d.start(file, secretEnv, nil, "--reuse-port")
+	addr, file, now, err := d.serving("last-good", "\nlast_good: true")
 	if err != nil {
 		return nil, "", err
 	}

@@ -139,17 +139,17 @@ func (d *drill) upgrade() (*result, string, error) {
 		return r, "", err
 	}
 	for i := range held {
-		if err := d.judge.wait(fmt.Sprintf("held-%d-1", i), 20*time.Second); err != nil {
+		if err := d.judge.Wait(fmt.Sprintf("held-%d-1", i), 20*time.Second); err != nil {
 			return r, "", fmt.Errorf("what the version of step %d held was not sent by the next: %w", i+1, err)
 		}
 	}
 	var st account
 	// More would be a lease that a version took along when it left, or one of a
 	// replica that was taken for dead: safe, but messages that nobody may use.
-	if until(now, func(s account) bool { st = s; return s.Used == d.judge.billed() }) != nil {
-		return r, "", fmt.Errorf("%d messages that Pusher billed, %d that are counted; status %+v", d.judge.billed(), st.Used, st)
+	if until(now, func(s account) bool { st = s; return s.Used == d.judge.Bill() }) != nil {
+		return r, "", fmt.Errorf("%d messages that Pusher billed, %d that are counted; status %+v", d.judge.Bill(), st.Used, st)
 	}
-	return r, fmt.Sprintf("%s → this → %s → this on one store, each beside the other; %d messages billed, %d counted; %d held by one sent by the next", d.old, d.old, d.judge.billed(), st.Used, held), nil
+	return r, fmt.Sprintf("%s → this → %s → this on one store, each beside the other; %d messages billed, %d counted; %d held by one sent by the next", d.old, d.old, d.judge.Bill(), st.Used, held), nil
 }
 
 const leverToken = "drill-token-long-enough"
@@ -232,8 +232,8 @@ func (d *drill) upgradeEmbedded() (*result, string, error) {
 			return nil, "", fmt.Errorf("start %d: %w", i+1, err)
 		}
 		st, err := statusOf(r)
-		if err == nil && st.Used < d.judge.billed() {
-			err = fmt.Errorf("start %d knows of %d messages, Pusher billed %d", i+1, st.Used, d.judge.billed())
+		if err == nil && st.Used < d.judge.Bill() {
+			err = fmt.Errorf("start %d knows of %d messages, Pusher billed %d", i+1, st.Used, d.judge.Bill())
 		}
 		if err != nil {
 			r.Kill()

@@ -36,6 +36,7 @@ func main() {
 type drill struct {
 	dir, binary, redis string
 	old                string // a commit
+	account            string // the story's own: what another spent on the store is not its count
 	judge              *stage.Judge
 	rate, rounds       int
 	fresh              bool
@@ -68,7 +69,7 @@ func run(out io.Writer, binary, only, old string, rate, rounds int, fresh bool) 
 		if err != nil {
 			return err
 		}
-		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh, old: old}
+		d := &drill{dir: dir, binary: binary, redis: redis.URL, judge: j, rate: rate, rounds: rounds, fresh: fresh, old: old, account: s.name}
 		r, note, err := s.run(d)
 		if err != nil {
 			j.Close()
@@ -123,12 +124,12 @@ store: %q
 drain_delay: 500ms
 log: { level: warn }
 accounts:
-  - name: drill
+  - name: %s
     plan: { messages_per_day: 1000000000 }
     apps:
       - { id: %q, key: %s, secret: %q, upstream: %q }
     rules: [ { priority: critical } ]
-`, more, filepath.Join(d.dir, name), d.redis, appID, appKey, "${DRILL_SECRET}", d.judge.URL()))
+`, more, filepath.Join(d.dir, name), d.redis, d.account, appID, appKey, "${DRILL_SECRET}", d.judge.URL()))
 }
 
 var secretEnv = []string{"DRILL_SECRET=" + appSecret}
@@ -215,7 +216,7 @@ func (d *drill) rolling() (*result, string, error) {
 		}
 		return nil
 	})
-	return r, "3 replicas replaced one by one", err
+	return r, "3 replicas replaced one by one", errors.Join(err, d.exact(all[0].Load()))
 }
 
 // serving is a replica on a port that the one that replaces it can share, with
@@ -255,7 +256,7 @@ func (d *drill) handover() (*result, string, error) {
 		}
 		return nil
 	})
-	return r, fmt.Sprintf("%d processes in turn on one port, --reuse-port", d.rounds+1), err
+	return r, fmt.Sprintf("%d processes in turn on one port, --reuse-port", d.rounds+1), errors.Join(err, d.exact(now))
 }
 
 // sockets restarts the process, stop then start, over sockets that outlive it.
@@ -300,7 +301,7 @@ func (d *drill) sockets() (*result, string, error) {
 		}
 		return nil
 	})
-	return r, fmt.Sprintf("stopped and started %d times, LISTEN_FDS", d.rounds), err
+	return r, fmt.Sprintf("stopped and started %d times, LISTEN_FDS", d.rounds), errors.Join(err, d.exact(now))
 }
 
 // failedVersion hands over to a config that does not start, and to a binary

@@ -143,13 +143,20 @@ func (d *drill) upgrade() (*result, string, error) {
 			return r, "", fmt.Errorf("what the version of step %d held was not sent by the next: %w", i+1, err)
 		}
 	}
-	var st account
-	// More would be a lease that a version took along when it left, or one of a
-	// replica that was taken for dead: safe, but messages that nobody may use.
-	if until(now, func(s account) bool { st = s; return s.Used == d.judge.Bill() }) != nil {
-		return r, "", fmt.Errorf("%d messages that Pusher billed, %d that are counted; status %+v", d.judge.Bill(), st.Used, st)
+	if err := d.exact(now); err != nil {
+		return r, "", err
 	}
-	return r, fmt.Sprintf("%s → this → %s → this on one store, each beside the other; %d messages billed, %d counted; %d held by one sent by the next", d.old, d.old, d.judge.Bill(), st.Used, held), nil
+	return r, fmt.Sprintf("%s → this → %s → this on one store, each beside the other; %d messages billed and counted; %d held by one sent by the next", d.old, d.old, d.judge.Bill(), held), nil
+}
+
+// exact holds the count against the bill. More would be a lease that a replica
+// took along when it left: safe, but messages that nobody may use.
+func (d *drill) exact(r *stage.Replica) error {
+	var st account
+	if until(r, func(s account) bool { st = s; return s.Used == d.judge.Bill() }) != nil {
+		return fmt.Errorf("%d messages that Pusher billed, %d that are counted; status %+v", d.judge.Bill(), st.Used, st)
+	}
+	return nil
 }
 
 const leverToken = "drill-token-long-enough"
@@ -158,13 +165,13 @@ const leverToken = "drill-token-long-enough"
 // counts that are the same at both.
 func (d *drill) agree(a, b *stage.Replica) error {
 	for _, pair := range [][2]*stage.Replica{{a, b}, {b, a}} {
-		if err := lever(pair[0], http.MethodPost, `{"allow":"critical","reason":"drill","for":"1h"}`); err != nil {
+		if err := d.lever(pair[0], http.MethodPost, `{"allow":"critical","reason":"drill","for":"1h"}`); err != nil {
 			return fmt.Errorf("brake on: %w", err)
 		}
 		if err := until(pair[1], func(s account) bool { return s.Brake != nil && s.Brake.Reason == "drill" }); err != nil {
 			return fmt.Errorf("the brake did not reach the other version: %w", err)
 		}
-		if err := lever(pair[0], http.MethodDelete, ``); err != nil {
+		if err := d.lever(pair[0], http.MethodDelete, ``); err != nil {
 			return fmt.Errorf("brake off: %w", err)
 		}
 		if err := until(pair[1], func(s account) bool { return s.Brake == nil && s.Ledger.Replicas >= 2 && !s.Ledger.Healing }); err != nil {
@@ -189,8 +196,8 @@ func until(r *stage.Replica, is func(account) bool) error {
 	}
 }
 
-func lever(r *stage.Replica, method, body string) error {
-	req, err := http.NewRequest(method, "http://"+r.Admin+"/api/v1/accounts/drill/brake", strings.NewReader(body))
+func (d *drill) lever(r *stage.Replica, method, body string) error {
+	req, err := http.NewRequest(method, "http://"+r.Admin+"/api/v1/accounts/"+d.account+"/brake", strings.NewReader(body))
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,12 +15,9 @@ import (
 // more than can be carried waits in a line of bounded length and time, the more
 // important first, instead of making everybody slow.
 //
-// How many may be under way follows from how long they take: while that stays
-// near what it is without a queue there may be more, when it grows there must be
-// fewer. The rule is the gradient of Netflix' concurrency-limits (Gradient2Limit)
-// and of Envoy's adaptive concurrency filter, with the latter's way to learn
-// anew, now and then, what "without a queue" is. The line's bound in time is the
-// queue timeout of "Fail at Scale" (B. Maurer, ACM Queue 13(8), 2015). It notices
+// How many may be under way follows from how long they take: see pace. A few
+// places more are for what is critical alone, which so seldom stands in line at
+// all. The line's bound in time is the queue timeout of "Fail at Scale" (B. Maurer, ACM Queue 13(8), 2015). It notices
 // a slow upstream and a busy processor alike: either makes the same wait longer.
 //
 // The gate stands after judgement, although judgement costs something: priority
@@ -34,12 +30,9 @@ type admission struct {
 	limit   atomic.Int64 // how many may be under way
 	under   atomic.Int64 // how many are
 	waiting atomic.Int64 // how many would be
-	peak    atomic.Int64 // the most that were, in this window
 
-	ends  atomic.Int64 // when the window ends, Unix nanoseconds
-	tally [tallies]atomic.Int64
-
-	shed [quota.Priorities]atomic.Int64
+	ahead atomic.Int64 // how many may be under way for a critical one to go
+	shed  [quota.Priorities]atomic.Int64
 	// vain is until when nobody of a priority joins the line, Unix nanoseconds: one
 	// has just stood there in vain, so to wait and then be refused would cost both
 	// sides more than to be refused.
@@ -48,6 +41,8 @@ type admission struct {
 	mu    sync.Mutex
 	lines [quota.Priorities]line
 	pace  pace
+
+	window window
 }
 
 const (
@@ -56,10 +51,6 @@ const (
 	maxUnderWay = 8192
 	// maxWaiting bounds the line before one upstream.
 	maxWaiting = 1024
-	// paceWindow is how often the limit is thought over, and fewSamples how much
-	// it takes to do so.
-	paceWindow = 100 * time.Millisecond
-	fewSamples = 20
 )
 
 // patience is how long a request of each priority stands in line. The SDKs give
@@ -69,6 +60,7 @@ var patience = [quota.Priorities]time.Duration{quota.Bulk: 250 * time.Millisecon
 func newAdmission() *admission {
 	a := &admission{pace: pace{limit: paceStart}}
 	a.limit.Store(paceStart)
+	a.ahead.Store(a.pace.ahead())
 	return a
 }
 
@@ -110,7 +102,7 @@ func (l *line) leave(t *turn) {
 // enter takes a place, waiting for one if need be, and reports whether there is
 // one; who has one must leave.
 func (a *admission) enter(t *turn, class quota.Priority) bool {
-	if a.waiting.Load() == 0 && a.take() {
+	if a.waiting.Load() == 0 && a.take(class) {
 		return true
 	}
 	if vain := a.vain[class].Load(); vain != 0 && time.Now().UnixNano() < vain {
@@ -119,7 +111,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	}
 	a.mu.Lock()
 	a.waiting.Add(1) // before the look at what is free: who leaves looks the other way round
-	if a.head(class) == nil && a.take() {
+	if a.head(class) == nil && a.take(class) {
 		a.waiting.Add(-1)
 		a.mu.Unlock()
 		return true
@@ -185,32 +177,32 @@ func (a *admission) evict(class quota.Priority) bool {
 	return false
 }
 
-// take takes a place if one is free.
-func (a *admission) take() bool {
+// take takes a place if one is free for the class.
+func (a *admission) take(class quota.Priority) bool {
 	limit := a.limit.Load()
+	if class == quota.Critical {
+		limit = max(limit, a.ahead.Load())
+	}
 	for {
 		n := a.under.Load()
 		if n >= limit {
-			a.peak.Store(n)
+			a.window.peak.Store(n)
 			return false
 		}
 		if a.under.CompareAndSwap(n, n+1) {
-			if n+1 > a.peak.Load() {
-				a.peak.Store(n + 1)
+			if n+1 > a.window.peak.Load() {
+				a.window.peak.Store(n + 1)
 			}
 			return true
 		}
 	}
 }
 
-// leave gives the place back and lets the next one go; took is how long it was
-// used, if that tells anything.
-func (a *admission) leave(now time.Time, took time.Duration, telling bool) {
+// leave gives the place back and lets the next one go; began is since when it
+// was used, and telling whether that tells anything.
+func (a *admission) leave(began, now time.Time, telling bool) {
 	a.under.Add(-1)
-	if telling {
-		a.tally[tallyOf(took)].Add(1)
-	}
-	if ends := a.ends.Load(); now.UnixNano() >= ends && a.ends.CompareAndSwap(ends, now.Add(paceWindow).UnixNano()) {
+	if a.window.ended(began, now, telling) {
 		a.think(now)
 	}
 	if a.waiting.Load() > 0 {
@@ -228,7 +220,7 @@ func (a *admission) letIn() {
 			c--
 			continue
 		}
-		if !a.take() {
+		if !a.take(quota.Priority(c - 1)) {
 			return
 		}
 		a.lines[c-1].leave(t)
@@ -239,116 +231,20 @@ func (a *admission) letIn() {
 
 // think closes a window and sets the limit for the next.
 func (a *admission) think(now time.Time) {
-	var counts [tallies]int64
-	var n int64
-	for i := range a.tally {
-		counts[i] = a.tally[i].Load()
-		n += counts[i]
-	}
-	if n < fewSamples {
-		return // they count in the next one
-	}
-	for i := range a.tally {
-		a.tally[i].Add(-counts[i])
+	r, enough := a.window.take(now)
+	if !enough {
+		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	full := float64(a.peak.Swap(a.under.Load())) >= 0.9*float64(a.limit.Load())
-	a.limit.Store(a.pace.next(now, median(&counts, n), full))
-}
-
-// tallies are the classes of a coarse histogram: eight to a doubling, from 64 µs
-// to about a minute.
-const tallies = 160
-
-func tallyOf(d time.Duration) int {
-	if d < 64*time.Microsecond {
-		return 0
+	before := a.limit.Load()
+	full := float64(a.window.peak.Swap(a.under.Load())) >= 0.9*float64(before)
+	limit := a.pace.next(now, r, full)
+	a.ahead.Store(a.pace.ahead())
+	a.limit.Store(limit)
+	if limit != before && full {
+		a.window.turn(now, a.under.Load())
 	}
-	return min(int(8*math.Log2(float64(d)/64e3)), tallies-1)
-}
-
-func median(counts *[tallies]int64, n int64) time.Duration {
-	half := (n + 1) / 2
-	for i, c := range counts {
-		if half -= c; half <= 0 {
-			return time.Duration(64e3 * math.Exp2((float64(i)+0.5)/8))
-		}
-	}
-	return time.Minute
-}
-
-// pace is the arithmetic of the limit, without clock or lock.
-type pace struct {
-	limit float64
-	base  time.Duration // median time of a call when none waits for another; 0: not known
-	asked time.Time     // when base was last learned for certain
-	mark  float64       // the limit at that time
-	probe int           // windows left of a probe; see next
-}
-
-const (
-	paceStart = 256
-	paceLeast = 8
-	paceMost  = 4096
-	// paceTolerance and paceSlack: a call may take so much longer than base before
-	// the limit sinks.
-	paceTolerance = 1.3
-	paceSlack     = time.Millisecond
-	// paceProbe: while the limit is what holds requests back, this often half of it
-	// is tried for two windows, to learn base anew; and after paceRethink already
-	// where it sank to a quarter. A lower limit that makes nothing faster would only
-	// refuse: it was not the queue that made calls slow.
-	paceProbe   = 10 * time.Second
-	paceRethink = time.Second
-)
-
-// next is the limit after a window in which calls took typical, the median; full
-// says that the limit was reached. While it is not, nothing needs to be held
-// back, and what calls take then is what they take.
-func (p *pace) next(now time.Time, typical time.Duration, full bool) int64 {
-	if p.asked.IsZero() {
-		p.asked, p.mark = now, p.limit
-	}
-	switch {
-	case p.probe > 0: // the first window drains what was under way, the second is the measure
-		if p.probe--; p.probe == 0 {
-			p.base, p.asked, p.mark = typical, now, p.limit
-		}
-	case !full:
-		if p.base == 0 || typical < p.base {
-			p.base = typical
-		} else {
-			p.base += (typical - p.base) / 5
-		}
-		p.asked, p.mark = now, p.limit
-		if p.limit < paceStart { // it is not what holds back: let it forget what was
-			p.limit = min(p.limit+max(1, p.limit/20), paceStart)
-		}
-	default:
-		if p.base == 0 {
-			p.base = typical
-		} else if typical < p.base { // one lucky window is not yet the rule
-			p.base += (typical - p.base) / 3
-		}
-		allowed := paceTolerance*float64(p.base) + float64(paceSlack)
-		switch g := allowed / float64(typical); {
-		case g < 1:
-			p.limit *= (1 + max(g, 0.5)) / 2 // half the way: one slow window is not yet the rule either
-		case g > 1.2: // nobody waits there: the limit is what holds back
-			p.limit += max(1, p.limit/4)
-		default:
-			p.limit += max(1, p.limit/20)
-		}
-		p.limit = min(max(p.limit, paceLeast), paceMost)
-		if since := now.Sub(p.asked); since >= paceProbe || since >= paceRethink && p.limit < p.mark/4 {
-			p.probe = 2
-		}
-	}
-	if p.probe > 0 {
-		return int64(max(p.limit/2, paceLeast))
-	}
-	return int64(p.limit)
 }
 
 // crowded refuses a request unread when this replica has too many under way.
@@ -401,7 +297,7 @@ func (a *admission) done(began time.Time, got *answer) {
 	if ended.IsZero() {
 		ended = moment()
 	}
-	a.leave(ended, ended.Sub(began), got.fate == limiter.Delivered || got.fate == limiter.Refused)
+	a.leave(began, ended, got.fate == limiter.Delivered || got.fate == limiter.Refused)
 }
 
 // class is the priority of the most important event that is to be sent.
@@ -420,6 +316,8 @@ type Overload struct {
 	Limit    int64 // requests that may be under way at once
 	UnderWay int64 // that are
 	Waiting  int64 // that stand in line for a place
+	// Base is what a call takes when it waits for no other; 0: not known yet.
+	Base time.Duration
 	// Shed counts requests that were answered 503 because they got none, by
 	// quota.Priority.
 	Shed [quota.Priorities]int64
@@ -429,6 +327,9 @@ type Overload struct {
 // away.
 func (u *Upstream) Overload() Overload {
 	o := Overload{Limit: u.admission.limit.Load(), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
+	u.admission.mu.Lock()
+	o.Base = u.admission.pace.base
+	u.admission.mu.Unlock()
 	for i := range o.Shed {
 		o.Shed[i] = u.admission.shed[i].Load()
 	}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,75 +17,12 @@ import (
 	"github.com/pushguard/pushguard/quota"
 )
 
-// A server that carries 20 calls at once at 20 ms each, and lets the rest wait:
-// 1,000 a second. Twice as much is offered. The limit finds about 20, so that a
-// call takes little more than 20 ms, although most of what comes cannot go.
-func TestPaceFindsWhatAServerCarries(t *testing.T) {
-	const slots, call = 20.0, 20 * time.Millisecond
-	var p pace
-	p.limit = paceStart
-	now := time.Unix(0, 0)
-	limit := float64(p.next(now, call, false)) // an idle window: base is known
-	var late []float64
-	for i := range 600 { // a minute
-		now = now.Add(paceWindow)
-		typical := time.Duration(max(1, limit/slots) * float64(call))
-		limit = float64(p.next(now, typical, true))
-		if i > 100 {
-			late = append(late, limit)
-		}
-	}
-	slices.Sort(late)
-	if least, mid, most := late[len(late)/100], late[len(late)/2], late[len(late)*99/100]; least < slots/2-1 || mid < slots*0.9 || most > slots*1.6 {
-		t.Errorf("the limit was %.0f to %.0f, mostly %.0f; the server carries %.0f", least, most, mid, slots)
-	}
-	if p.base < call*9/10 || p.base > call*11/10 {
-		t.Errorf("a call without a queue takes %s, learned was %s", call, p.base)
-	}
-}
-
-// An upstream that becomes slower by itself is not an overload: after one probe
-// at most the limit is where it was.
-func TestPaceFollowsASlowerUpstream(t *testing.T) {
-	p := pace{limit: paceStart}
-	now := time.Unix(0, 0)
-	p.next(now, 20*time.Millisecond, false)
-	least := int64(paceMost)
-	for range 300 {
-		now = now.Add(paceWindow)
-		least = min(least, p.next(now, 100*time.Millisecond, true))
-	}
-	if got := p.next(now.Add(paceWindow), 100*time.Millisecond, true); got < paceStart || p.base != 100*time.Millisecond {
-		t.Errorf("limit %d (least %d), base %s after half a minute", got, least, p.base)
-	}
-	// And below the limit it costs nothing at all.
-	q := pace{limit: paceStart}
-	for i := range 100 {
-		if got := q.next(now, time.Duration(i)*10*time.Millisecond, false); got != paceStart {
-			t.Fatalf("limit %d though it was never reached", got)
-		}
-	}
-}
-
-func TestPaceKeepsItsBounds(t *testing.T) {
-	p := pace{limit: paceStart}
-	now := time.Unix(0, 0)
-	p.next(now, time.Millisecond, false)
-	for range 50 {
-		now = now.Add(paceWindow)
-		if got := p.next(now, time.Minute, true); got < paceLeast {
-			t.Fatal(got)
-		}
-	}
-	p = pace{limit: paceStart}
-	for range 500 {
-		if got := p.next(now, time.Millisecond, true); got > paceMost {
-			t.Fatal(got)
-		}
-	}
-	if p.limit != paceMost {
-		t.Errorf("nothing is slow and the limit is %v", p.limit)
-	}
+// limited is an admission of so many places.
+func limited(n int64) *admission {
+	a := newAdmission()
+	a.limit.Store(n)
+	a.ahead.Store(n)
+	return a
 }
 
 // standing waits until n stand in line.
@@ -100,8 +36,7 @@ func standing(a *admission, n int64) {
 // Places go to the more important first, and among equals to who came first.
 func TestTheLineGoesByPriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdmission()
-		a.limit.Store(1)
+		a := limited(1)
 		var first turn
 		if !a.enter(&first, quota.Bulk) {
 			t.Fatal("an idle line refuses")
@@ -118,11 +53,11 @@ func TestTheLineGoesByPriority(t *testing.T) {
 				mu.Lock()
 				order = append(order, fmt.Sprintf("%s %d", class, i))
 				mu.Unlock()
-				a.leave(time.Now(), time.Millisecond, true)
+				a.leave(time.Now(), time.Now(), true)
 			})
 			standing(a, int64(i)+1)
 		}
-		a.leave(time.Now(), time.Millisecond, true)
+		a.leave(time.Now(), time.Now(), true)
 		all.Wait()
 		if got := strings.Join(order, " "); got != "critical 2 critical 5 normal 1 normal 4 bulk 0 bulk 3" {
 			t.Error(got)
@@ -133,11 +68,44 @@ func TestTheLineGoesByPriority(t *testing.T) {
 	})
 }
 
+// What is critical finds a place although the others have taken theirs, but not
+// without end.
+func TestPlacesAheadAreForTheCritical(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := limited(1)
+		a.ahead.Store(2)
+		took := func(class quota.Priority) time.Duration {
+			began := time.Now()
+			var mine turn
+			if a.enter(&mine, class) {
+				return 0
+			}
+			return time.Since(began)
+		}
+		for _, step := range []struct {
+			class quota.Priority
+			waits time.Duration
+		}{{quota.Bulk, 0}, {quota.Normal, patience[quota.Normal]}, {quota.Critical, 0}, {quota.Critical, patience[quota.Critical]}} {
+			if got := took(step.class); got != step.waits {
+				t.Errorf("with %d under way %s waited %s, not %s", a.under.Load(), step.class, got, step.waits)
+			}
+		}
+		// Nor does it stand behind others that wait.
+		a.leave(time.Now(), time.Now(), true)
+		var all sync.WaitGroup
+		all.Go(func() { took(quota.Bulk) })
+		standing(a, 1)
+		if got := took(quota.Critical); got != 0 {
+			t.Errorf("behind one that is less important it waited %s", got)
+		}
+		all.Wait()
+	})
+}
+
 // Nobody stands in line for longer than his patience.
 func TestTheLineHasAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdmission()
-		a.limit.Store(0)
+		a := limited(0)
 		for class := range quota.Priority(quota.Priorities) {
 			began := time.Now()
 			var mine turn
@@ -157,8 +125,7 @@ func TestTheLineHasAnEnd(t *testing.T) {
 // A full line makes room for what is more important, and for nothing else.
 func TestAFullLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAdmission()
-		a.limit.Store(0)
+		a := limited(0)
 		var all sync.WaitGroup
 		var gone [maxWaiting]atomic.Bool
 		for i := range maxWaiting {

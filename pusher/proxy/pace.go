@@ -1,0 +1,292 @@
+package proxy
+
+import (
+	"math"
+	"math/bits"
+	"sync/atomic"
+	"time"
+)
+
+// tallies are the classes of a histogram of durations: sixteen to a doubling,
+// from 4 µs to about a minute.
+const tallies = 21 * 16
+
+func tallyOf(d time.Duration) int {
+	v := uint64(max(d, 0)) >> 12
+	if v < 16 {
+		return int(v)
+	}
+	e := bits.Len64(v) - 5
+	return min((e+1)*16+int(v>>e&15), tallies-1)
+}
+
+// tallyMiddle is the duration that stands for a class, in ns.
+func tallyMiddle(i int) float64 {
+	if i < 16 {
+		return (float64(i) + 0.5) * (1 << 12)
+	}
+	e := i/16 - 1
+	return (float64(16+i%16) + 0.5) * float64(uint64(1)<<(e+12))
+}
+
+// reading is what a window of calls showed.
+type reading struct {
+	// typical is the mean time of the faster nine tenths of the calls. The mean,
+	// because a queue makes it longer in proportion (Little); without the slowest,
+	// because one call of seconds tells nothing of it.
+	typical time.Duration
+	// noise is its standard error, relative.
+	noise float64
+	// rate is how many calls ended a second.
+	rate float64
+}
+
+func read(counts *[tallies]int64, n int64) reading {
+	left := n - n/10
+	m := float64(left)
+	var sum, squares float64
+	for i, c := range counts {
+		c = min(c, left)
+		if c > 0 {
+			d := tallyMiddle(i)
+			sum += float64(c) * d
+			squares += float64(c) * d * d
+		}
+		if left -= c; left == 0 {
+			break
+		}
+	}
+	mean := sum / m
+	return reading{typical: time.Duration(mean), noise: math.Sqrt(max(squares/m-mean*mean, 0)/m) / mean}
+}
+
+// window gathers what calls took until there is enough to think over the limit.
+// After a change it waits until most of those that were under way are over, so
+// that what is seen is the new limit's work.
+type window struct {
+	changed atomic.Int64 // when the limit was changed, Unix nanoseconds
+	old     atomic.Int64 // how many of those that began before are to be waited for
+	starts  atomic.Int64 // when the window began, Unix nanoseconds
+	ends    atomic.Int64 // when it ends, or notYet
+	peak    atomic.Int64 // the most that were under way in it
+	gone    atomic.Int64 // calls that ended in it
+	tally   [tallies]atomic.Int64
+}
+
+const (
+	notYet = math.MaxInt64
+	// paceWindow is how often the limit is thought over, fewSamples how much it
+	// takes to do so, and drainPatience how long those are waited for at most that
+	// began before a change.
+	paceWindow    = 100 * time.Millisecond
+	fewSamples    = 20
+	drainPatience = 4 * time.Second
+)
+
+// ended counts a call, if it tells anything, and reports whether it is time to
+// think: to one goroutine a window.
+func (w *window) ended(began, now time.Time, telling bool) (think bool) {
+	changed, at := w.changed.Load(), now.UnixNano()
+	if began.UnixNano() < changed {
+		w.old.Add(-1)
+		telling = false
+	}
+	ends := w.ends.Load()
+	if ends == notYet {
+		if w.old.Load() > 0 && at-changed < int64(drainPatience) {
+			return false
+		}
+		w.starts.Store(at)
+		w.gone.Store(0)
+		w.ends.CompareAndSwap(notYet, at+int64(paceWindow))
+		return false
+	}
+	w.gone.Add(1)
+	if telling {
+		w.tally[tallyOf(now.Sub(began))].Add(1)
+	}
+	return at >= ends && w.ends.CompareAndSwap(ends, at+int64(paceWindow))
+}
+
+// take empties the window, unless it holds too little, which then counts in the
+// next one.
+func (w *window) take(now time.Time) (r reading, enough bool) {
+	var counts [tallies]int64
+	var n int64
+	for i := range w.tally {
+		counts[i] = w.tally[i].Load()
+		n += counts[i]
+	}
+	if n < fewSamples {
+		return r, false
+	}
+	for i := range w.tally {
+		w.tally[i].Add(-counts[i])
+	}
+	r = read(&counts, n)
+	r.rate = float64(w.gone.Swap(0)) / max(float64(now.UnixNano()-w.starts.Swap(now.UnixNano()))/1e9, 1e-3)
+	return r, true
+}
+
+// turn has the next window begin when those under way at a change are over, but
+// for a few.
+func (w *window) turn(now time.Time, under int64) {
+	w.old.Store(under - under/8 - 1)
+	w.changed.Store(now.UnixNano())
+	w.ends.Store(notYet)
+}
+
+// pace is the arithmetic of the limit, without clock or lock.
+//
+// It aims a little below the knee: the number of calls under way at which the
+// upstream is just busy (throughput times what a call takes without a queue:
+// Little's law, and BBR's estimate of a path). Beyond it each further call only
+// makes the others wait in the upstream, where nobody goes first; below it who
+// waits stands in our own line, where the important go first. Where the knee is,
+// is seen only from beyond, so the limit stays for a while, grows until calls
+// take longer, and goes back.
+type pace struct {
+	limit float64
+	base  time.Duration // what a call takes when none waits for another; 0: not known
+	step  float64       // how much the limit grows next, relative
+	hold  time.Time     // it does not grow until then
+	asked time.Time     // when base was last learned for certain
+	probe bool          // the next window shows what calls take at half the limit
+	// While it sinks: from where, and how many calls ended a second there.
+	cut, rate float64
+	// After it sank far: from where. It is tried once whether it was only a hiccup.
+	mark float64
+}
+
+const (
+	paceStart = 256
+	paceLeast = 8
+	paceMost  = 4096
+	// A call may take longer than base by paceTolerance, paceNoise standard errors
+	// and paceSlack before the limit sinks, to paceAim of the knee.
+	paceTolerance = 1.05
+	paceNoise     = 3.0
+	paceSlack     = time.Millisecond
+	paceAim       = 0.92
+	// paceHold is how long the limit then stays, and paceStep its growth, which
+	// doubles up to a quarter as long as nothing becomes slower.
+	paceHold  = 2 * time.Second
+	paceBlur  = 0.04 // a noise that makes it half of that
+	paceStep  = 0.02
+	paceSteps = 0.25
+	// paceProbe: while the limit is what holds requests back, this often half of it
+	// is tried, to learn base anew; after paceRethink where base is not certain.
+	paceProbe   = 10 * time.Second
+	paceRethink = time.Second
+)
+
+// next is the limit after a window. While the limit is not reached nothing needs
+// to be held back, and what calls take is what they take; but that may be because
+// the upstream is fuller than it ever was, so base rises slowly then.
+func (p *pace) next(now time.Time, r reading, full bool) (limit int64) {
+	if p.base == 0 {
+		p.base = r.typical
+		p.unsure(now, false)
+	}
+	switch {
+	case p.probe:
+		p.probe = false
+		p.unsure(now, r.typical > p.base*4/5)
+		p.base = r.typical
+	case !full:
+		if r.typical < p.base {
+			p.base += (r.typical - p.base) / 3
+		} else {
+			p.base += (r.typical - p.base) / 100
+		}
+		p.unsure(now, false)
+		p.cut, p.mark = 0, 0
+		if p.limit < paceStart { // it is not what holds back: let it forget what was
+			p.limit = min(p.limit+max(1, p.limit/20), paceStart)
+		}
+	default:
+		p.move(now, r)
+		p.probe = p.cut == 0 && p.mark == 0 && now.Sub(p.asked) >= paceProbe
+	}
+	if p.probe {
+		return int64(max(p.limit/2, paceLeast))
+	}
+	return int64(p.limit)
+}
+
+// unsure has base asked for after a second of fullness, unless it is certain.
+func (p *pace) unsure(now time.Time, certain bool) {
+	p.asked = now
+	if !certain {
+		p.asked = now.Add(paceRethink - paceProbe)
+	}
+}
+
+// move moves a limit that was reached.
+func (p *pace) move(now time.Time, r reading) {
+	doubt := paceNoise * r.noise
+	if now.Before(p.hold) { // where it was well a moment ago
+		doubt *= 2
+	}
+	if allowed := max(float64(p.base)*(paceTolerance+min(doubt, 0.4)), float64(p.base+paceSlack)); float64(r.typical) > allowed {
+		p.sink(now, r)
+		return
+	}
+	sank := p.cut
+	p.cut = 0
+	if sank > 0 && p.limit < 0.7*sank && p.mark == 0 {
+		p.mark = sank
+	}
+	switch {
+	case p.mark > 0: // calls are fast again: was it a hiccup?
+		if p.limit = 1.5 * p.limit; p.limit >= p.mark*paceAim {
+			p.limit, p.mark, p.hold = p.mark*paceAim, 0, now
+		}
+	case now.Before(p.hold): // just below the knee
+		p.base += (r.typical - p.base) / 8
+	default:
+		if r.typical < p.base*9/10 { // it became faster, or base never was what it should be
+			p.base += (r.typical - p.base) / 2
+			p.unsure(now, false)
+			return
+		}
+		if r.typical < p.base {
+			p.base += (r.typical - p.base) / 8
+		}
+		p.limit = min(p.limit+max(1, p.limit*p.step), paceMost)
+		p.step = min(2*max(p.step, paceStep), paceSteps)
+	}
+}
+
+func (p *pace) sink(now time.Time, r reading) {
+	tried := p.mark > 0 // it was no hiccup
+	p.mark = 0
+	if p.cut == 0 {
+		p.cut, p.rate = p.limit, r.rate
+	}
+	if p.limit <= p.cut/2 && r.rate < p.rate*3/4 {
+		// Fewer under way, and fewer end: it is not a queue that makes them slow.
+		p.limit, p.base, p.cut = p.cut, r.typical, 0
+		p.unsure(now, false)
+		return
+	}
+	p.limit *= max(min(paceAim+paceNoise/2*r.noise, 1)*(float64(p.base)+float64(paceSlack)/4)/float64(r.typical), 0.5)
+	p.limit = max(p.limit, paceLeast)
+	// Where calls differ by themselves the knee is seen less surely and a short queue
+	// is not felt: it is looked for more often.
+	p.hold, p.step = now.Add(time.Duration(float64(paceHold)/(1+square(r.noise/paceBlur)))), paceStep
+	if tried {
+		p.cut = 0
+	}
+}
+
+func square(x float64) float64 { return x * x }
+
+// ahead is how many may be under way for a critical one to go: it finds a place
+// although the others have taken theirs, and a probe concerns it less.
+func (p *pace) ahead() int64 {
+	if p.probe {
+		return int64(max(p.limit*0.75, paceLeast+2))
+	}
+	return int64(max(p.limit*1.15, p.limit+2))
+}

@@ -1,6 +1,7 @@
 import { h } from "./view.js";
 import { count, short } from "./format.js";
 import { openLever } from "./levers.js";
+import { fanoutCard } from "./fanout.js";
 
 const usd = (n) => "$" + (n >= 100 ? count(n) : n.toFixed(n >= 1 ? 2 : 3));
 
@@ -33,6 +34,7 @@ export function savings(app, a) {
     s.callers.length > 0 && h("section", { key: "callers", class: "card" }, h("div", { class: "head" }, h("h2", null, "By caller")),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "By caller" }, h("table", null, h("thead", null, h("tr", null, h("th", { scope: "col" }, "Caller"), h("th", { scope: "col", class: "num" }, "Publishes not sent"), h("th", { scope: "col", class: "num" }, "Messages, estimated"))),
         h("tbody", null, [...s.callers].sort((x, y) => y.messages - x.messages).slice(0, 50).map((r) => h("tr", { key: r.name }, h("th", { scope: "row" }, r.name), h("td", { class: "num" }, count(r.publishes)), h("td", { class: "num" }, count(r.messages)))))))),
+    fanoutCard(app, a),
     h("section", { key: "how", class: "card" }, h("div", { class: "head" }, h("h2", null, "How this is counted")),
       h("p", { class: "muted" }, "A publish that was not sent is priced at the average of those of the same caller that were sent today. What is held counts as saved until it is sent after all.",
         s.unpriced > 0 && ` ${count(s.unpriced)} publishes of callers that sent nothing have no price and are left out.`,

@@ -349,6 +349,26 @@ for (const [size, scheme] of [["wide", "light"], ["narrow", "dark"]]) {
   }, { size, scheme });
 }
 
+await part("what a publish to a channel counts as, and why", async (page) => {
+  await go(page, "savings");
+  const card = page.locator("section", { has: page.getByRole("heading", { name: "Who subscribes" }) });
+  await card.getByText("2 channels", { exact: true }).waitFor();
+  await card.getByText("40 of 100 messages today").waitFor();
+  await card.getByText("25.0 % (poll)").waitFor();
+  const find = async (channel, text) => {
+    await card.getByLabel("Channel").fill(channel);
+    await card.getByRole("button", { name: "Look up" }).click();
+    await card.getByRole("status").filter({ hasText: text }).waitFor();
+  };
+  await find("private-user-17", /private-user-17 3 subscribers, from a webhook, \d+ s ago/);
+  await find("room/none", /room\/none is empty since .* from a webhook/);
+  await find("room <b>&1", /room <b>&1 1 subscriber, as the config says/);
+  await frames(page);
+  must(await card.getByLabel("Channel").inputValue() === "room <b>&1", "a frame took away what was typed");
+  await accessible(page, "who subscribes");
+  await shot(page, "wide-light-who-subscribes");
+}, { signedIn: true });
+
 await part("a day of history is there in under a second", async (page) => {
   await go(page, "overview");
   await page.waitForSelector(".chart.tall canvas");

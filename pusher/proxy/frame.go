@@ -87,6 +87,87 @@ func frame(b []byte, room int) framing {
 	return frameUnusual // more than one
 }
 
+var (
+	answerLine           = []byte("HTTP/1.1 200 OK\r\n")
+	nameContentType      = []byte("content-type")
+	nameContentEncoding  = []byte("content-encoding")
+	nameConnection       = []byte("connection")
+	nameTrailer          = []byte("trailer")
+	nameUpgrade          = []byte("upgrade")
+	connectionIsToBeKept = []byte("keep-alive")
+)
+
+// frameAnswer reads the answer that nearly every call gets: 200 with a length,
+// all of it there and nothing behind it. ok is false for whatever else b may be,
+// which is then fasthttp's to read from its first byte; so, as with frame, it may
+// refuse to say. The results are parts of b.
+func frameAnswer(b []byte) (contentType, body []byte, ok bool) {
+	if !bytes.HasPrefix(b, answerLine) {
+		return nil, nil, false
+	}
+	length, given := 0, false
+	for at := len(answerLine); ; {
+		next := bytes.IndexByte(b[at:], '\n') + at + 1
+		if next < at+2 || b[next-2] != '\r' {
+			return nil, nil, false
+		}
+		line := b[at : next-2]
+		at = next
+		if len(line) == 0 {
+			body = b[at:]
+			return contentType, body, given && len(body) == length
+		}
+		colon := 0
+		for ; colon < len(line) && fieldNameByte(line[colon]); colon++ {
+		}
+		if colon == 0 || colon == len(line) || line[colon] != ':' {
+			return nil, nil, false
+		}
+		value := bytes.Trim(line[colon+1:], " ")
+		for _, c := range value {
+			if c < ' ' || c > '~' {
+				return nil, nil, false
+			}
+		}
+		switch line[0] | 0x20 {
+		case 'c':
+			switch {
+			case isField(line, nameContentLength):
+				n, digits := fieldNumber(value)
+				if !digits || given {
+					return nil, nil, false
+				}
+				length, given = n, true
+			case isField(line, nameContentType):
+				if contentType != nil || len(value) == 0 {
+					return nil, nil, false
+				}
+				contentType = value
+			case isField(line, nameConnection):
+				if !bytes.EqualFold(value, connectionIsToBeKept) {
+					return nil, nil, false
+				}
+			case isField(line, nameContentEncoding):
+				return nil, nil, false
+			}
+		case 't':
+			if isField(line, nameTransferEncoding) || isField(line, nameTrailer) {
+				return nil, nil, false
+			}
+		case 'u':
+			if isField(line, nameUpgrade) {
+				return nil, nil, false
+			}
+		}
+	}
+}
+
+// fieldNameByte reports whether c may stand in the names of headers that are in
+// use; RFC 9110 allows some more.
+func fieldNameByte(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
 func partUpTo(b []byte, room int) framing {
 	if len(b) >= room {
 		return frameUnusual

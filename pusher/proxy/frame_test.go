@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/valyala/fasthttp"
 )
@@ -110,4 +111,77 @@ func FuzzFieldNumber(f *testing.F) {
 			t.Fatalf("%q: %d, Sscanf says %d", line, n, m)
 		}
 	})
+}
+
+func TestFrameAnswer(t *testing.T) {
+	const line = "HTTP/1.1 200 OK\r\n"
+	for in, want := range map[string]string{
+		line + "Content-Length: 2\r\n\r\n{}": "|{}",
+		line + "content-type:application/json\r\nDate: Wed, 25 Nov 2026 21:00:00 GMT\r\ncontent-length: 2 \r\n\r\n{}": "application/json|{}",
+		line + "Connection: keep-alive\r\nX-A: b\r\nContent-Length: 0\r\n\r\n":                                        "|",
+		line + "Content-Length: 2\r\n\r\n{":                                                                           "",
+		line + "Content-Length: 2\r\n\r\n{}H":                                                                         "",
+		line + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}":                                                     "",
+		line + "Content-Length: 0x2\r\n\r\n{}":                                                                        "",
+		line + "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}":                                            "",
+		line + "Content-Length: 2\r\nTransfer-Encoding : chunked\r\n\r\n{}":                                           "",
+		line + "Content-Length: 2\r\nConnection: close\r\n\r\n{}":                                                     "",
+		line + "Content-Length: 2\r\nContent-Encoding: gzip\r\n\r\n{}":                                                "",
+		line + "Content-Length: 2\r\n X: folded\r\n\r\n{}":                                                            "",
+		line + "Content-Length: 2\n\r\n{}":                                                                            "",
+		line + "Content-Length: 2\r\nX: a\rb\r\n\r\n{}":                                                               "",
+		line + "Content-Type: a\r\nContent-Type: b\r\nContent-Length: 2\r\n\r\n{}":                                    "",
+		line + "\r\n": "", line: "", "": "",
+		"HTTP/1.1 200 Fine\r\nContent-Length: 2\r\n\r\n{}":      "",
+		"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}":        "",
+		"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}": "",
+	} {
+		got := ""
+		if contentType, body, ok := frameAnswer([]byte(in)); ok {
+			got = string(contentType) + "|" + string(body)
+		}
+		if got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+// FuzzFrameAnswer: what frameAnswer takes, fasthttp's client reads as the same
+// answer, to the last byte, and keeps the connection.
+func FuzzFrameAnswer(f *testing.F) {
+	for _, seed := range []string{
+		"Content-Length: 2\r\n\r\n{}", "content-type: application/json\r\nServer: x\r\nContent-Length: 2\r\n\r\n{}",
+		"Connection: Keep-Alive\r\nContent-Length: 2\r\nSet-Cookie: a=b\r\n\r\n{}", "Content-Length: 2\r\nTrailer: X\r\n\r\n{}",
+		"Content-Length: 02\r\n\r\n{}", "Content-Length: 2\r\nConnection: keep-alive, close\r\n\r\n{}", "Content-Length:2\r\nX:\r\n\r\n{}",
+	} {
+		f.Add([]byte("HTTP/1.1 200 OK\r\n" + seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		contentType, body, ok := frameAnswer(b)
+		if !ok {
+			return
+		}
+		var resp fasthttp.Response
+		r := bufio.NewReaderSize(bytes.NewReader(b), 64<<10)
+		if err := resp.ReadLimitBody(r, 1<<20); err != nil {
+			t.Fatalf("%q: fasthttp says %v", b, err)
+		}
+		if r.Buffered() > 0 || resp.StatusCode() != 200 || resp.ConnectionClose() || !bytes.Equal(resp.Body(), body) {
+			t.Fatalf("%q: fasthttp reads %d %q and leaves %d, closing %v", b, resp.StatusCode(), resp.Body(), r.Buffered(), resp.ConnectionClose())
+		}
+		if got := resp.Header.ContentType(); contentType != nil && !bytes.Equal(got, contentType) {
+			t.Fatalf("%q: fasthttp reads the type %q", b, got)
+		}
+	})
+}
+
+func TestAppendSeconds(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Second: "1", 1500 * time.Millisecond: "1.5", 998_700_000: "0.999", 999_600_000: "1", time.Millisecond: "0.001",
+		20 * time.Millisecond: "0.02", 61*time.Second + 230*time.Millisecond: "61.23", 400 * time.Microsecond: "0",
+	} {
+		if got := string(appendSeconds(nil, d)); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
 }

@@ -215,6 +215,7 @@ type laneWorker struct {
 	run  chan struct{}
 	ctx  fasthttp.RequestCtx
 	uri  fasthttp.URI
+	host []byte // the last one that uri found no fault with
 	in   *bufio.Reader
 	out  *bufio.Writer
 	// bytes is the answer in out, written.

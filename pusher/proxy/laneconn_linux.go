@@ -127,7 +127,7 @@ func (w *laneWorker) step(c *laneConn) bool {
 	c.parsed = true
 	err = ctx.Request.Header.Read(in)
 	if err == nil {
-		err = w.uri.Parse(ctx.Request.Header.Host(), ctx.Request.Header.RequestURI())
+		err = w.checkTarget(ctx.Request.Header.Host(), ctx.Request.Header.RequestURI())
 	}
 	if err == nil {
 		err = ctx.Request.ContinueReadBody(in, l.p.server.MaxRequestBodySize, false)
@@ -142,6 +142,21 @@ func (w *laneWorker) step(c *laneConn) bool {
 		l.buffers.Put(in)
 	}
 	return w.answer(c)
+}
+
+// checkTarget looks for what fasthttp's server would find wrong with where a
+// request goes. A path that is not one of a URL with a host of its own has been
+// looked at when the head was read, and most requests name the same host.
+func (w *laneWorker) checkTarget(host, target []byte) error {
+	path := len(target) > 0 && target[0] == '/' && (len(target) == 1 || target[1] != '/')
+	if path && len(host) > 0 && bytes.Equal(host, w.host) {
+		return nil
+	}
+	if err := w.uri.Parse(host, target); err != nil {
+		return err
+	}
+	w.host = append(w.host[:0], host...)
+	return nil
 }
 
 // answer has the handler answer the request in w.ctx.
@@ -179,10 +194,16 @@ func (w *laneWorker) write(c *laneConn, last bool) bool {
 	if last {
 		ctx.Response.Header.SetConnectionClose()
 	}
-	w.bytes = w.bytes[:0]
-	w.out.Reset(w)
-	if ctx.Response.Write(w.out) != nil || w.out.Flush() != nil {
-		c.broken = true
+	if h := &ctx.Response.Header; h.StatusCode() >= 200 && h.StatusCode() != 204 && h.StatusCode() != 304 && !ctx.Response.SkipBody && !ctx.Response.IsBodyStream() {
+		body := ctx.Response.Body()
+		h.SetContentLength(len(body))
+		w.bytes = append(h.AppendBytes(w.bytes[:0]), body...)
+	} else {
+		w.bytes = w.bytes[:0]
+		w.out.Reset(w)
+		if ctx.Response.Write(w.out) != nil || w.out.Flush() != nil {
+			c.broken = true
+		}
 	}
 	ctx.Request.Reset()
 	ctx.Response.ReleaseBody(64 << 10) // one large answer must not stay pinned

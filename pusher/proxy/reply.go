@@ -26,6 +26,7 @@ const (
 var (
 	headerOutcomeBytes = []byte(headerOutcome)
 	headerReasonBytes  = []byte(headerReason)
+	headerRetryBytes   = []byte(headerRetry)
 )
 
 func setCanonical(h *fasthttp.ResponseHeader, key []byte, value string) {
@@ -95,7 +96,7 @@ func setRetryAfter(ctx *fasthttp.RequestCtx, d time.Duration) {
 	}
 	secs := int64((d + time.Second - 1) / time.Second)
 	var b [20]byte
-	ctx.Response.Header.SetBytesV(headerRetry, strconv.AppendInt(b[:0], secs, 10))
+	ctx.Response.Header.SetCanonical(headerRetryBytes, strconv.AppendInt(b[:0], secs, 10))
 }
 
 // answerPublish answers an events or batch_events request once each of its
@@ -135,7 +136,9 @@ func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, b
 			setRetryAfter(ctx, got.retryAfter)
 			ctx.Response.SetBodyString(sentence(got))
 		}
-		setOutcomes(ctx, j, uniform)
+		if !uniform {
+			setOutcomes(ctx, j, uniform)
+		}
 		return
 	}
 	ctx.Response.SetStatusCode(fasthttp.StatusOK)
@@ -271,6 +274,20 @@ func appendAccepted(b []byte, j *job, batch bool) []byte {
 	return append(b, `}}`...)
 }
 
+// appendSeconds writes d in seconds, to the millisecond.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	ms := int64(d.Round(time.Millisecond) / time.Millisecond)
+	b = strconv.AppendInt(b, ms/1000, 10)
+	if ms %= 1000; ms == 0 {
+		return b
+	}
+	b = append(b, '.', byte('0'+ms/100), byte('0'+ms/10%10), byte('0'+ms%10))
+	for b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
 // appendExplanation writes the sentence that a developer acts on.
 func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte {
 	v, a := &it.verdict, pr.app
@@ -301,8 +318,7 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		}
 		if v.RetryAfter > 0 {
 			b = append(b, "; try again in "...)
-			b = strconv.AppendFloat(b, float64(v.RetryAfter.Round(time.Millisecond))/1e9, 'f', -1, 64)
-			b = append(b, " s"...)
+			b = append(appendSeconds(b, v.RetryAfter), " s"...)
 		}
 		return append(b, '.')
 	case limiter.Contained:

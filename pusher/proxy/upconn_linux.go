@@ -114,8 +114,7 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 			err = l.deliver(wire)
 		}
 		if err == nil {
-			resp.SkipBody = head
-			err = resp.ReadLimitBody(l.in, s.maxBody)
+			err = l.read(resp, head)
 		}
 		l.until.Store(noCall)
 		if err != nil || resp.ConnectionClose() || l.in.Buffered() > 0 {
@@ -394,6 +393,25 @@ func (l *upConn) write(wire []byte) {
 	default:
 		l.failed = err
 	}
+}
+
+// read has the answer in resp.
+func (l *upConn) read(resp *fasthttp.Response, head bool) error {
+	if _, err := l.in.Peek(1); err != nil {
+		return err
+	}
+	if !head {
+		b, _ := l.in.Peek(l.in.Buffered())
+		if contentType, body, ok := frameAnswer(b); ok && len(body) <= l.of.maxBody {
+			resp.SetStatusCode(fasthttp.StatusOK)
+			resp.Header.SetContentTypeBytes(contentType)
+			resp.SetBody(body)
+			_, err := l.in.Discard(len(b))
+			return err
+		}
+	}
+	resp.SkipBody = head
+	return resp.ReadLimitBody(l.in, l.of.maxBody)
 }
 
 // Read reads of the answer, for bufio.

@@ -40,7 +40,8 @@ type FoldConfig struct {
 // both are in the same batch, in order.
 //
 // There is no goroutine of its own: one of those that wait makes the call and
-// wakes the others, each with its own true answer.
+// wakes the others, each with its own true answer. Those of the express lane do
+// not even wait: they are gone on with.
 type folder struct {
 	app   *App
 	cfg   FoldConfig
@@ -74,10 +75,20 @@ type waiter struct {
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
 	wake    chan struct{}
+	visit   *visit // who goes on instead of being woken
+}
+
+// rouse has the request go on. From here on w belongs to it.
+func (w *waiter) rouse() {
+	if v := w.visit; v != nil {
+		v.goOn()
+		return
+	}
+	w.wake <- struct{}{}
 }
 
 func (w *waiter) release() {
-	w.j, w.publish, w.out, w.got = nil, nil, outgoing{}, answer{}
+	w.j, w.publish, w.out, w.got, w.visit = nil, nil, outgoing{}, answer{}, nil
 	w.lanes = w.lanes[:0]
 	clear(w.group[:cap(w.group)])
 	w.group = w.group[:0]
@@ -109,8 +120,10 @@ func (a *App) FoldStats() FoldStats {
 }
 
 // send takes the request's events to Pusher, alone or with others, and returns
-// the answer to them.
-func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) answer {
+// the answer to them. With a visit it does not wait: left says that v goes on, by
+// resumed, when there is an answer or its turn to lead has come, and that neither
+// j nor v are the caller's any more.
+func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time, v *visit) (got answer, left bool) {
 	w := &j.wait
 	w.j, w.out = j, out
 	f.publishes.Add(int64(sending))
@@ -149,6 +162,9 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 		f.mu.Unlock()
 	} else {
 		w.since = time.Now()
+		if w.visit = v; v != nil {
+			v.leave(j)
+		}
 		f.queue = append(f.queue, w)
 		for _, l := range w.lanes {
 			f.waiting[l]++
@@ -157,12 +173,19 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 			f.timer.Reset(f.cfg.Window)
 		}
 		f.mu.Unlock()
-		<-w.wake
-		if len(w.group) == 0 {
-			return w.got // somebody else's call carried it
+		if v != nil {
+			return answer{}, true
 		}
+		<-w.wake
 	}
-	f.lead(w, now)
+	return f.resumed(w, now), false
+}
+
+// resumed is the answer to one that was roused.
+func (f *folder) resumed(w *waiter, now time.Time) answer {
+	if len(w.group) > 0 { // else somebody else's call carried it
+		f.lead(w, now)
+	}
 	return w.got
 }
 
@@ -230,7 +253,7 @@ func (f *folder) arrive(leader *waiter) {
 	}
 	f.mu.Unlock()
 	for _, w := range leader.group[1:] { // from here on each belongs to its request again
-		w.wake <- struct{}{}
+		w.rouse()
 	}
 	runtime.Gosched()
 	f.mu.Lock()
@@ -238,7 +261,7 @@ func (f *folder) arrive(leader *waiter) {
 	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
 	f.mu.Unlock()
 	for _, w := range leaders {
-		w.wake <- struct{}{}
+		w.rouse()
 	}
 }
 
@@ -256,7 +279,7 @@ func (f *folder) windowEnds() {
 	leaders := f.form(true)
 	f.mu.Unlock()
 	for _, w := range leaders {
-		w.wake <- struct{}{}
+		w.rouse()
 	}
 }
 

@@ -33,7 +33,7 @@ type lane struct {
 
 	// Connections that have something to do, and those who do it.
 	queueMu sync.Mutex
-	queue   []*laneConn
+	queue   []task
 	first   int
 	resting []*laneWorker
 	woken   bool // a worker was woken and does not run yet
@@ -52,6 +52,7 @@ type lane struct {
 	ended   sync.Once
 	swept   chan struct{}
 	buffers sync.Pool
+	visits  sync.Pool
 }
 
 const (
@@ -76,6 +77,11 @@ func newLane(p *Proxy) *lane {
 	}
 	l.reading, l.idle = int64(reading/l.tick)+1, int64(idle/l.tick)+1
 	l.buffers.New = func() any { return bufio.NewReaderSize(nil, laneRoom) }
+	l.visits.New = func() any {
+		v := &visit{lane: l, out: bufio.NewWriterSize(nil, laneOut)}
+		v.ctx.Init2(noConn{}, quiet{}, false)
+		return v
+	}
 	go l.sweep()
 	return l
 }
@@ -209,28 +215,44 @@ func (l *lane) leave(c *laneConn) {
 	l.open.Add(-1)
 }
 
-// laneWorker is a goroutine with what one request needs.
+// laneWorker is a goroutine that does what there is to do, one task after the
+// other.
 type laneWorker struct {
+	lane  *lane
+	run   chan struct{}
+	uri   fasthttp.URI
+	host  []byte // the last one that uri found no fault with
+	in    *bufio.Reader
+	visit *visit // for the next request
+}
+
+// task is a connection to be read, or a request to be gone on with.
+type task interface{ do(w *laneWorker) }
+
+// visit is what one request needs, from its parsing to its answer. It belongs to
+// a worker, or, while a call to Pusher is under way for it and nobody waits, to
+// the upConn of that call.
+type visit struct {
 	lane *lane
-	run  chan struct{}
+	conn *laneConn
+	job  *job    // of a request that will go on
+	call *upConn // what it goes on with
 	ctx  fasthttp.RequestCtx
-	uri  fasthttp.URI
-	host []byte // the last one that uri found no fault with
-	in   *bufio.Reader
 	out  *bufio.Writer
-	// bytes is the answer in out, written.
+	// bytes is the answer, written.
 	bytes []byte
 }
 
-// enqueue gives a claimed connection to the workers.
-func (l *lane) enqueue(c *laneConn) {
+// enqueue gives the workers something to do: a connection that was claimed, or a
+// request that can go on.
+func (l *lane) enqueue(t task) {
 	l.queueMu.Lock()
 	if l.first > 0 && len(l.queue) == cap(l.queue) {
 		n := copy(l.queue, l.queue[l.first:])
 		clear(l.queue[n:])
 		l.queue, l.first = l.queue[:n], 0
 	}
-	l.queue = append(l.queue, c)
+	l.queue = append(l.queue, t)
 	w, fresh := l.call()
 	l.queueMu.Unlock()
 	l.start(w, fresh)
@@ -258,15 +280,13 @@ func (l *lane) start(w *laneWorker, fresh bool) {
 		w.run <- struct{}{}
 	case fresh:
 		w = &laneWorker{lane: l, run: make(chan struct{}, 1)}
-		w.out = bufio.NewWriterSize(nil, laneOut)
-		w.in = l.buffers.Get().(*bufio.Reader)
-		w.ctx.Init2(noConn{}, quiet{}, false)
+		w.in, w.visit = l.buffers.Get().(*bufio.Reader), l.visits.Get().(*visit)
 		go w.work()
 	}
 }
 
 // next is what the worker does now, or nil if it was sent home.
-func (w *laneWorker) next(woke bool) *laneConn {
+func (w *laneWorker) next(woke bool) task {
 	l := w.lane
 	l.queueMu.Lock()
 	if woke {
@@ -284,23 +304,24 @@ func (w *laneWorker) next(woke bool) *laneConn {
 		}
 		return nil
 	}
-	c := l.queue[l.first]
+	t := l.queue[l.first]
 	l.queue[l.first] = nil
 	l.first++
 	other, fresh := l.call()
 	l.queueMu.Unlock()
 	l.start(other, fresh)
-	return c
+	return t
 }
 
 func (w *laneWorker) work() {
 	woke := true
 	for {
-		c := w.next(woke)
+		t := w.next(woke)
 		woke = false
-		if c == nil {
+		if t == nil {
 			if w.run == nil {
 				w.lane.buffers.Put(w.in)
+				w.lane.visits.Put(w.visit)
 				return
 			}
 			if _, ok := <-w.run; !ok {
@@ -309,7 +330,7 @@ func (w *laneWorker) work() {
 			woke = true
 			continue
 		}
-		w.serve(c)
+		t.do(w)
 	}
 }
 

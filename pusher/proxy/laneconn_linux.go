@@ -76,8 +76,8 @@ func (c *laneConn) release() bool {
 	return false
 }
 
-// serve does what there is to do on a connection that was claimed.
-func (w *laneWorker) serve(c *laneConn) {
+// do does what there is to do on a connection that was claimed.
+func (c *laneConn) do(w *laneWorker) {
 	for w.step(c) {
 		if c.release() {
 			return
@@ -123,7 +123,7 @@ func (w *laneWorker) step(c *laneConn) bool {
 	case frameUnusual:
 		return l.surrender(c, b)
 	}
-	ctx := &w.ctx
+	ctx := &w.visit.ctx
 	c.parsed = true
 	err = ctx.Request.Header.Read(in)
 	if err == nil {
@@ -159,49 +159,86 @@ func (w *laneWorker) checkTarget(host, target []byte) error {
 	return nil
 }
 
-// answer has the handler answer the request in w.ctx.
+// answer has the handler answer the request that was parsed. The connection is
+// no more the worker's.
 func (w *laneWorker) answer(c *laneConn) bool {
-	ctx := &w.ctx
-	ctx.SetRemoteAddr(c.remote)
-	ctx.Response.Header.SetServer(serverName)
-	if !w.handle() {
-		return w.lane.end(c)
+	v := w.visit
+	v.conn = c
+	v.ctx.SetRemoteAddr(c.remote)
+	v.ctx.Response.Header.SetServer(serverName)
+	switch later, ok := v.handle(); {
+	case later: // it is not the worker's any more
+		w.visit = w.lane.visits.Get().(*visit)
+	case ok:
+		v.answered()
+	default:
+		w.lane.end(c)
 	}
+	return false
+}
+
+// handle runs the handler, which itself survives its own defects. later says
+// that it goes on when Pusher has answered.
+func (v *visit) handle() (later, ok bool) {
+	defer v.survive()
+	if j := v.job; j != nil {
+		v.job = nil
+		v.lane.p.resume(&v.ctx, j, v)
+		return false, true
+	}
+	return v.lane.p.begin(&v.ctx, v), true
+}
+
+func (v *visit) survive() {
+	if r := recover(); r != nil {
+		v.lane.p.stats.panics.Add(1)
+		v.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
+		v.ctx.Request.Reset()
+		v.ctx.Response.Reset()
+		v.conn, v.job, v.call = nil, nil, nil
+	}
+}
+
+// leave notes whose request will go on.
+func (v *visit) leave(j *job) { v.job = j }
+
+// goOn has a worker go on with the request that left.
+func (v *visit) goOn() { v.lane.enqueue(v) }
+
+// do goes on with a request whose answer from Pusher has come.
+func (v *visit) do(*laneWorker) {
+	l, c := v.lane, v.conn
+	if _, ok := v.handle(); ok {
+		v.answered()
+	} else {
+		l.end(c)
+	}
+	l.visits.Put(v)
+}
+
+// answered sends what the handler answered.
+func (v *visit) answered() {
+	ctx := &v.ctx
 	if ctx.IsHead() {
 		ctx.Response.SkipBody = true
 	}
-	last := ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose()
-	return w.write(c, last)
+	v.write(v.conn, ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose())
 }
 
-// handle runs the handler, which itself survives its own defects.
-func (w *laneWorker) handle() (ok bool) {
-	defer func() {
-		if r := recover(); r != nil {
-			w.lane.p.stats.panics.Add(1)
-			w.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
-			w.ctx.Request.Reset()
-			w.ctx.Response.Reset()
-		}
-	}()
-	w.lane.p.serve(&w.ctx)
-	return true
-}
-
-// write sends the response in w.ctx. The connection is no more the worker's.
-func (w *laneWorker) write(c *laneConn, last bool) bool {
-	ctx := &w.ctx
+// write sends the response.
+func (v *visit) write(c *laneConn, last bool) {
+	ctx := &v.ctx
 	if last {
 		ctx.Response.Header.SetConnectionClose()
 	}
 	if h := &ctx.Response.Header; h.StatusCode() >= 200 && h.StatusCode() != 204 && h.StatusCode() != 304 && !ctx.Response.SkipBody && !ctx.Response.IsBodyStream() {
 		body := ctx.Response.Body()
 		h.SetContentLength(len(body))
-		w.bytes = append(h.AppendBytes(w.bytes[:0]), body...)
+		v.bytes = append(h.AppendBytes(v.bytes[:0]), body...)
 	} else {
-		w.bytes = w.bytes[:0]
-		w.out.Reset(w)
-		if ctx.Response.Write(w.out) != nil || w.out.Flush() != nil {
+		v.bytes = v.bytes[:0]
+		v.out.Reset(v)
+		if ctx.Response.Write(v.out) != nil || v.out.Flush() != nil {
 			c.broken = true
 		}
 	}
@@ -209,16 +246,16 @@ func (w *laneWorker) write(c *laneConn, last bool) bool {
 	ctx.Response.ReleaseBody(64 << 10) // one large answer must not stay pinned
 	ctx.Response.Reset()
 	c.last = last
-	w.lane.poll.out.put(c, w.bytes, false)
-	if cap(w.bytes) > 64<<10 {
-		w.bytes = nil
+	v.conn = nil
+	v.lane.poll.out.put(c, v.bytes, false)
+	if cap(v.bytes) > 64<<10 {
+		v.bytes = nil
 	}
-	return false
 }
 
 // Write gathers an answer.
-func (w *laneWorker) Write(b []byte) (int, error) {
-	w.bytes = append(w.bytes, b...)
+func (v *visit) Write(b []byte) (int, error) {
+	v.bytes = append(v.bytes, b...)
 	return len(b), nil
 }
 
@@ -267,9 +304,11 @@ func (w *laneWorker) expire(c *laneConn, began bool) bool {
 	case !began && (c.served || left > 0):
 		return l.end(c)
 	}
-	w.ctx.Response.Header.SetServer(serverName)
-	l.p.refuseUnread(&w.ctx, os.ErrDeadlineExceeded)
-	return w.write(c, true)
+	v := w.visit
+	v.ctx.Response.Header.SetServer(serverName)
+	l.p.refuseUnread(&v.ctx, os.ErrDeadlineExceeded)
+	v.write(c, true)
+	return false
 }
 
 // end closes the connection.

@@ -102,7 +102,7 @@ func (l *line) leave(t *turn) {
 // enter takes a place, waiting for one if need be, and reports whether there is
 // one; who has one must leave.
 func (a *admission) enter(t *turn, class quota.Priority) bool {
-	if a.waiting.Load() == 0 && a.take(class) {
+	if a.enterNow(class) {
 		return true
 	}
 	if vain := a.vain[class].Load(); vain != 0 && time.Now().UnixNano() < vain {
@@ -151,6 +151,9 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	}
 	return ok
 }
+
+// enterNow takes a place if there is one and nobody waits for it.
+func (a *admission) enterNow(class quota.Priority) bool { return a.waiting.Load() == 0 && a.take(class) }
 
 // head is the first of those in line that are at least as important. a.mu is
 // held.
@@ -278,7 +281,44 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 		return overloaded()
 	}
 	defer door.done(moment(), &got)
-	return a.fold.send(j, pr, batch, sending, out, now)
+	got, _ = a.fold.send(j, pr, batch, sending, out, now, nil)
+	return got
+}
+
+// launch is carry without waiting for anything, for the call of j.errand. begun is
+// false if that is not possible now; then nothing has happened. left says that v
+// goes on, by land, and that neither j nor v are the caller's any more; otherwise
+// the caller goes on with got.
+func (a *App) launch(j *job, v *visit) (got answer, begun, left bool) {
+	e := &j.errand
+	if a.fold == nil {
+		if begun, left = a.Upstream.launch(j, v); begun && !left {
+			got = a.Upstream.landed(j, v, e)
+		}
+		return got, begun, left
+	}
+	door, began := a.Upstream.admission, j.judged
+	if !door.enterNow(j.class()) {
+		return got, false, false
+	}
+	defer func() {
+		if !left {
+			door.done(began, &got)
+		}
+	}()
+	e.began = began
+	got, left = a.fold.send(j, e.pr, e.batch, e.sending, e.out, e.now, v)
+	return got, true, left
+}
+
+// land is what became of a call that was launched and left.
+func (a *App) land(j *job, v *visit) (got answer) {
+	e := &j.errand
+	if a.fold == nil {
+		return a.Upstream.landed(j, v, e)
+	}
+	defer a.Upstream.admission.done(e.began, &got)
+	return a.fold.resumed(&j.wait, e.now)
 }
 
 // admit is call, if there is a place for it.

@@ -20,26 +20,69 @@ const rounds = 3
 // An event that repeats one still under way waits for that one's fate after
 // this request's own call is done. So a batch that holds the same event twice
 // cannot wait for itself, and no two requests can wait for one another.
-func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time) {
-	a := pr.app
+//
+// With a visit, the call may be begun and left: then later is true, and arrive
+// goes on.
+func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time, v *visit) (later bool) {
 	j.open(pr, events)
 	var last answer
-	for round := 0; ; round++ {
-		sending := p.judge(j, pr, now)
-		if sending > 0 {
-			body := ctx.Request.Body()
-			if batch && sending < len(j.items) {
-				body = j.buildBatch()
+	if sending := p.judge(j, pr, now); sending > 0 {
+		out := outgoingOf(ctx, j, path, j.sendable(ctx, batch, sending))
+		if v != nil {
+			j.errand = errand{pr: pr, out: out, batch: batch, sending: sending, now: now}
+			switch got, begun, left := pr.app.launch(j, v); {
+			case left:
+				return true
+			case begun:
+				p.arrive(ctx, j, got)
+				return false
 			}
-			last = p.send(j, pr, batch, sending, outgoingOf(ctx, j, path, body), now)
+			j.errand = errand{}
 		}
-		if !p.awaitFlights(j, a) {
-			break
-		}
+		last = p.send(j, pr, batch, sending, out, now)
+	}
+	p.conclude(ctx, j, pr, batch, path, last, now)
+	return false
+}
+
+// errand is a call that was left, with what is needed to go on from it.
+type errand struct {
+	pr      *principal
+	out     outgoing
+	batch   bool
+	sending int
+	now     time.Time
+	began   time.Time
+}
+
+// arrive goes on with a publish whose call was launched.
+func (p *Proxy) arrive(ctx *fasthttp.RequestCtx, j *job, got answer) {
+	e := j.errand
+	j.errand = errand{}
+	p.settle(j, e.pr, e.batch, e.sending, &got, e.now)
+	p.conclude(ctx, j, e.pr, e.batch, e.out.path, got, e.now)
+}
+
+// sendable is the request's body with what is to be sent.
+func (j *job) sendable(ctx *fasthttp.RequestCtx, batch bool, sending int) []byte {
+	if batch && sending < len(j.items) {
+		return j.buildBatch()
+	}
+	return ctx.Request.Body()
+}
+
+// conclude waits for what the request's events repeat, judges those anew that
+// are not there, and answers.
+func (p *Proxy) conclude(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, last answer, now time.Time) {
+	a := pr.app
+	for round := 1; p.awaitFlights(j, a); round++ {
 		now = p.now()
-		if round+1 == rounds {
+		if round == rounds {
 			j.giveUp(a, now)
 			break
+		}
+		if sending := p.judge(j, pr, now); sending > 0 {
+			last = p.send(j, pr, batch, sending, outgoingOf(ctx, j, path, j.sendable(ctx, batch, sending)), now)
 		}
 	}
 	if a.Record != nil {
@@ -162,7 +205,8 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			pr.app.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
 		}
 	}
-	p.stats.decision.Observe(moment().Sub(began).Seconds())
+	j.judged = moment()
+	p.stats.decision.Observe(j.judged.Sub(began).Seconds())
 	return sending
 }
 
@@ -170,6 +214,12 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 // each by what became of it.
 func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) answer {
 	got := pr.app.carry(j, pr, batch, sending, out, now)
+	p.settle(j, pr, batch, sending, &got, now)
+	return got
+}
+
+// settle gives each item that was sent what became of the call.
+func (p *Proxy) settle(j *job, pr *principal, batch bool, sending int, got *answer, now time.Time) {
 	if got.quotaSpent {
 		p.exhausted(pr.app, got.text, now)
 	}
@@ -214,7 +264,6 @@ func (p *Proxy) send(j *job, pr *principal, batch bool, sending int, out outgoin
 			p.reopened(pr.app)
 		}
 	}
-	return got
 }
 
 // buildBatch writes a batch of only the items to be sent; each event's bytes

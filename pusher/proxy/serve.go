@@ -33,6 +33,8 @@ type job struct {
 	answered bool // resp was used
 	wait     waiter
 	turn     turn            // its place before the upstream
+	errand   errand          // its call, while nobody waits for it
+	judged   time.Time       // when the last of it had its verdict
 	merged   [][]byte        // the channels of a publish that carries several waiters'
 	trace    context.Context // with the request's span; nil: not traced
 	links    []trace.Link    // to those who share this job's call
@@ -93,37 +95,74 @@ func (j *job) release() {
 // outlive the request.
 func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
+// serve answers a request.
+func (p *Proxy) serve(ctx *fasthttp.RequestCtx) { p.begin(ctx, nil) }
+
+// begin answers a request. With a visit, which the express lane has framed, it
+// may instead let the request go on later, when Pusher has answered, so that
+// nobody waits for that: then it reports true, resume ends what it began, and
+// neither ctx nor v are the caller's any more.
+func (p *Proxy) begin(ctx *fasthttp.RequestCtx, v *visit) (later bool) {
 	p.inFlight.Add(1)
-	defer p.inFlight.Add(-1)
 	j := p.jobs.Get().(*job)
 	defer func() {
 		if r := recover(); r != nil {
-			// A defect must cost one request, not the process that carries
-			// everybody's. The job is not pooled again: its state is unknown.
-			p.stats.panics.Add(1)
-			p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
-			ctx.Response.Reset()
-			refuse(ctx, fasthttp.StatusInternalServerError, "internal_error",
-				"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
-			if j.trace != nil {
-				j.items = nil // they may be half made
-				j.endSpan(ctx)
-			}
-			return
+			p.failed(ctx, j, r)
+		} else if !later {
+			p.end(ctx, j)
 		}
-		if j.trace != nil {
-			j.endSpan(ctx)
-		}
-		j.release()
-		p.jobs.Put(j)
 	}()
+	return p.handle(ctx, j, v)
+}
 
-	if why := smuggling(&ctx.Request.Header); why != "" {
-		p.stats.refused(fasthttp.StatusBadRequest)
-		refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", why)
-		ctx.SetConnectionClose()
-		return
+// resume ends a request that begin left.
+func (p *Proxy) resume(ctx *fasthttp.RequestCtx, j *job, v *visit) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.failed(ctx, j, r)
+		} else {
+			p.end(ctx, j)
+		}
+	}()
+	p.arrive(ctx, j, j.errand.pr.app.land(j, v))
+}
+
+// end lets go of what a request was answered with.
+func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job) {
+	if j.trace != nil {
+		j.endSpan(ctx)
+	}
+	j.release()
+	p.jobs.Put(j)
+	p.inFlight.Add(-1)
+}
+
+// failed answers a request that met a defect, which must cost that one and not
+// the process that carries everybody's. The job is not pooled again: its state is
+// unknown.
+func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, r any) {
+	defer p.inFlight.Add(-1)
+	p.stats.panics.Add(1)
+	p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
+	ctx.Response.Reset()
+	refuse(ctx, fasthttp.StatusInternalServerError, "internal_error",
+		"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
+	if j.trace != nil {
+		j.items = nil // they may be half made
+		j.endSpan(ctx)
+	}
+}
+
+// handle takes a request from its routing to its answer, or to its call to
+// Pusher.
+func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) {
+	if v == nil { // the lane takes none of those
+		if why := smuggling(&ctx.Request.Header); why != "" {
+			p.stats.refused(fasthttp.StatusBadRequest)
+			refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", why)
+			ctx.SetConnectionClose()
+			return false
+		}
 	}
 	if p.retiring.Load() {
 		ctx.SetConnectionClose()
@@ -132,10 +171,10 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")
 		ctx.SetConnectionClose()
-		return
+		return false
 	}
 	if p.crowded(ctx) {
-		return
+		return false
 	}
 	path, query := splitTarget(ctx.Request.Header.RequestURI())
 	method := ctx.Method()
@@ -144,10 +183,10 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	case epNone:
 		refuse(ctx, fasthttp.StatusNotFound, "not_found",
 			"this is pushguard's data port: it serves Pusher Channels' HTTP API below /apps/{app_id}/. Dashboard, metrics and health are on the admin port.")
-		return
+		return false
 	case epWebhook:
 		p.webhook(ctx, string(id))
-		return
+		return false
 	}
 	if p.cfg.Tracer != nil {
 		p.beginSpan(ctx, j, ep)
@@ -157,28 +196,28 @@ func (p *Proxy) serve(ctx *fasthttp.RequestCtx) {
 	if e != nil {
 		p.stats.refused(e.Status)
 		refuse(ctx, e.Status, "invalid_request", e.Text)
-		return
+		return false
 	}
 	if marked := ctx.Request.Header.PeekBytes(headerLoadTest); len(marked) > 0 && !pr.loadTest {
 		p.stats.refused(fasthttp.StatusForbidden)
 		refuse(ctx, fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
-		return
+		return false
 	}
 	events, isPublish, e := p.decode(ctx, j, pr.app, ep, channel)
 	if e != nil {
 		p.stats.refused(e.Status)
 		refuse(ctx, e.Status, "invalid_request", e.Text)
-		return
+		return false
 	}
 	if !isPublish {
 		p.relay(ctx, j, pr, path, now)
-		return
+		return false
 	}
 	if pr.own {
 		o := p.originOf(ctx, j, pr.app)
 		o.publishes.Add(int64(len(events)))
 	}
-	p.publish(ctx, j, pr, ep == epBatch, path, events, now)
+	return p.publish(ctx, j, pr, ep == epBatch, path, events, now, v)
 }
 
 var (

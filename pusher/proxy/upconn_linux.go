@@ -43,6 +43,9 @@ type upConn struct {
 	state atomic.Int32
 	ended atomic.Bool // the upstream will send no more
 	used  time.Time   // when the last call began
+	// later is who goes on when something comes, where nobody waits; or leavingVisit,
+	// or cameVisit.
+	later atomic.Pointer[visit]
 
 	// What became of the request that was given to the outbox. sent and failed
 	// are the call's to read once it is parcelGone.
@@ -68,6 +71,11 @@ const (
 	parcelWaits        // in the outbox; the call can take it back
 	parcelTaken        // is being written
 	parcelGone
+)
+
+var (
+	leavingVisit = new(visit) // somebody is about to go away until something comes
+	cameVisit    = new(visit) // and need not: it has
 )
 
 const (
@@ -104,14 +112,76 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 		}
 	}
 	defer func() { <-s.slots }()
+	return s.try(nil, wire, head, resp, began)
+}
+
+// reserve takes a kept connection for a call that v will launch, if there is one
+// and a slot for it.
+func (s *upConns) reserve(v *visit) bool {
+	select {
+	case s.slots <- struct{}{}:
+	default:
+		return false
+	}
+	if v.call = s.take(); v.call == nil {
+		<-s.slots
+		return false
+	}
+	return true
+}
+
+// unreserve gives back what reserve took.
+func (s *upConns) unreserve(v *visit) {
+	s.put(v.call, v.call.used)
+	v.call = nil
+	<-s.slots
+}
+
+// launch has the request in j.wire written, and v go on when something comes or
+// its time is over. It reports false if that is so already: then v is still the
+// caller's, to go on with.
+func (s *upConns) launch(v *visit, j *job, began time.Time) bool {
+	l := v.call
+	if l.begin(began.Add(s.timeout)) != nil { // it ended meanwhile
+		l.sent, l.failed = 0, errUnsent
+		l.parcel.Store(parcelGone)
+		return false
+	}
+	v.job = j
+	l.parcel.Store(parcelWaits)
+	l.later.Store(leavingVisit)
+	s.poll.out.put(l, j.wire, true)
+	if l.later.CompareAndSwap(leavingVisit, v) {
+		return true
+	}
+	l.later.Store(nil)
+	v.job = nil
+	return false
+}
+
+// landed ends the call that v launched.
+func (s *upConns) landed(v *visit, wire []byte, resp *fasthttp.Response, began time.Time) error {
+	l := v.call
+	v.call = nil
+	defer func() { <-s.slots }()
+	return s.try(l, wire, false, resp, began)
+}
+
+// try makes a call, or ends the one that is under way on l.
+func (s *upConns) try(l *upConn, wire []byte, head bool, resp *fasthttp.Response, began time.Time) error {
 	until := began.Add(s.timeout)
 	for {
-		l, kept, err := s.get(until)
-		if err != nil {
-			return err
-		}
-		if err = l.begin(until); err == nil {
-			err = l.deliver(wire)
+		kept := l != nil
+		var err error
+		if kept {
+			err = l.delivered(wire, l.overdue())
+		} else {
+			if l, kept, err = s.get(until); err != nil {
+				return err
+			}
+			if err = l.begin(until); err == nil {
+				err = l.deliver(wire)
+			}
 		}
 		if err == nil {
 			err = l.read(resp, head)
@@ -124,6 +194,7 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 		}
 		if errors.Is(err, errUnsent) {
 			if kept { // it was closed meanwhile; of this request nothing left
+				l = nil
 				continue
 			}
 			return &notSentError{err}
@@ -134,21 +205,9 @@ func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time
 
 // get takes the idle upConn that was used last, or makes one.
 func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
-	s.mu.Lock()
-	for n := len(s.idle); n > 0; n = len(s.idle) {
-		l := s.idle[n-1]
-		s.idle[n-1] = nil
-		s.idle = s.idle[:n-1]
-		switch {
-		case !l.state.CompareAndSwap(upIdle, upBusy):
-		case l.ended.Load():
-			l.close()
-		default:
-			s.mu.Unlock()
-			return l, true, nil
-		}
+	if l = s.take(); l != nil {
+		return l, true, nil
 	}
-	s.mu.Unlock()
 	left := time.Until(until)
 	if left <= 0 {
 		return nil, false, fasthttp.ErrNoFreeConns
@@ -176,6 +235,25 @@ func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
 		return nil, false, &notSentError{err}
 	}
 	return l, false, nil
+}
+
+// take takes the idle upConn that was used last, or nil.
+func (s *upConns) take() *upConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := len(s.idle); n > 0; n = len(s.idle) {
+		l := s.idle[n-1]
+		s.idle[n-1] = nil
+		s.idle = s.idle[:n-1]
+		switch {
+		case !l.state.CompareAndSwap(upIdle, upBusy):
+		case l.ended.Load():
+			l.close()
+		default:
+			return l
+		}
+	}
+	return nil
 }
 
 // put keeps one for the next call.
@@ -285,10 +363,28 @@ func (l *upConn) wake(flags uint32) {
 	}
 }
 
+// tell has who went away go on, or wakes who waits.
 func (l *upConn) tell() {
-	select {
-	case l.ready <- struct{}{}:
-	default:
+	for {
+		switch v := l.later.Load(); v {
+		case nil:
+			select {
+			case l.ready <- struct{}{}:
+			default:
+			}
+			return
+		case cameVisit:
+			return
+		case leavingVisit:
+			if l.later.CompareAndSwap(v, cameVisit) {
+				return
+			}
+		default:
+			if l.later.CompareAndSwap(v, nil) {
+				v.lane.enqueue(v)
+				return
+			}
+		}
 	}
 }
 
@@ -334,6 +430,11 @@ func (l *upConn) expire() {
 // wait returns when something may have come.
 func (l *upConn) wait() error {
 	<-l.ready
+	return l.overdue()
+}
+
+// overdue is an error once the call's time is over.
+func (l *upConn) overdue() error {
 	if l.until.Load() == overdue {
 		return fasthttp.ErrTimeout
 	}
@@ -344,8 +445,13 @@ func (l *upConn) wait() error {
 func (l *upConn) deliver(wire []byte) error {
 	l.parcel.Store(parcelWaits)
 	l.of.poll.out.put(l, wire, true)
-	for {
-		late := l.wait()
+	return l.delivered(wire, l.wait())
+}
+
+// delivered goes on when something has come, which may only be that there is
+// room for more; late says that the time is over instead.
+func (l *upConn) delivered(wire []byte, late error) error {
+	for ; ; late = l.wait() {
 		if late != nil && l.parcel.CompareAndSwap(parcelWaits, parcelNone) {
 			return &notSentError{fasthttp.ErrDialTimeout}
 		}

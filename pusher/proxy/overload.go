@@ -153,7 +153,9 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 }
 
 // enterNow takes a place if there is one and nobody waits for it.
-func (a *admission) enterNow(class quota.Priority) bool { return a.waiting.Load() == 0 && a.take(class) }
+func (a *admission) enterNow(class quota.Priority) bool {
+	return a.waiting.Load() == 0 && a.take(class)
+}
 
 // head is the first of those in line that are at least as important. a.mu is
 // held.

@@ -175,3 +175,30 @@ func TestPercentiles(t *testing.T) {
 		}
 	}
 }
+
+// The ceiling of a row follows from what nginx itself pays, and only the guard's rows have one.
+func TestCeilingsAreOfNginxsOwnCosts(t *testing.T) {
+	full := newResults([]row{{name: nginxLimit}, {name: guardRow}, {name: foldingRow}})
+	refusing := newResults([]row{{name: nginxRefuses}})
+	full.add(nginxLimit, &sample{cpuPer10k: 0.120, callsPer: 1})
+	full.add(guardRow, &sample{cpuPer10k: 0.150, callsPer: 1, guarded: true})
+	full.add(foldingRow, &sample{cpuPer10k: 0.100, callsPer: 0.1, guarded: true})
+	var none strings.Builder
+	if ceilings(&none, full, refusing); none.Len() > 0 {
+		t.Errorf("without refusals: %s", none.String())
+	}
+	refusing.add(nginxRefuses, &sample{cpuPer10k: 0.075})
+	var b strings.Builder
+	ceilings(&b, full, refusing)
+	for _, line := range []string{
+		"| " + guardRow + " | 1.000 | 1.00 | 0.80 |",
+		"| " + foldingRow + " | 0.100 | 1.51 | 1.20 |", // 0.120 / (0.075 + 0.1 * 0.045)
+	} {
+		if !strings.Contains(b.String(), line+"\n") {
+			t.Errorf("no line %q in\n%s", line, b.String())
+		}
+	}
+	if strings.Contains(b.String(), "| "+nginxLimit+" |") {
+		t.Errorf("nginx has a ceiling of its own:\n%s", b.String())
+	}
+}

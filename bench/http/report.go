@@ -95,6 +95,7 @@ func (b *bench) report(w io.Writer, m *machine, full, refusing, half *results, r
 	b.table(w, full, nginxLimit, nginxPlain)
 	fmt.Fprintf(w, "\n**Refusals**: all but one request a second answered 429 by the proxy itself.\n\n")
 	b.table(w, refusing, nginxRefuses, nginxRefuses)
+	ceilings(w, full, refusing)
 	if len(half.names) > 0 {
 		fmt.Fprintf(w, "\n**Half load**: %.0f publishes/s at a constant rate (half of nginx proxy_pass above), open loop, 64 connections; latency from the time each was due.\n\n", rate)
 		latencyTable(w, half)
@@ -141,6 +142,33 @@ func (b *bench) table(w io.Writer, r *results, to, cpuTo string) {
 		}
 		fmt.Fprintf(w, "| %s | %.0f | %.0f – %.0f | %s | %.2f / %.2f | %s | %s | %s |\n", name, r.median(name, perSecond), low, high,
 			number("%.2f", r.ratio(name, to, perSecond)), r.median(name, p50), r.median(name, p99), cpu, cpuRatio, calls)
+	}
+}
+
+// ceiling is how many times nginx' limit_req a server could do, by CPU, that paid nothing for judging: it pays what
+// nginx does for reading a request and refusing it, and, for the calls that folding leaves, what nginx pays for a call,
+// which is what its limit_req costs more than its refusing.
+func ceiling(limit, refuse, calls float64) float64 { return limit / (refuse + calls*(limit-refuse)) }
+
+// ceilings prints that beside what the guard's rows did.
+func ceilings(w io.Writer, full, refusing *results) {
+	limit, refuse := full.median(nginxLimit, cpuPer10k), refusing.median(nginxRefuses, cpuPer10k)
+	if limit == 0 || refuse == 0 {
+		return
+	}
+	begun := false
+	for _, name := range full.names {
+		s := full.by[name]
+		if len(s) == 0 || !s[0].guarded {
+			continue
+		}
+		if !begun {
+			begun = true
+			fmt.Fprintf(w, "\n**Ceilings**, by CPU: what a server could reach that judged for nothing and paid, as nginx does here, %.3f s per 10k for reading a request and answering it and %.3f s for a call.\n\n", refuse, limit-refuse)
+			fmt.Fprintf(w, "| | upstream calls per publish | × %s, at most | reached |\n|---|---|---|---|\n", nginxLimit)
+		}
+		calls := full.median(name, callsPer)
+		fmt.Fprintf(w, "| %s | %.3f | %.2f | %s |\n", name, calls, ceiling(limit, refuse, calls), number("%.2f", full.ratio(nginxLimit, name, cpuPer10k)))
 	}
 }
 

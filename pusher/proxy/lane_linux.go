@@ -229,20 +229,6 @@ type laneWorker struct {
 // task is a connection to be read, or a request to be gone on with.
 type task interface{ do(w *laneWorker) }
 
-// visit is what one request needs, from its parsing to its answer. It belongs to
-// a worker, or, while a call to Pusher is under way for it and nobody waits, to
-// the upConn of that call.
-type visit struct {
-	lane *lane
-	conn *laneConn
-	job  *job    // of a request that will go on
-	call *upConn // what it goes on with
-	ctx  fasthttp.RequestCtx
-	out  *bufio.Writer
-	// bytes is the answer, written.
-	bytes []byte
-}
-
 // enqueue gives the workers something to do: a connection that was claimed, or a
 // request that can go on.
 func (l *lane) enqueue(t task) {

@@ -287,42 +287,6 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 	return got
 }
 
-// launch is carry without waiting for anything, for the call of j.errand. begun is
-// false if that is not possible now; then nothing has happened. left says that v
-// goes on, by land, and that neither j nor v are the caller's any more; otherwise
-// the caller goes on with got.
-func (a *App) launch(j *job, v *visit) (got answer, begun, left bool) {
-	e := &j.errand
-	if a.fold == nil {
-		if begun, left = a.Upstream.launch(j, v); begun && !left {
-			got = a.Upstream.landed(j, v, e)
-		}
-		return got, begun, left
-	}
-	door, began := a.Upstream.admission, j.judged
-	if !door.enterNow(j.class()) {
-		return got, false, false
-	}
-	defer func() {
-		if !left {
-			door.done(began, &got)
-		}
-	}()
-	e.began = began
-	got, left = a.fold.send(j, e.pr, e.batch, e.sending, e.out, e.now, v)
-	return got, true, left
-}
-
-// land is what became of a call that was launched and left.
-func (a *App) land(j *job, v *visit) (got answer) {
-	e := &j.errand
-	if a.fold == nil {
-		return a.Upstream.landed(j, v, e)
-	}
-	defer a.Upstream.admission.done(e.began, &got)
-	return a.fold.resumed(&j.wait, e.now)
-}
-
 // admit is call, if there is a place for it.
 func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Time) (got answer) {
 	if !u.admission.enter(&j.turn, class) {

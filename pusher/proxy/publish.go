@@ -45,24 +45,6 @@ func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch b
 	return false
 }
 
-// errand is a call that was left, with what is needed to go on from it.
-type errand struct {
-	pr      *principal
-	out     outgoing
-	batch   bool
-	sending int
-	now     time.Time
-	began   time.Time
-}
-
-// arrive goes on with a publish whose call was launched.
-func (p *Proxy) arrive(ctx *fasthttp.RequestCtx, j *job, got answer) {
-	e := j.errand
-	j.errand = errand{}
-	p.settle(j, e.pr, e.batch, e.sending, &got, e.now)
-	p.conclude(ctx, j, e.pr, e.batch, e.out.path, got, e.now)
-}
-
 // sendable is the request's body with what is to be sent.
 func (j *job) sendable(ctx *fasthttp.RequestCtx, batch bool, sending int) []byte {
 	if batch && sending < len(j.items) {

@@ -239,41 +239,6 @@ func (u *Upstream) sign(j *job, out *outgoing, now time.Time) {
 	j.target = u.key.AppendSigned(j.target, out.method, out.path, out.query, out.body, now)
 }
 
-// launch begins the call of j.errand, if nothing stands in its way for which it
-// would have to wait; otherwise nothing has happened. left says that v goes on
-// when there is an answer, and that neither j nor v are the caller's any more; if
-// it is false, there is something already, and the caller goes on.
-func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
-	if u.conns == nil || u.sink != nil || j.trace != nil || !u.conns.reserve(v) {
-		return false, false
-	}
-	e := &j.errand
-	if !u.admission.enterNow(j.class()) {
-		u.conns.unreserve(v)
-		return false, false
-	}
-	if !u.off && !u.breaker.TryAcquirePermit() {
-		u.admission.leave(j.judged, j.judged, false)
-		u.conns.unreserve(v)
-		return false, false
-	}
-	u.sign(j, &e.out, e.now)
-	e.began = j.judged
-	j.wire = u.appendRequest(j.wire[:0], e.out, j.target)
-	return true, u.conns.launch(v, j, e.began)
-}
-
-// landed is what became of a call that was launched.
-func (u *Upstream) landed(j *job, v *visit, e *errand) (got answer) {
-	defer u.admission.done(e.began, &got)
-	if j.answered {
-		j.resp.Reset()
-	}
-	j.answered = true
-	err := u.conns.landed(v, j.wire, &j.resp, e.began)
-	return u.became(j, err, e.began, e.now)
-}
-
 // became says what became of a call that ended with err, or with the answer in
 // j.resp.
 func (u *Upstream) became(j *job, err error, began, now time.Time) (got answer) {

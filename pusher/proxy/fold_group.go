@@ -1,0 +1,147 @@
+package proxy
+
+import (
+	"bytes"
+	"time"
+)
+
+// Who leaves with whom.
+
+// form makes groups of those that wait, in order, and returns their leaders,
+// to be woken. With all false only full groups leave: other calls are still in
+// flight, and whose end comes soon. f.mu is held.
+func (f *folder) form(all bool) (leaders []*waiter) {
+	clear(f.blocked)
+	for i := 0; i < len(f.queue) && f.calls < f.cfg.Calls; i++ {
+		head := f.queue[i]
+		if head == nil {
+			continue
+		}
+		if f.stuck(head, f.blocked) {
+			f.block(head, f.blocked)
+			continue
+		}
+		picks, kind, full := f.gather(i)
+		if !all && !full {
+			break
+		}
+		head.group, head.kind = append(head.group[:0], head), kind
+		f.queue[i] = nil
+		for _, at := range picks {
+			head.group = append(head.group, f.queue[at])
+			f.queue[at] = nil
+		}
+		for _, w := range head.group {
+			for _, l := range w.lanes {
+				drop(f.waiting, l)
+			}
+		}
+		f.depart(head)
+		leaders = append(leaders, head)
+	}
+	rest := f.queue[:0]
+	for _, w := range f.queue {
+		if w != nil {
+			rest = append(rest, w)
+		}
+	}
+	clear(f.queue[len(rest):])
+	f.queue = rest
+	// What is overdue and still here waits for a lane or for a free call, and is
+	// looked at when a call ends.
+	if len(rest) > 0 {
+		if left := f.overdue(); left > 0 {
+			f.timer.Reset(left)
+		}
+	}
+	return leaders
+}
+
+// overdue is how much of its window the longest waiting has left. f.mu is held.
+func (f *folder) overdue() time.Duration {
+	if len(f.queue) == 0 {
+		return f.cfg.Window
+	}
+	return f.cfg.Window - time.Since(f.queue[0].since)
+}
+
+// stuck reports whether w must wait for an earlier publish of a lane of its.
+func (f *folder) stuck(w *waiter, behind map[uint64]struct{}) bool {
+	for _, l := range w.lanes {
+		if f.flying[l] > 0 {
+			return true
+		}
+		if _, b := behind[l]; b {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *folder) block(w *waiter, behind map[uint64]struct{}) {
+	for _, l := range w.lanes {
+		behind[l] = struct{}{}
+	}
+}
+
+// gather chooses the companions of the i-th waiter, by their place in the
+// queue. Where both a publish to several channels and a batch are possible, the
+// one that saves messages goes first: that is the publish to several channels,
+// as Pusher counts it as one call.
+func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
+	head := f.queue[i]
+	if head.publish == nil {
+		return nil, bearsCall, true
+	}
+	picks = f.pick(f.picks[0][:0], i, f.cfg.Channels, sharesTrigger)
+	f.picks[0] = picks
+	kind, full = sharesTrigger, len(picks)+1 >= f.cfg.Channels
+	if len(picks) == 0 || f.app.Billing.MultiChannelPerChannel {
+		batch := f.pick(f.picks[1][:0], i, f.cfg.Batch, sharesBatch)
+		f.picks[1] = batch
+		if len(batch) > len(picks) {
+			picks, kind = batch, sharesBatch
+			full = len(picks)+1 >= f.cfg.Batch
+		}
+	}
+	if len(picks) == 0 {
+		kind = bearsCall
+	}
+	return picks, kind, full
+}
+
+// pick finds up to most-1 companions for the i-th waiter in a call of a kind,
+// none of which would overtake another of its lane.
+func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
+	head := f.queue[i]
+	clear(f.behind)
+	for l := range f.blocked {
+		f.behind[l] = struct{}{}
+	}
+	clear(f.named)
+	f.named[head.channel] = struct{}{}
+	for at := i + 1; at < len(f.queue) && len(picks)+1 < most; at++ {
+		w := f.queue[at]
+		if w == nil {
+			continue
+		}
+		ok := w.publish != nil && !f.stuck(w, f.behind)
+		if ok && kind == sharesTrigger {
+			_, twice := f.named[w.channel] // a channel is named once; a hash that says so wrongly costs a call, no more
+			ok = !twice && sameButChannel(head, w)
+		}
+		if !ok {
+			f.block(w, f.behind)
+			continue
+		}
+		f.named[w.channel] = struct{}{}
+		picks = append(picks, at)
+	}
+	return picks
+}
+
+func sameButChannel(a, b *waiter) bool {
+	p, q := a.publish, b.publish
+	return a.same == b.same && q != nil && p.HasInfo == q.HasInfo &&
+		bytes.Equal(p.Name, q.Name) && bytes.Equal(p.Data, q.Data) && bytes.Equal(p.SocketID, q.SocketID) && bytes.Equal(p.Info, q.Info)
+}

@@ -28,6 +28,19 @@ func (f *Flight) Wait(ctx context.Context) Fate {
 	}
 }
 
+// landed reports whether the fate of the publish is known already, and which it is.
+func (f *Flight) landed() (fate Fate, known bool) {
+	if f == nil {
+		return Unknown, false
+	}
+	select {
+	case <-f.done:
+		return f.fate, true
+	default:
+		return Unknown, false
+	}
+}
+
 // window remembers what was published, so that the same is not sent twice. An entry is pending
 // from Admit to Done, then delivered until its window has passed; what was not delivered is
 // forgotten at once, so a caller's own repeat is judged anew. A duplicate does not prolong the

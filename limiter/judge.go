@@ -21,8 +21,9 @@ type judgement struct {
 	now    time.Time
 	v      Verdict
 
-	identity dkey   // of the claim, where its rule deduplicates; else zero
-	channel  uint64 // hash of its only channel, where there is one
+	record   *quota.Twins // not nil after judge: what is left of it is to ask the other replicas
+	identity dkey         // of the claim, where its rule deduplicates; else zero
+	channel  uint64       // hash of its only channel, where there is one
 
 	// The buckets that the publish needs a token of, locked, in the order in which they were asked.
 	held  [few]*bucket
@@ -62,7 +63,49 @@ func (j *judgement) expect() {
 	}
 }
 
-// judge is steps 2 to 6, and the twins.
+// open begins the judgement of a claim.
+func (j *judgement) open(a *App, p *policy, c *Claim, now time.Time) {
+	j.a, j.p, j.c, j.now = a, p, c, now
+	if c.Rule == nil {
+		c.Rule = p.match(c.Event, c.Channels, c.Caller.Name())
+		a.expect(p, c.Rule, c.Channels)
+	}
+	j.caller = p.caller(c.Caller)
+	j.v.Rule, j.v.Answer, j.v.Channel = c.Rule, c.Rule.spec.Answer, -1
+	j.expect()
+	if p.observing && c.Event != "" {
+		j.shadow()
+	}
+}
+
+// close is step 7, and what follows from the outcome.
+func (j *judgement) close(ctx context.Context, outcome Outcome) {
+	observe := j.p.spec.Mode == Observe
+	if outcome == Sent || observe {
+		outcome = j.pay(ctx, outcome)
+	}
+	switch {
+	case outcome == Sent:
+		j.v.admitted = true
+	case observe:
+		j.forget(&j.v.ticket)
+		j.disclaim()
+		j.v.Would = outcome
+		j.v.admitted = true
+	default:
+		j.forget(&j.v.ticket)
+		j.forget(&j.v.shadow)
+		j.disclaim()
+		if j.v.began {
+			j.a.bursts.end(j.v.burst)
+		}
+		outcome = j.digested(outcome)
+		j.v.Outcome, j.v.Would = outcome, outcome
+	}
+	j.c.again.judged = true
+}
+
+// judge is steps 2 to 6. If record is not nil afterwards, it is for the other replicas to say; see twins.
 func (j *judgement) judge() Outcome {
 	if o := j.brake(j.c.Rule.spec.Priority); o != Sent {
 		return o
@@ -74,7 +117,7 @@ func (j *judgement) judge() Outcome {
 		j.conflate(j.c.Rule)
 		return j.level(j.c.Rule.spec.Priority)
 	}
-	if f := j.a.contain.Load(); f != nil && !(*f)(j.now, j.c) {
+	if f := j.a.contain.Load(); f != nil && !j.c.again.judged && !(*f)(j.now, j.c) {
 		return j.refuse(Contained, Culprit, time.Second)
 	}
 	if j.c.Vacant && j.c.Rule.spec.SkipVacant {
@@ -94,7 +137,8 @@ func (j *judgement) judge() Outcome {
 	if o := j.level(j.c.Rule.spec.Priority); o != Sent {
 		return o
 	}
-	return j.twins(j.c.Rule)
+	j.record = j.twins()
+	return Sent
 }
 
 // shadow is what the observing rule, if there is one, would have done.
@@ -121,6 +165,9 @@ func (j *judgement) shadow() {
 		j.v.Would = o
 	}
 	j.v.Channel, j.v.RetryAfter, j.v.Flight = -1, 0, nil
+	if j.c.again.judged {
+		return
+	}
 	r.tally.matched.Add(1)
 	r.tally.would[o].Add(1)
 }
@@ -195,13 +242,24 @@ type room struct {
 var rooms = sync.Pool{New: func() any { return new(room) }}
 
 // buckets is step 5: for a rule alone, or with what holds for the whole app. No bucket gives a
-// token before all have been asked, so a refusal by one costs the others nothing.
+// token before all have been asked, so a refusal by one costs the others nothing. Who has paid is not asked again.
 func (j *judgement) buckets(r *CompiledRule, all bool) Outcome {
+	paid := &j.c.again.paid[0]
+	if all {
+		paid = &j.c.again.paid[1]
+	}
+	if *paid {
+		if all && j.c.again.over {
+			j.would(Throttled, j.caller.rate.reason)
+		}
+		return Sent
+	}
 	if len(j.c.Channels) > 1 {
 		j.wide = rooms.Get().(*room)
 	}
 	o := j.gather(r, all)
 	j.release(o == Sent)
+	*paid = o == Sent
 	if j.wide != nil {
 		clear(j.wide.held)
 		j.wide.held, j.wide.keys = j.wide.held[:0], j.wide.keys[:0]
@@ -223,6 +281,7 @@ func (j *judgement) gather(r *CompiledRule, all bool) Outcome {
 			j.drop()
 			j.would(o, k.reason)
 			j.v.RetryAfter = 0
+			j.c.again.over = true
 		}
 	}
 	for _, k := range r.rates[PerCaller] {

@@ -30,7 +30,9 @@
 // It is cheapest first, with two exceptions. The brake and containment go before dedupe, so what a
 // person stopped is never answered as delivered. Money comes last, so nothing is reserved for a
 // publish that does not go out. A publish that is refused by 5 to 7 leaves nothing in 4, so a
-// repeat of it is judged anew; and one refused by 6 or 7 has taken its tokens: it was an attempt.
+// repeat of it is judged anew; and one refused by 6 or 7 has taken its tokens: it was an attempt. One
+// that is judged again because the twin that it waited for failed is the same attempt still: what
+// it passed of 3 and 5 it is not asked for twice.
 //
 // # Observe
 //
@@ -215,40 +217,14 @@ func (a *App) Memory() Memory {
 // see Flight. ctx bounds how long the ledger may wait for a lease to be refilled; a ctx that ends
 // later changes nothing.
 func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
-	p := a.policy.Load()
-	if c.Rule == nil {
-		c.Rule = p.match(c.Event, c.Channels, c.Caller.Name())
-		a.expect(p, c.Rule, c.Channels)
-	}
-	j := judgement{a: a, p: p, caller: p.caller(c.Caller), c: c, now: now}
-	j.v.Rule, j.v.Answer, j.v.Channel = c.Rule, c.Rule.spec.Answer, -1
-	j.expect()
-	if p.observing && c.Event != "" {
-		j.shadow()
-	}
+	var j judgement
+	j.open(a, a.policy.Load(), c, now)
 	outcome := j.judge()
-	observe := p.spec.Mode == Observe
-	if outcome == Sent || observe {
-		outcome = j.pay(ctx, outcome)
+	if j.record != nil {
+		w := j.want()
+		outcome = j.heard(j.record.Claim(now, w.ID, w.Window, w.Hold))
 	}
-	switch {
-	case outcome == Sent:
-		j.v.admitted = true
-	case observe:
-		j.forget(&j.v.ticket)
-		j.disclaim()
-		j.v.Would = outcome
-		j.v.admitted = true
-	default:
-		j.forget(&j.v.ticket)
-		j.forget(&j.v.shadow)
-		j.disclaim()
-		if j.v.began {
-			a.bursts.end(j.v.burst)
-		}
-		outcome = j.digested(outcome)
-		j.v.Outcome, j.v.Would = outcome, outcome
-	}
+	j.close(ctx, outcome)
 	return j.v
 }
 
@@ -258,6 +234,7 @@ func (a *App) Admit(ctx context.Context, now time.Time, c *Claim) Verdict {
 // that learned why a publish did not go through may set v.Outcome before.
 func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64) {
 	outcome := v.Outcome
+	c.again = repeat{}
 	if v.admitted {
 		a.window.end(now, v.ticket, fate)
 		a.window.end(now, v.shadow, fate)

@@ -1,7 +1,9 @@
 package limiter
 
 import (
+	"context"
 	"encoding/binary"
+	"sync"
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
@@ -22,23 +24,31 @@ func twinID(c *Claim) (id quota.TwinID) {
 	return id
 }
 
-// twins asks the other replicas, through the store, whether the publish is a duplicate. One that
-// another replica is sending has a Flight, as one that this replica is sending: it is only a
-// duplicate if that one is delivered. Who repeats it here meanwhile waits for the same Flight.
-//
-// If the store does not answer, or has no room, this replica decides alone. What it then sends is
-// told to the store all the same.
-func (j *judgement) twins(r *CompiledRule) Outcome {
-	record := j.a.twins.Load()
-	if record == nil || !r.WantsTwin() || j.c.Twin == [2]uint64{} {
-		return Sent
+// twins is the record that must be asked whether the publish is a duplicate of another replica's; nil:
+// none.
+func (j *judgement) twins() *quota.Twins {
+	if !j.c.Rule.WantsTwin() || j.c.Twin == [2]uint64{} {
+		return nil
 	}
-	id := twinID(j.c)
+	return j.a.twins.Load()
+}
+
+// want is the question.
+func (j *judgement) want() quota.TwinWant {
 	within := j.p.spec.SentWithin
 	if within <= 0 {
 		within = defaultSentWithin
 	}
-	got := record.Claim(j.now, id, r.spec.Dedupe, within)
+	return quota.TwinWant{ID: twinID(j.c), Window: j.c.Rule.spec.Dedupe, Hold: within}
+}
+
+// heard goes on with the answer. A publish that another replica is sending has a Flight, as one
+// that this replica is sending: it is only a duplicate if that one is delivered. Who repeats it here
+// meanwhile waits for the same Flight.
+//
+// If the store does not answer, or has no room, this replica decides alone. What it then sends is
+// told to the store all the same.
+func (j *judgement) heard(got quota.Twin) Outcome {
 	window, mine := j.a.window, j.v.ticket
 	switch got.As {
 	case quota.TwinDelivered:
@@ -49,7 +59,7 @@ func (j *judgement) twins(r *CompiledRule) Outcome {
 		}
 		f := window.join(mine)
 		j.v.Flight = f
-		record.Watch(id, func(delivered bool, until time.Time) {
+		j.record.Watch(twinID(j.c), func(delivered bool, until time.Time) {
 			switch {
 			case mine.serial == 0:
 				f.fate = NotSent
@@ -70,6 +80,75 @@ func (j *judgement) twins(r *CompiledRule) Outcome {
 	j.v.ticket = ticket{}
 	return j.refuse(Deduplicated, Duplicate, 0)
 }
+
+// Judging is one claim of a request that has several, and where the verdict on it goes.
+type Judging struct {
+	Claim   *Claim
+	Verdict *Verdict
+}
+
+// AdmitAll admits the events of one request: to each happens what Admit would have done with it, had
+// they come one after the other. What is to ask the other replicas waits until all have been judged
+// that far, and then shares a round trip; so nothing is claimed that the judgement refuses anyway, and
+// no claim waits for another's turn. Two of the same among them do not both ask: the second has the
+// Flight of the first.
+//
+// Requests cannot wait for one another's claims in a circle: an answer of the store waits for nobody,
+// and a border sends and settles what it may send before it waits for a Flight; so who waits holds no
+// claim, in whatever order the events of two requests stand.
+func (a *App) AdmitAll(ctx context.Context, now time.Time, all []Judging) {
+	if len(all) == 1 {
+		*all[0].Verdict = a.Admit(ctx, now, all[0].Claim)
+		return
+	}
+	p := a.policy.Load()
+	var q *asking
+	for i := range all {
+		var j judgement
+		j.open(a, p, all[i].Claim, now)
+		outcome := j.judge()
+		if j.record == nil {
+			j.close(ctx, outcome)
+		} else {
+			if q == nil {
+				q = askings.Get().(*asking)
+				q.record = j.record
+			}
+			q.wants, q.of = append(q.wants, j.want()), append(q.of, i)
+		}
+		*all[i].Verdict = j.v
+	}
+	if q == nil {
+		return
+	}
+	q.record.ClaimAll(now, q.wants)
+	for n, i := range q.of {
+		j := judgement{a: a, p: p, record: q.record, c: all[i].Claim, caller: p.caller(all[i].Claim.Caller), now: now, v: *all[i].Verdict}
+		j.close(ctx, j.heard(q.wants[n].Got))
+		*all[i].Verdict = j.v
+	}
+	q.record, q.wants, q.of = nil, q.wants[:0], q.of[:0]
+	askings.Put(q)
+	// The first of some that are the same may have its fate already: another replica delivered it, or a later step
+	// refused it, and the next is judged for itself.
+	for i := range all {
+		switch fate, known := all[i].Verdict.Flight.landed(); {
+		case known && fate == Delivered:
+			all[i].Verdict.Flight = nil
+		case known:
+			*all[i].Verdict = a.Admit(ctx, now, all[i].Claim)
+		}
+	}
+}
+
+// asking is what the events of one request ask the other replicas.
+type asking struct {
+	record *quota.Twins
+	wants  []quota.TwinWant
+	of     []int // which event of the request asks it
+}
+
+var askings = sync.Pool{New: func() any { return new(asking) }}
 
 // disclaim takes a claim back, of a publish that a later step refused.
 func (j *judgement) disclaim() {

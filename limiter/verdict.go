@@ -187,6 +187,16 @@ type Claim struct {
 	Refresh  bool      // a refresh event, for what was shed: only brake and budget are asked, of DigestShare
 	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
 	HeldAt   time.Time // of a Late one: when it was judged before
+
+	again repeat // what it has behind it, if its last verdict turned out to be void
+}
+
+// repeat is what a claim is not asked for twice when it is judged again, because the twin that it waited for was not
+// delivered. It is one publish and one attempt, however often it is judged.
+type repeat struct {
+	judged bool    // containment let it pass, and an observing rule has counted it
+	paid   [2]bool // its tokens are taken: under the observing rule, under its own and the app's
+	over   bool    // its caller was over a rate that observes
 }
 
 // Verdict is a decision. It is a value; hand it to Done unchanged in its unexported part.

@@ -61,6 +61,16 @@ const (
 	TwinAlone                   // the store was not asked, or did not answer: decide without, then call Settle
 )
 
+// TwinWant is a publish that somebody wants to send now, and the answer to that.
+type TwinWant struct {
+	ID     TwinID
+	Window time.Duration // its rule's
+	Hold   time.Duration // how long it can be under way at most
+	Got    Twin          // what ClaimAll puts there
+
+	place *twinAsk // while it is asked
+}
+
 // Twin is an answer with what belongs to it.
 type Twin struct {
 	As    TwinAs
@@ -122,40 +132,63 @@ func (t *Twins) Stats() TwinStats {
 
 // Claim asks to send a publish now. window is its rule's, hold is how long it can be under way at most.
 func (t *Twins) Claim(now time.Time, id TwinID, window, hold time.Duration) Twin {
-	got := Twin{As: TwinAlone, Token: rand.Uint64()}
-	if t.state.Load() == twinsUp {
-		got = t.ask(store.TwinOp{Do: store.TwinClaim, ID: id, Token: got.Token, At: now, Window: window, Hold: hold})
-	}
-	switch got.As {
-	case TwinYours:
-		t.stats.claimed.Add(1)
-	case TwinDelivered:
-		t.stats.delivered.Add(1)
-	case TwinElsewhere:
-		t.stats.elsewhere.Add(1)
-	default:
-		t.stats.alone.Add(1)
-	}
-	return got
+	one := [1]TwinWant{{ID: id, Window: window, Hold: hold}}
+	t.ClaimAll(now, one[:])
+	return one[0].Got
 }
 
-func (t *Twins) ask(op store.TwinOp) Twin {
-	t.mu.Lock()
-	if t.state.Load() != twinsUp || len(t.queue) >= twinsQueue {
-		t.mu.Unlock()
-		return Twin{As: TwinAlone, Token: op.Token}
+// ClaimAll is Claim for all that one request wants to send: they wait for one round trip together. No two of wants may
+// have the same ID, or the second is told that the first, its own, is under way.
+func (t *Twins) ClaimAll(now time.Time, wants []TwinWant) {
+	for i := range wants {
+		wants[i].Got = Twin{As: TwinAlone, Token: rand.Uint64()}
 	}
-	a := t.take()
-	a.op = op
-	t.queue = append(t.queue, a)
+	if t.state.Load() == twinsUp {
+		t.ask(now, wants)
+	}
+	for i := range wants {
+		switch wants[i].Got.As {
+		case TwinYours:
+			t.stats.claimed.Add(1)
+		case TwinDelivered:
+			t.stats.delivered.Add(1)
+		case TwinElsewhere:
+			t.stats.elsewhere.Add(1)
+		default:
+			t.stats.alone.Add(1)
+		}
+	}
+}
+
+// ask has the wants answered by the store, as far as it can be asked. They get into the queue at once, so that no
+// round trip begins between them.
+func (t *Twins) ask(now time.Time, wants []TwinWant) {
+	t.mu.Lock()
+	for i := range wants {
+		w := &wants[i]
+		if t.state.Load() != twinsUp || len(t.queue) >= twinsQueue {
+			break
+		}
+		w.place = t.take()
+		w.place.op = store.TwinOp{Do: store.TwinClaim, ID: w.ID, Token: w.Got.Token, At: now, Window: w.Window, Hold: w.Hold}
+		t.queue = append(t.queue, w.place)
+	}
 	t.mu.Unlock()
 	t.ring()
-	<-a.done
-	got := a.got
+	for i := range wants {
+		if a := wants[i].place; a != nil {
+			<-a.done
+			wants[i].Got = a.got
+		}
+	}
 	t.mu.Lock()
-	t.free = append(t.free, a)
+	for i := range wants {
+		if a := wants[i].place; a != nil {
+			t.free = append(t.free, a)
+			wants[i].place = nil
+		}
+	}
 	t.mu.Unlock()
-	return got
 }
 
 // take is a place for something to ask. t.mu is held.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -199,6 +201,95 @@ func TestTwinsRace(t *testing.T) {
 	t.Logf("%d questions in %d round trips, %d not answered in time", ops, trips, alone.Load())
 	if ops > 100 && trips > ops/4 {
 		t.Errorf("%d questions took %d round trips", ops, trips)
+	}
+}
+
+// asked is how many times a server was asked about publishes since the last call.
+func asked(m *redistest.Monitor) (n int) {
+	for _, c := range m.Commands() {
+		if strings.HasPrefix(c, `"evalsha"`) && strings.Contains(c, ":twins:") {
+			n++
+		}
+	}
+	return n
+}
+
+// What one request wants to send is one question, and so is what many ask while another question is under way.
+func TestTwinsAreAskedAboutTogether(t *testing.T) {
+	srv := redistest.Start(t)
+	r := twinsOn(t, open(t, srv.URL(), store.Options{}), 1)[0]
+	claim(t, r, noon, twinID(-1), time.Minute, time.Minute) // the script is loaded
+	m := srv.Monitor(t)
+	ten := func(from int) (wants []TwinWant) {
+		for n := range 10 {
+			wants = append(wants, TwinWant{ID: twinID(from + n), Window: time.Minute, Hold: time.Minute})
+		}
+		return wants
+	}
+	var first []TwinWant
+	soon(t, "an answer of the store", func() bool { // on a busy machine it may take longer than anybody waits
+		asked(m)
+		first = ten(10 * int(r.Stats().Trips)) // others than those whose answer came too late
+		r.ClaimAll(noon, first)
+		return first[0].Got.As != TwinAlone
+	})
+	if n := asked(m); n != 1 {
+		t.Errorf("the server was asked %d times for ten claims of one request", n)
+	}
+	for i, w := range first {
+		if w.Got.As != TwinYours {
+			t.Errorf("claim %d was answered %d", i, w.Got.As)
+		}
+		r.Settle(noon, w.ID, w.Got.Token, time.Minute, i != 3)
+	}
+	claim(t, r, noon, twinID(-2), time.Minute, time.Minute) // after it all are told
+	second := append(slices.Clone(first), TwinWant{ID: twinID(-2), Window: time.Minute, Hold: time.Minute})
+	r.ClaimAll(noon, second)
+	for i, w := range second {
+		want := TwinDelivered
+		switch i {
+		case 3:
+			want = TwinYours
+		case 10:
+			want = TwinElsewhere
+		}
+		if w.Got.As != want && w.Got.As != TwinAlone {
+			t.Errorf("claim %d once more was answered %d, want %d", i, w.Got.As, want)
+		}
+	}
+
+	// While the server holds its answer back, a hundred others come.
+	const many = 100
+	for try := 0; ; try++ {
+		soon(t, "a store that answers", func() bool { return r.Stats().Up })
+		before, from := r.Stats(), (try+1)*1_000_000
+		asked(m)
+		srv.Stop()
+		queued := func(n int) func() bool {
+			return func() bool {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				return len(r.queue) == n || r.state.Load() != twinsUp
+			}
+		}
+		r.Settle(noon, twinID(from), 1, time.Minute, true)
+		soon(t, "the first on its way", queued(0))
+		var all sync.WaitGroup
+		for n := range many {
+			all.Go(func() { r.Claim(noon, twinID(from+1+n), time.Minute, time.Minute) })
+		}
+		soon(t, "all the others waiting", queued(many))
+		srv.Continue()
+		all.Wait()
+		if after := r.Stats(); after.Alone == before.Alone {
+			if n := asked(m); n != 2 {
+				t.Errorf("%d claims were asked in %d round trips, want the first and the rest", many, n)
+			}
+			return
+		}
+		if try == 20 {
+			t.Fatal("the machine is too slow to say anything")
+		}
 	}
 }
 

@@ -135,10 +135,11 @@ func outgoingOf(ctx *fasthttp.RequestCtx, j *job, path, body []byte) outgoing {
 	return outgoing{method: borrow(ctx.Method()), path: path, query: &j.query, body: body, library: ctx.Request.Header.PeekBytes(headerLibrary)}
 }
 
-// judge takes every item that waits for a verdict through Admit and returns how
+// judge takes the items that wait for a verdict through AdmitAll and returns how
 // many are to be sent.
 func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 	began := moment()
+	j.judging = j.judging[:0]
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != toJudge {
@@ -150,7 +151,14 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 			pr.app.Observe(now, pr.app.ID, c.Caller.Name(), c.Event, c.Channels, c.Digest[0], c.Cost)
 		}
 		it.claim.Vacant = it.claim.Rule.SkipsVacant() && pr.app.vacant(it.publish, it.claim.Channels, now)
-		it.verdict = pr.app.Limiter.Admit(context.Background(), now, &it.claim)
+		j.judging = append(j.judging, limiter.Judging{Claim: &it.claim, Verdict: &it.verdict})
+	}
+	pr.app.Limiter.AdmitAll(context.Background(), now, j.judging)
+	for i := range j.items {
+		it := &j.items[i]
+		if it.state != toJudge {
+			continue
+		}
 		switch {
 		case p.overtakes(pr, it, now):
 			it.state = settled
@@ -271,14 +279,18 @@ func (j *job) buildBatch() []byte {
 // reports whether any item must be judged again, because its twin did not get
 // through.
 func (p *Proxy) awaitFlights(j *job, a *App) (again bool) {
+	var wait context.Context // the same for all of them, so that a batch waits no longer than a publish
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != inFlight {
 			continue
 		}
-		wait, cancel := context.WithTimeout(context.Background(), a.Upstream.timeout+time.Second)
+		if wait == nil {
+			var cancel context.CancelFunc
+			wait, cancel = context.WithTimeout(context.Background(), a.Upstream.timeout+time.Second)
+			defer cancel()
+		}
 		fate := it.verdict.Flight.Wait(wait)
-		cancel()
 		if fate == limiter.Delivered {
 			it.state = settled
 			a.Limiter.Done(p.now(), &it.claim, &it.verdict, limiter.NotSent, 0)

@@ -21,6 +21,7 @@ type job struct {
 	query    pusher.Query
 	decoder  pusher.Decoder
 	items    []item
+	judging  []limiter.Judging
 	channels []string // backing store of the items' channel lists
 	target   []byte   // path and signed query sent upstream
 	body     []byte   // a body built anew because part of a batch was held back
@@ -71,6 +72,7 @@ func newJob() *job {
 
 func (j *job) release() {
 	clear(j.items) // beyond their lengths all is clear
+	clear(j.judging)
 	clear(j.channels)
 	j.items, j.channels = j.items[:0], j.channels[:0]
 	clear(j.merged)

@@ -61,7 +61,11 @@ var client = &http.Client{
 func post(addr, body string) (answer, error) { return postAs(addr, appID, appKey, appSecret, body) }
 
 func postAs(addr, app, key, secret, body string) (answer, error) {
-	target := signedPath("POST", "/apps/"+app+"/events", body, key, secret, time.Now())
+	return postTo(addr, "/apps/"+app+"/events", key, secret, body)
+}
+
+func postTo(addr, path, key, secret, body string) (answer, error) {
+	target := signedPath("POST", path, body, key, secret, time.Now())
 	// A reader without GetBody: net/http must not send it a second time.
 	req, err := http.NewRequest("POST", "http://"+addr+target, io.NopCloser(strings.NewReader(body)))
 	if err != nil {

@@ -82,6 +82,33 @@ accounts:
 		t.Errorf("%d arrived and %d were answered as sent, want %d (%v were decided alone)", st.Events, outcomes["sent"], payloads, lonely)
 	}
 
+	// Batches: the same ten events in another order to each replica, at once.
+	batch := func(g *guard, round int, reversed bool) answer {
+		var events []string
+		for n := range 10 {
+			if reversed {
+				n = 9 - n
+			}
+			events = append(events, fmt.Sprintf(`{"name":"batch","channel":"room-%d","data":"%d of %d"}`, n%3, n, round))
+		}
+		a, err := postTo(g.data, "/apps/"+appID+"/batch_events", appKey, appSecret, `{"batch":[`+strings.Join(events, ",")+`]}`)
+		if err != nil || a.status != http.StatusOK {
+			t.Errorf("%s answered a batch %d %s (%v)", g.name, a.status, a.body, err)
+		}
+		return a
+	}
+	const rounds = 8
+	before, lonely := s.stats(t).Events, alone()
+	for round := range rounds {
+		for i, g := range guards {
+			all.Go(func() { batch(g, round, i == 1) })
+		}
+		all.Wait()
+	}
+	if n, more := s.stats(t).Events-before, alone()-lonely; n < 10*rounds || float64(n) > 10*rounds+more {
+		t.Errorf("%d events of batches arrived, want %d (%v were decided alone)", n, 10*rounds, more)
+	}
+
 	t.Run("redis does not answer", func(t *testing.T) {
 		_ = server.cmd.Process.Signal(syscall.SIGSTOP)
 		defer func() { _ = server.cmd.Process.Signal(syscall.SIGCONT) }()
@@ -92,6 +119,12 @@ accounts:
 			}
 			if a := mustPost(t, g.data, body); a.outcome() != "deduplicated" {
 				t.Errorf("%s by itself answered %s", g.name, a.outcome())
+			}
+			if a := batch(g, rounds, false); a.outcome() != "sent" {
+				t.Errorf("%s answered a batch %s", g.name, a.outcome())
+			}
+			if a := batch(g, rounds, true); a.outcome() != "deduplicated" {
+				t.Errorf("%s by itself answered a batch %s", g.name, a.outcome())
 			}
 			if up := g.metric(t, `pushguard_dedupe_shared_up{account="care"}`); up != 0 {
 				t.Errorf("%s says that it shares what it deduplicates", g.name)
@@ -107,11 +140,11 @@ accounts:
 	for _, g := range guards {
 		until(t, g.name+" shares again", func() bool { return g.metric(t, `pushguard_dedupe_shared_up{account="care"}`) == 1 })
 	}
-	before := alone()
+	lonely = alone()
 	if a := mustPost(t, guards[0].data, `{"name":"news","channel":"again","data":"x"}`); a.outcome() != "sent" {
 		t.Errorf("answered %s", a.outcome())
 	}
-	if a := mustPost(t, guards[1].data, `{"name":"news","channel":"again","data":"x"}`); a.outcome() != "deduplicated" && alone() == before {
+	if a := mustPost(t, guards[1].data, `{"name":"news","channel":"again","data":"x"}`); a.outcome() != "deduplicated" && alone() == lonely {
 		t.Errorf("after the store's return the other replica answered %s", a.outcome())
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"crypto/md5"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
+	"encoding/binary"
 	"hash"
 	"strconv"
 	"sync"
@@ -58,7 +58,23 @@ func (k *Key) GoString() string { return "pusher.Key(" + string(k.name) + ")" }
 func (m *mac) sign(text []byte) {
 	m.hash.Reset()
 	m.hash.Write(text)
-	hex.Encode(m.hex[:], m.hash.Sum(m.sum[:0]))
+	encodeHex(m.hex[:], m.hash.Sum(m.sum[:0]))
+}
+
+// hexPairs are the two digits of each byte, the first one in the low half.
+var hexPairs = func() (t [256]uint16) {
+	const digits = "0123456789abcdef"
+	for i := range t {
+		t[i] = uint16(digits[i>>4]) | uint16(digits[i&15])<<8
+	}
+	return t
+}()
+
+// encodeHex writes src in hexadecimal; dst has twice its length.
+func encodeHex(dst, src []byte) {
+	for i, c := range src {
+		binary.LittleEndian.PutUint16(dst[2*i:], hexPairs[c])
+	}
 }
 
 // Verify reports why Pusher would not accept this request, or nil: auth_version,
@@ -231,15 +247,9 @@ func (m *mac) checkBody(q *Query, body []byte) *Error {
 	}
 	if len(sent) == len(m.md5) {
 		sum := md5.Sum(body)
-		hex.Encode(m.md5[:], sum[:])
-		same := byte(0)
-		for i, c := range sent {
-			if c >= 'A' && c <= 'F' {
-				c += 'a' - 'A'
-			}
-			same |= c ^ m.md5[i]
-		}
-		if same == 0 {
+		encodeHex(m.md5[:], sum[:])
+		// Neither is secret: the caller sent both.
+		if bytes.Equal(sent, m.md5[:]) || bytes.EqualFold(sent, m.md5[:]) {
 			q.md5, q.md5Of = m.md5, body
 			return nil
 		}
@@ -285,7 +295,7 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 			m.md5 = q.md5
 		} else {
 			sum := md5.Sum(body)
-			hex.Encode(m.md5[:], sum[:])
+			encodeHex(m.md5[:], sum[:])
 		}
 		m.own(bodyMD5, m.md5[:], m.md5[:])
 	}

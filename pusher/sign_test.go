@@ -1,6 +1,7 @@
 package pusher
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -335,4 +336,16 @@ func TestKeyIsSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+func TestEncodeHexIsThatOfTheStandardLibrary(t *testing.T) {
+	var all [256]byte
+	for i := range all {
+		all[i] = byte(i)
+	}
+	got := make([]byte, 2*len(all))
+	encodeHex(got, all[:])
+	if want := hex.EncodeToString(all[:]); string(got) != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
 }

@@ -41,6 +41,7 @@ type admission struct {
 	mu    sync.Mutex
 	lines [quota.Priorities]line
 	pace  pace
+	own   processors
 
 	window window
 }
@@ -242,6 +243,7 @@ func (a *admission) think(now time.Time) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	r.busy = a.own.full(now)
 	before := a.limit.Load()
 	full := float64(a.window.peak.Swap(a.under.Load())) >= 0.9*float64(before)
 	limit := a.pace.next(now, r, full)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"math"
 	"math/bits"
+	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -39,6 +40,8 @@ type reading struct {
 	noise float64
 	// rate is how many calls ended a second.
 	rate float64
+	// busy says that this process used all the processors it may.
+	busy bool
 }
 
 func read(counts *[tallies]int64, n int64) reading {
@@ -154,6 +157,11 @@ type pace struct {
 	probe bool          // the next window shows what calls take at half the limit
 	// While it sinks: from where, and how many calls ended a second there.
 	cut, rate float64
+	best      float64 // the most that it was without a queue; forgotten as it fails
+	// How much slower all calls are for a moment, now and then, though there is no
+	// queue, relative: as far as that made the limit sink in vain. gust is the last
+	// such slowness, if it was one.
+	wind, gust float64
 	// After it sank far: from where. It is tried once whether it was only a hiccup.
 	mark float64
 }
@@ -164,10 +172,12 @@ const (
 	paceMost  = 4096
 	// A call may take longer than base by paceTolerance, paceNoise standard errors
 	// and paceSlack before the limit sinks, to paceAim of the knee.
-	paceTolerance = 1.05
+	paceTolerance = 1.25
 	paceNoise     = 3.0
 	paceSlack     = time.Millisecond
 	paceAim       = 0.92
+	paceWind      = 0.3 // at most
+	paceBusy      = 1.3 // in place of paceTolerance where we are what is full
 	// paceHold is how long the limit then stays, and paceStep its growth, which
 	// doubles up to a quarter as long as nothing becomes slower.
 	paceHold  = 2 * time.Second
@@ -218,22 +228,39 @@ func (p *pace) next(now time.Time, r reading, full bool) (limit int64) {
 func (p *pace) unsure(now time.Time, certain bool) {
 	p.asked = now
 	if !certain {
+		p.best = 0
 		p.asked = now.Add(paceRethink - paceProbe)
 	}
 }
 
 // move moves a limit that was reached.
 func (p *pace) move(now time.Time, r reading) {
+	if r.busy {
+		p.moveBusy(now, r)
+		return
+	}
 	doubt := paceNoise * r.noise
 	if now.Before(p.hold) { // where it was well a moment ago
 		doubt *= 2
 	}
-	if allowed := max(float64(p.base)*(paceTolerance+min(doubt, 0.4)), float64(p.base+paceSlack)); float64(r.typical) > allowed {
+	p.wind *= 0.998
+	if allowed := float64(p.base)*(paceTolerance+min(doubt, 0.4)+p.wind) + float64(paceSlack); float64(r.typical) > allowed {
+		if p.cut == 0 {
+			p.gust = float64(r.typical)/float64(p.base) - paceTolerance
+		}
 		p.sink(now, r)
 		return
 	}
 	sank := p.cut
 	p.cut = 0
+	p.best = max(p.best, p.limit)
+	if f := p.limit / sank; sank > 0 && f >= 0.7 && r.rate < p.rate*(f+paceAim)/2 {
+		// It sank and as many fewer end: that was not the knee. Whatever makes all
+		// calls slower for a moment, now and then, nothing is won by refusing.
+		p.limit, p.hold = sank, now
+		p.wind = min(max(2*p.wind, p.gust, 0.02), paceWind)
+		return
+	}
 	if sank > 0 && p.limit < 0.7*sank && p.mark == 0 {
 		p.mark = sank
 	}
@@ -258,6 +285,26 @@ func (p *pace) move(now time.Time, r reading) {
 	}
 }
 
+// moveBusy is move where this process itself is what is full. Calls take longer
+// because we are late; to refuse costs a good part of what to send does, so that
+// fewer under way make nothing faster, and only much too many are too many: the
+// gradient of Netflix' concurrency-limits (Gradient2Limit).
+func (p *pace) moveBusy(now time.Time, r reading) {
+	p.cut, p.mark, p.hold = 0, 0, now
+	if r.typical < p.base {
+		p.base += (r.typical - p.base) / 3
+	}
+	switch g := (paceBusy*float64(p.base) + float64(paceSlack)) / float64(r.typical); {
+	case g < 1:
+		p.limit *= (1 + max(g, 0.5)) / 2
+	case g > 1.2:
+		p.limit += max(1, p.limit/4)
+	default:
+		p.limit += max(1, p.limit/20)
+	}
+	p.limit = min(max(p.limit, paceLeast), paceMost)
+}
+
 func (p *pace) sink(now time.Time, r reading) {
 	tried := p.mark > 0 // it was no hiccup
 	p.mark = 0
@@ -274,7 +321,13 @@ func (p *pace) sink(now time.Time, r reading) {
 	p.limit = max(p.limit, paceLeast)
 	// Where calls differ by themselves the knee is seen less surely and a short queue
 	// is not felt: it is looked for more often.
-	p.hold, p.step = now.Add(time.Duration(float64(paceHold)/(1+square(r.noise/paceBlur)))), paceStep
+	hold := float64(paceHold) / (1 + square(r.noise/paceBlur))
+	p.step = paceStep
+	if p.limit < p.best*0.85 { // a moment ago it could be more: was it a gust?
+		hold, p.step = min(hold, float64(paceHold/8)), 4*paceStep
+		p.best += (p.limit - p.best) / 4
+	}
+	p.hold = now.Add(time.Duration(hold))
 	if tried {
 		p.cut = 0
 	}
@@ -289,4 +342,20 @@ func (p *pace) ahead() int64 {
 		return int64(max(p.limit*0.75, paceLeast+2))
 	}
 	return int64(max(p.limit*1.15, p.limit+2))
+}
+
+// processors is how much of its processors this process has used so far.
+type processors struct {
+	at   time.Time
+	used time.Duration
+}
+
+// full reports whether since the last question this process used, nearly, all the
+// processor time that it may.
+func (c *processors) full(now time.Time) bool {
+	used := processorTime()
+	wall := now.Sub(c.at)
+	full := wall > 0 && float64(used-c.used) > 0.9*float64(wall)*float64(runtime.GOMAXPROCS(0))
+	c.at, c.used = now, used
+	return full
 }

@@ -249,6 +249,10 @@ func TestPaceFindsTheKnee(t *testing.T) {
 			14 * sec, 40 * sec, 667, 60 * ms},
 		{"faster, and full", &upstream{rate: always(4000.0), servers: always(40), takes: then[time.Duration](0*sec, 60*ms, 10*sec, 20*ms)},
 			14 * sec, 30 * sec, 2000, 20 * ms},
+		{"in a wind: all calls together are slower for moments", &upstream{rate: always(40000.0), servers: always(400), takes: func(at time.Duration) time.Duration {
+			gust := rand.New(rand.NewPCG(7, uint64(at/(90*ms)))).Float64()
+			return 20*ms + time.Duration(gust*float64(4*ms))
+		}}, 6 * sec, 20 * sec, 18000, 24 * ms},
 		{"after it stood still", &upstream{rate: always(4000.0), servers: then[int](0*sec, 1000, 5*sec, 0, 7*sec, 1000), takes: always(20 * ms), spread: 0.3},
 			11 * sec, 20 * sec, 4000, 40 * ms},
 		{"all is critical: nobody is ahead, what matters is that it is carried", &upstream{rate: always(4000.0), servers: always(40), takes: always(20 * ms), spread: 0.1, all: true},
@@ -265,7 +269,7 @@ func TestPaceFindsTheKnee(t *testing.T) {
 			c.w.run(c.to)
 			got, p99 := c.w.between(c.from, c.to)
 			text := fmt.Sprintf("%.0f a second of %.0f, critical p99 %s where alone %s; base %s, limit %.0f", got, c.carries, p99, c.alone, c.w.pace.base, c.w.pace.limit)
-			if got < 0.9*c.carries || p99 > c.alone*19/10 {
+			if got < 0.9*c.carries || p99 > c.alone*21/10 {
 				t.Error(text)
 			} else {
 				t.Log(text)

@@ -66,25 +66,24 @@ func judgeOn(t interface{ Fatal(...any) }, r *quota.Twins, p Policy) *App {
 	return a
 }
 
+// awaitStore returns when the store answers.
+func awaitStore(records []*quota.Twins) {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for _, r := range records {
+		for !r.Stats().Up {
+			<-tick.C
+		}
+	}
+}
+
 // inTime tells a story until the store has answered all of it in time, which on a busy machine it may not; then a
 // replica decides alone, and the story is void. try is another number each time, so that each has publishes of its
 // own; what it returns is what went wrong.
 func inTime(t *testing.T, records []*quota.Twins, lost *losses, story func(try uint64) (wrong string)) {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	up := func() bool {
-		for _, r := range records {
-			if !r.Stats().Up {
-				return false
-			}
-		}
-		return true
-	}
 	for try := range uint64(100) {
-		for !up() {
-			<-tick.C
-		}
+		awaitStore(records)
 		before := lost.n.Load()
 		wrong := story(try)
 		if lost.n.Load() != before {
@@ -305,6 +304,8 @@ func TestAdmitAllIsAdmitOneByOne(t *testing.T) {
 		for i := range sides {
 			sides[i].judge, sides[i].far = judgeOn(t, sides[i].records[0], p), judgeOn(t, sides[i].records[1], p)
 		}
+		awaitStore(sides[0].records)
+		awaitStore(sides[1].records)
 		before := voids()
 		var clock time.Duration
 		for range rapid.IntRange(1, 12).Draw(t, "requests") {

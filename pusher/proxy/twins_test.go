@@ -435,7 +435,9 @@ func TestTheStoreSeesBatchesOfPublishes(t *testing.T) {
 // wants.
 func TestWhoWaitsForATwinHoldsNoClaim(t *testing.T) {
 	a, b := twoReplicas(t, rigConfig{policy: clustered(time.Minute)})
-	far := limiterOf(t, b, clustered(time.Minute))
+	patient := clustered(time.Minute)
+	patient.SentWithin = time.Hour // so nothing but an answer ends the wait for it
+	far := limiterOf(t, b, patient)
 	inTime(t, []*rig{a, b}, func(try int) string {
 		one, two := eventBody("e", "c", fmt.Sprint(try, " one")), eventBody("e", "c", fmt.Sprint(try, " two"))
 		elsewhere, lost := a.twins.Stats().Elsewhere, losses(a, b)

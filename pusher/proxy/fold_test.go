@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -208,9 +209,22 @@ func TestOrderIsKeptInALane(t *testing.T) {
 
 // For any mix of publishes and any behaviour of Pusher's, what callers are told
 // and what arrives is what sending one by one would have given.
-func TestFoldingIsInvisible(t *testing.T) {
-	r := newRig(t, rigConfig{fold: &FoldConfig{Window: 2 * time.Millisecond}, sim: sim.Config{Latency: 2 * time.Millisecond, Limits: pusher.Limits{EventName: 8}}})
-	rapid.Check(t, func(t *rapid.T) {
+func TestFoldingIsInvisible(t *testing.T) { rapid.Check(t, foldingIsInvisible(t)) }
+
+// FuzzFolding has the fuzzer choose the publishes and what goes wrong with their calls.
+func FuzzFolding(f *testing.F) {
+	for n := range 8 {
+		choices := make([]byte, 4096)
+		rand.NewChaCha8([32]byte{byte(n)}).Read(choices)
+		f.Add(choices)
+	}
+	f.Fuzz(func(t *testing.T, choices []byte) { rapid.MakeFuzz(foldingIsInvisible(t))(t, choices) })
+}
+
+func foldingIsInvisible(tb testing.TB) func(*rapid.T) {
+	r := newRig(tb, rigConfig{fold: &FoldConfig{Window: 2 * time.Millisecond}, sim: sim.Config{Latency: 2 * time.Millisecond, Limits: pusher.Limits{EventName: 8}}})
+	return func(t *rapid.T) {
+		defer r.sim.SetFail(sim.FailNone)
 		fail := rapid.SampledFrom([]sim.Fail{sim.FailNone, sim.FailNone, sim.FailError, sim.FailErrorAfter, sim.FailDropAfter, sim.FailDisabled}).Draw(t, "fail")
 		n := rapid.IntRange(1, 40).Draw(t, "publishes")
 		type publish struct{ event, channel, data, socket string }
@@ -270,8 +284,7 @@ func TestFoldingIsInvisible(t *testing.T) {
 				t.Fatalf("%+v arrived, but nobody sent it, or it was to be refused", p)
 			}
 		}
-	})
-	r.sim.SetFail(sim.FailNone)
+	}
 }
 
 func BenchmarkFoldForm(b *testing.B) {

@@ -72,6 +72,10 @@ type Proxy struct {
 	jobs     sync.Pool
 	draining atomic.Bool
 	retiring atomic.Bool
+
+	endMu     sync.Mutex
+	over      bool // Shutdown was called
+	listeners []net.Listener
 	lanes    sync.Once
 	lane     atomic.Pointer[lane] // nil where there is none, or before Serve
 	inFlight atomic.Int64
@@ -218,13 +222,41 @@ func (p *Proxy) Apps() []*App {
 	return all
 }
 
-// Serve answers on ln until Shutdown. It returns nil after a Shutdown.
+// Serve answers on ln until Shutdown, and closes it. It returns nil after a
+// Shutdown, also one that came first.
 func (p *Proxy) Serve(ln net.Listener) error {
-	p.lanes.Do(func() { p.lane.Store(newLane(p)) })
+	ln = &onceListener{Listener: ln}
+	if !p.opens(ln) {
+		return ln.Close()
+	}
 	if l := p.lane.Load(); l != nil {
 		ln = l.over(ln)
 	}
 	return p.server.Serve(ln)
+}
+
+// opens has Shutdown know of a listener, or reports that there was one.
+func (p *Proxy) opens(ln net.Listener) bool {
+	p.endMu.Lock()
+	defer p.endMu.Unlock()
+	if p.over {
+		return false
+	}
+	p.lanes.Do(func() { p.lane.Store(newLane(p)) })
+	p.listeners = append(p.listeners, ln)
+	return true
+}
+
+// onceListener can be closed by all who have to see to it.
+type onceListener struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+func (l *onceListener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
 }
 
 // Drain makes every request from now on answered with 503 and an end of its
@@ -234,6 +266,12 @@ func (p *Proxy) Drain() { p.draining.Store(true) }
 // Shutdown closes the listeners and waits for requests under way, or for ctx.
 func (p *Proxy) Shutdown(ctx context.Context) error {
 	p.Drain()
+	p.endMu.Lock()
+	p.over = true
+	for _, ln := range p.listeners {
+		_ = ln.Close() // the server does so too, and says if it failed; but it may not know of this one yet
+	}
+	p.endMu.Unlock()
 	over, done := context.WithCancel(ctx)
 	defer done()
 	go p.h2.close(over)

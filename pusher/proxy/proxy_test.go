@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -399,4 +400,30 @@ func TestTheBrakeIsObeyed(t *testing.T) {
 		}
 	}
 	want(t, r.publish("alarm", "c", "d"), 200, "sent")
+}
+
+// Whoever serves and whoever shuts down do not know which of them comes first.
+func TestAShutdownThatComesFirst(t *testing.T) {
+	for range 200 {
+		p := New(Config{Log: slog.New(slog.DiscardHandler)})
+		if err := p.Apply(nil); err != nil {
+			t.Fatal(err)
+		}
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- p.Serve(ln) }()
+		if err := p.Shutdown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-served; err != nil {
+			t.Fatal(err)
+		}
+		if c, err := net.Dial("tcp", ln.Addr().String()); err == nil {
+			c.Close()
+			t.Fatal("it still listens")
+		}
+	}
 }

@@ -76,10 +76,10 @@ type Proxy struct {
 	endMu     sync.Mutex
 	over      bool // Shutdown was called
 	listeners []net.Listener
-	lanes    sync.Once
-	lane     atomic.Pointer[lane] // nil where there is none, or before Serve
-	inFlight atomic.Int64
-	stats    Stats
+	lanes     sync.Once
+	lane      atomic.Pointer[lane] // nil where there is none, or before Serve
+	inFlight  atomic.Int64
+	stats     Stats
 	// holdFails is set while the store takes no publish to be held, so that the
 	// log says so once.
 	holdFails atomic.Bool

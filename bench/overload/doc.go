@@ -5,7 +5,7 @@
 //
 //	go run ./bench/overload                         # about three minutes: both bottlenecks
 //	go run ./bench/overload --bottleneck upstream   # Pusher's side carries only so much
-//	go run ./bench/overload --bottleneck cpu        # serve has one core, and that is full
+//	go run ./bench/overload --bottleneck cpu        # serve has half a core, and that is full
 //
 // Three phases: idle, a search for the peak (the most publishes a second that are
 // answered 200, at any rate that was offered), and twice that peak. One publish in
@@ -14,6 +14,7 @@
 // connection of its own if need be, and latency counts from when it was due.
 //
 // Serve runs on core 1, generator and upstream on core 0; the upstream takes
-// 20 ms a call. Exit code 1 if the p99 of what is critical is more than twice
+// 20 ms a call. Where the processor is to be the bottleneck a busy loop shares
+// core 1 with serve: otherwise core 0 is full first. How idle both were is told. Exit code 1 if the p99 of what is critical is more than twice
 // that of the idle phase, or goodput is less than nine tenths of the peak.
 package main

@@ -91,6 +91,13 @@ func (o *overload) bottleneck(out io.Writer, dir, name string, slots int) error 
 		return err
 	}
 	defer up.close()
+	if name == "cpu" {
+		stop, err := neighbour()
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	config, err := stage.WriteConfig(dir, name, fmt.Sprintf(`
 listen: "127.0.0.1:0"
 admin: { listen: "127.0.0.1:0" }
@@ -155,7 +162,16 @@ accounts:
 	row("peak", peakAt, again)
 	stage.Pause(2 * time.Second)
 	rate := o.times * peak
+	before, err := readCores()
+	if err != nil {
+		return err
+	}
 	over := g.run(rate, o.long)
+	since, err := readCores()
+	if err != nil {
+		return err
+	}
+	loadIdle, serveIdle := since.idleSince(before)
 	row(fmt.Sprintf("%.3g× the peak for %s", o.times, o.long), rate, over)
 	stage.Pause(2 * time.Second)
 	after := g.run(idleRate, o.step)
@@ -164,7 +180,8 @@ accounts:
 		return err
 	}
 	slower, goodput := over.at(critical, 99)/idle.at(critical, 99), over.goodput()/peak
-	fmt.Fprintf(out, "critical p99: %.2f × idle (wanted: at most %.0f); goodput: %.0f %% of the peak of %.0f/s (wanted: at least %.0f %%)\n\n", slower, allowedP99, 100*goodput, peak, 100*neededGoodput)
+	fmt.Fprintf(out, "critical p99: %.2f × idle (wanted: at most %.0f); goodput: %.0f %% of the peak of %.0f/s (wanted: at least %.0f %%); meanwhile the core of generator and upstream was idle for %.0f %%, serve's for %.0f %%\n\n",
+		slower, allowedP99, 100*goodput, peak, 100*neededGoodput, 100*loadIdle, 100*serveIdle)
 	var bad []error
 	if !(slower <= allowedP99) { // also when nothing critical was answered
 		bad = append(bad, fmt.Errorf("the p99 of what is critical is %.2f times that of the idle phase", slower))
@@ -174,6 +191,9 @@ accounts:
 	}
 	if over.missed > over.due/50 {
 		bad = append(bad, fmt.Errorf("the generator could not send %d of %d: this was no overload of what is meant", over.missed, over.due))
+	}
+	if name == "cpu" && serveIdle > loadIdle {
+		bad = append(bad, fmt.Errorf("serve's core was idle for %.0f %%, that of generator and upstream for %.0f %%: the bottleneck was not serve", 100*serveIdle, 100*loadIdle))
 	}
 	return errors.Join(bad...)
 }

@@ -5,6 +5,7 @@
 //
 //	go run ./bench/overload                         # about three minutes: both bottlenecks
 //	go run ./bench/overload --bottleneck upstream   # Pusher's side carries only so much
+//	go run ./bench/overload --peak 12000 --binary … # the same load for another binary
 //	go run ./bench/overload --bottleneck cpu        # serve has half a core, and that is full
 //
 // Three phases: idle, a search for the peak (the most publishes a second that are

@@ -25,6 +25,7 @@ func main() {
 	flag.StringVar(&o.only, "bottleneck", "", "upstream or cpu; empty: both")
 	flag.StringVar(&o.binary, "binary", "", "pushguard to load; built from this tree if empty")
 	flag.Float64Var(&o.times, "times", 2, "how many times the peak is offered")
+	flag.Float64Var(&o.peak, "peak", 0, "publishes a second to be taken for the peak, so that two binaries get the same load; 0: it is looked for")
 	flag.IntVar(&o.slots, "slots", 40, "calls that the upstream carries at once where it is the bottleneck")
 	flag.BoolVar(&o.fold, "fold", false, "with folding, as in the default config; without it a call is a publish, and the bottleneck is plainer")
 	flag.Parse()
@@ -47,6 +48,7 @@ type overload struct {
 	only       string
 	binary     string
 	times      float64
+	peak       float64
 	slots      int
 	fold       bool
 }
@@ -149,7 +151,7 @@ accounts:
 	row("idle", idleRate, idle)
 	// The peak: the rate grows until what is answered no longer does.
 	peak, peakAt := idle.goodput(), idleRate
-	for rate, since := 1000.0, 0; since < 3 && rate < 1e5; rate *= 1.3 {
+	for rate, since := 1000.0, 0; o.peak == 0 && since < 3 && rate < 1e5; rate *= 1.3 {
 		r := g.run(rate, o.step)
 		since++
 		if got := r.goodput(); got > 1.02*peak {
@@ -157,8 +159,13 @@ accounts:
 		}
 		stage.Pause(time.Second) // what it left behind is over
 	}
+	if o.peak > 0 {
+		peakAt = o.peak
+	}
 	again := g.run(peakAt, o.step)
-	peak = math.Max(peak, again.goodput())
+	if peak = math.Max(peak, again.goodput()); o.peak > 0 {
+		peak = o.peak
+	}
 	row("peak", peakAt, again)
 	stage.Pause(2 * time.Second)
 	rate := o.times * peak

@@ -31,10 +31,12 @@ type lane struct {
 	tick          time.Duration
 	ticks         atomic.Int64
 
-	// Connections that have something to do, and those who do it.
+	// What there is to do, and those who do it. Requests that can go on are before
+	// those that have not begun: when there is more than can be done, what is under
+	// way is finished and what is new waits, not everything twice.
 	queueMu sync.Mutex
-	queue   []task
-	first   int
+	begun   taskQueue
+	arrived taskQueue
 	resting []*laneWorker
 	woken   bool // a worker was woken and does not run yet
 
@@ -165,7 +167,7 @@ func (l *lane) adopt(tcp *net.TCPConn) bool {
 	case err != nil: // no descriptor left, and the connection is gone
 		l.leave(c)
 	case !c.release(): // it has said something already
-		l.enqueue(c)
+		l.arrive(c)
 	}
 	return true
 }
@@ -229,16 +231,42 @@ type laneWorker struct {
 // task is a connection to be read, or a request to be gone on with.
 type task interface{ do(w *laneWorker) }
 
-// enqueue gives the workers something to do: a connection that was claimed, or a
-// request that can go on.
-func (l *lane) enqueue(t task) {
-	l.queueMu.Lock()
-	if l.first > 0 && len(l.queue) == cap(l.queue) {
-		n := copy(l.queue, l.queue[l.first:])
-		clear(l.queue[n:])
-		l.queue, l.first = l.queue[:n], 0
+// taskQueue is first in, first out. The zero value is empty.
+type taskQueue struct {
+	tasks []task
+	first int
+}
+
+func (q *taskQueue) empty() bool { return q.first == len(q.tasks) }
+
+func (q *taskQueue) put(t task) {
+	if q.first > 0 && len(q.tasks) == cap(q.tasks) {
+		n := copy(q.tasks, q.tasks[q.first:])
+		clear(q.tasks[n:])
+		q.tasks, q.first = q.tasks[:n], 0
 	}
-	l.queue = append(l.queue, t)
+	q.tasks = append(q.tasks, t)
+}
+
+// take takes the first; there is one.
+func (q *taskQueue) take() task {
+	t := q.tasks[q.first]
+	q.tasks[q.first] = nil
+	if q.first++; q.empty() {
+		q.tasks, q.first = q.tasks[:0], 0
+	}
+	return t
+}
+
+// arrive gives the workers a connection that was claimed.
+func (l *lane) arrive(c *laneConn) { l.enqueue(&l.arrived, c) }
+
+// goOn gives the workers a request that can go on.
+func (l *lane) goOn(v *visit) { l.enqueue(&l.begun, v) }
+
+func (l *lane) enqueue(q *taskQueue, t task) {
+	l.queueMu.Lock()
+	q.put(t)
 	w, fresh := l.call()
 	l.queueMu.Unlock()
 	l.start(w, fresh)
@@ -248,7 +276,7 @@ func (l *lane) enqueue(t task) {
 // the next before it begins, so a worker that waits for Pusher holds nobody up,
 // and one that does not wait serves the whole queue. queueMu is held.
 func (l *lane) call() (w *laneWorker, fresh bool) {
-	if l.woken || l.first == len(l.queue) {
+	if l.woken || l.begun.empty() && l.arrived.empty() {
 		return nil, false
 	}
 	l.woken = true
@@ -278,8 +306,11 @@ func (w *laneWorker) next(woke bool) task {
 	if woke {
 		l.woken = false
 	}
-	if l.first == len(l.queue) {
-		l.queue, l.first = l.queue[:0], 0
+	q := &l.begun
+	if q.empty() {
+		q = &l.arrived
+	}
+	if q.empty() {
 		keep := len(l.resting) < restingMost && !l.quit
 		if keep {
 			l.resting = append(l.resting, w)
@@ -290,9 +321,7 @@ func (w *laneWorker) next(woke bool) task {
 		}
 		return nil
 	}
-	t := l.queue[l.first]
-	l.queue[l.first] = nil
-	l.first++
+	t := q.take()
 	other, fresh := l.call()
 	l.queueMu.Unlock()
 	l.start(other, fresh)
@@ -348,7 +377,7 @@ func (l *lane) each(f func(*laneConn) bool) {
 	}
 	l.connsMu.Unlock()
 	for _, c := range due {
-		l.enqueue(c)
+		l.arrive(c)
 	}
 }
 

@@ -441,3 +441,21 @@ func (s *upConns) kept() (n int) {
 	}
 	return n
 }
+
+// When there is more than can be done, what is under way is finished before anything new begins.
+func TestWhatHasBegunGoesFirst(t *testing.T) {
+	l := &lane{woken: true} // so that nobody is started
+	v := [2]*visit{{lane: l}, {lane: l}}
+	c := [3]*laneConn{{lane: l}, {lane: l}, {lane: l}}
+	l.arrive(c[0])
+	l.arrive(c[1])
+	l.goOn(v[0])
+	l.arrive(c[2])
+	l.goOn(v[1])
+	w := &laneWorker{lane: l, run: make(chan struct{}, 1)}
+	for i, want := range []task{v[0], v[1], c[0], c[1], c[2], nil} {
+		if got := w.next(false); got != want {
+			t.Fatalf("task %d is %p, want %p", i, got, want)
+		}
+	}
+}

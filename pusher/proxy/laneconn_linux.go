@@ -42,7 +42,7 @@ func (c *laneConn) wake(flags uint32) {
 		c.ended.Store(true)
 	}
 	if c.claim() {
-		c.lane.enqueue(c)
+		c.lane.arrive(c)
 	}
 }
 
@@ -197,7 +197,7 @@ func (c *laneConn) transmit(b []byte) {
 	c.due.Store(l.ticks.Load() + l.idle)
 	c.again()
 	if !c.release() {
-		l.enqueue(c)
+		l.arrive(c)
 	}
 }
 

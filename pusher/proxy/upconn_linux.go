@@ -131,7 +131,7 @@ func (l *upConn) tell() {
 			}
 		default:
 			if l.later.CompareAndSwap(v, nil) {
-				v.lane.enqueue(v)
+				v.lane.goOn(v)
 				return
 			}
 		}

@@ -47,7 +47,7 @@ func (v *visit) survive() {
 func (v *visit) leave(j *job) { v.job = j }
 
 // goOn has a worker go on with the request that left.
-func (v *visit) goOn() { v.lane.enqueue(v) }
+func (v *visit) goOn() { v.lane.goOn(v) }
 
 // do goes on with a request whose answer from Pusher has come.
 func (v *visit) do(*laneWorker) {

@@ -16,6 +16,7 @@
 //
 // Serve runs on core 1, generator and upstream on core 0; the upstream takes
 // 20 ms a call. Where the processor is to be the bottleneck a busy loop shares
-// core 1 with serve: otherwise core 0 is full first. How idle both were is told. Exit code 1 if the p99 of what is critical is more than twice
-// that of the idle phase, or goodput is less than nine tenths of the peak.
+// core 1 with serve: otherwise core 0 is full first. How idle both were is told.
+// Exit code 1 if the p99 of what is critical is more than twice that of the idle
+// phase, or goodput is less than nine tenths of the peak.
 package main

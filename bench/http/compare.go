@@ -22,6 +22,7 @@ type options struct {
 	seconds   int
 	pushguard string
 	fold      string
+	tls       bool
 	only      string
 	latency   time.Duration
 	dedupe    time.Duration
@@ -37,6 +38,7 @@ func compareOptions(args []string, stderr io.Writer) (*options, error) {
 	fs.IntVar(&o.seconds, "seconds", 3, "length of one measurement under full load")
 	fs.StringVar(&o.pushguard, "pushguard", "", "the `binary` to measure; without it, only the others are")
 	fs.StringVar(&o.fold, "fold", "true", "the `value` of an app's setting fold in the rows with folding, as '{ enabled: true, window: 2ms }'; empty: no such rows")
+	fs.BoolVar(&o.tls, "tls", false, "all rows with the upstream over TLS, instead of one table of those that matter most")
 	fs.StringVar(&o.only, "only", "", "only rows whose name has one of these `words,…` in it")
 	fs.DurationVar(&o.latency, "latency", 0, "how long the upstream takes for each answer")
 	fs.DurationVar(&o.dedupe, "dedupe", 150*time.Millisecond, "the rule's dedupe window; must be shorter than the pool lasts")
@@ -105,10 +107,23 @@ func compare(args []string, stdout, stderr io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	secure := newResults(nil)
+	if !o.tls && o.pushguard != "" {
+		if err := f.face(ctx, o, true); err != nil {
+			return err
+		}
+		rounds := b.rounds
+		b.rounds = min(b.rounds, 3)
+		secure, err = b.throughput("TLS upstream", b.overTLS())
+		b.rounds = rounds
+		if err != nil {
+			return err
+		}
+	}
 	if err := machine.end(); err != nil {
 		return err
 	}
-	b.report(stdout, machine, full, refusing, half, rate, alone)
+	b.report(stdout, machine, full, refusing, half, rate, alone, secure)
 	if len(b.faults) > 0 {
 		return fmt.Errorf("%d checks failed: the figures above are not valid", len(b.faults))
 	}
@@ -185,6 +200,16 @@ func (b *bench) refusing() []row {
 		rows = append(rows, row{name: "pushguard refusing (429)", addr: g.data, process: g.process, guard: g, pool: p, refuses: true})
 	}
 	return b.wanted(rows)
+}
+
+// overTLS are the rows that matter where the upstream is reached over TLS, as Pusher is.
+func (b *bench) overTLS() (rows []row) {
+	for _, r := range b.passing() {
+		if r.name == nginxLimit || r.guard != nil {
+			rows = append(rows, r)
+		}
+	}
+	return rows
 }
 
 // latencyRows are those of the open loop and of one request in flight.

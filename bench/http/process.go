@@ -39,9 +39,11 @@ func command(ctx context.Context, core int, name string, args ...string) *exec.C
 }
 
 // start runs a child until ctx ends. Its first line of output comes back on the channel, if anybody listens.
-func start(ctx context.Context, core int, firstLine chan<- string, name string, args ...string) (*process, error) {
+// env is added to this process' environment.
+func start(ctx context.Context, core int, env []string, firstLine chan<- string, name string, args ...string) (*process, error) {
 	p := &process{name: filepath.Base(name), log: &tail{}, gone: make(chan struct{})}
 	p.cmd = command(ctx, core, name, args...)
+	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = p.log
 	p.cmd.Stdout = io.Discard
 	if firstLine != nil {

@@ -89,13 +89,18 @@ func number(format string, v float64) string {
 	return fmt.Sprintf(format, v)
 }
 
-func (b *bench) report(w io.Writer, m *machine, full, refusing, half *results, rate float64, alone *results) {
+func (b *bench) report(w io.Writer, m *machine, full, refusing, half *results, rate float64, alone, secure *results) {
 	fmt.Fprintf(w, "%s\n\n", m.describe(b))
 	fmt.Fprintf(w, "**Full load**: 500-byte signed publishes, 64 connections, proxy on one core; medians of %d interleaved rounds of %d s.\n\n", b.rounds, b.seconds)
 	b.table(w, full, nginxLimit, nginxPlain)
 	fmt.Fprintf(w, "\n**Refusals**: all but one request a second answered 429 by the proxy itself.\n\n")
 	b.table(w, refusing, nginxRefuses, nginxRefuses)
 	ceilings(w, full, refusing)
+	if len(secure.names) > 0 {
+		fmt.Fprintf(w, "\n**As Pusher is reached**: the same full load, the upstream over TLS 1.3 on kept-alive connections, AES-128-GCM; medians of %d rounds.\n\n", len(secure.by[secure.names[0]]))
+		b.table(w, secure, nginxLimit, nginxLimit)
+		ceilings(w, secure, refusing)
+	}
 	if len(half.names) > 0 {
 		fmt.Fprintf(w, "\n**Half load**: %.0f publishes/s at a constant rate (half of nginx proxy_pass above), open loop, 64 connections; latency from the time each was due.\n\n", rate)
 		latencyTable(w, half)
@@ -115,6 +120,9 @@ func (b *bench) report(w io.Writer, m *machine, full, refusing, half *results, r
 	}
 	for _, name := range half.names {
 		accounts(w, name+", half load and one in flight", slices.Concat(half.by[name], alone.by[name]))
+	}
+	for _, name := range secure.names {
+		accounts(w, name+", TLS upstream", secure.by[name])
 	}
 	for _, why := range b.faults {
 		fmt.Fprintf(w, "\nINVALID: %s\n", why)
@@ -257,6 +265,9 @@ func (m *machine) describe(b *bench) string {
 	upstream := "answers at once"
 	if b.latency > 0 {
 		upstream = "answers after " + b.latency.String()
+	}
+	if b.options.tls {
+		upstream += ", over TLS"
 	}
 	return fmt.Sprintf("Taken %s in %s on %s, %s, Linux %s, %s, %s, %s, %s. "+
 		"Core %d: proxy; core %d: load and upstream, which %s. Other processes used %.1f %% of the two cores, the host took away %.1f %%: %s.",

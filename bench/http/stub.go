@@ -4,12 +4,14 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +28,7 @@ type counts struct {
 
 // upstream stands for Pusher: the same for every row. It answers each POST with 200 {} and counts.
 type upstream struct {
+	mu      sync.Mutex // conns, to which those over TLS are added when they have shaken hands
 	counts  counts
 	keys    map[string]*pusher.Key
 	every   int64 // each so many calls a signature is checked
@@ -33,12 +36,15 @@ type upstream struct {
 	poll    *poller
 	listen  int
 	conns   map[int]*peer
+	secret  *tls.Config
 	latency time.Duration
 	held    []heldAnswer // in order, since all wait equally long
 }
 
 type peer struct {
 	fd  int
+	sec *tls.Conn // nil: plain
+	raw *sealed   // below sec
 	in  []byte
 	n   int
 	out []byte
@@ -59,6 +65,8 @@ func stub(args []string, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("stub", flag.ContinueOnError)
 	addr := fs.String("listen", "127.0.0.1:0", "`address`; the chosen one is printed on standard output")
 	latency := fs.Duration("latency", 0, "how long each answer takes")
+	cert := fs.String("tls-cert", "", "PEM `file`; with it, there is a second address for TLS, printed after the first")
+	certKey := fs.String("tls-key", "", "its key's `file`")
 	keys := fs.String("keys", "", "`name:secret,…` that one in 256 requests is verified with; none: no signature is looked at")
 	if err := parse(fs, args, stderr); err != nil {
 		return err
@@ -73,7 +81,20 @@ func stub(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(stdout, ln.Addr())
+	addrs := ln.Addr().String()
+	var secure net.Listener
+	if *cert != "" {
+		pair, err := tls.LoadX509KeyPair(*cert, *certKey)
+		if err != nil {
+			return err
+		}
+		if secure, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return err
+		}
+		defer secure.Close()
+		addrs += " " + secure.Addr().String()
+		u.secret = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
 	if u.listen, err = detach(ln.(*net.TCPListener)); err != nil {
 		return err
 	}
@@ -83,6 +104,10 @@ func stub(args []string, stdout, stderr io.Writer) error {
 	if err := u.poll.add(u.listen); err != nil {
 		return err
 	}
+	if secure != nil {
+		go u.acceptTLS(secure)
+	}
+	fmt.Fprintln(stdout, addrs)
 	for {
 		wait := time.Duration(-1)
 		if len(u.held) > 0 {
@@ -95,8 +120,9 @@ func stub(args []string, stdout, stderr io.Writer) error {
 		for _, e := range ready {
 			if fd := int(e.Fd); fd == u.listen {
 				u.accept()
-			} else if p := u.conns[fd]; p != nil {
-				u.serve(p)
+			} else if p := u.peer(fd); p != nil {
+				for more := u.serve(p, false); more; more = u.serve(p, true) {
+				}
 			}
 		}
 		u.release()
@@ -110,38 +136,55 @@ func (u *upstream) accept() {
 			return
 		}
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-		if err := u.poll.add(fd); err != nil {
-			unix.Close(fd)
-			continue
-		}
-		u.conns[fd] = &peer{fd: fd, in: make([]byte, 8<<10)}
+		u.adopt(&peer{fd: fd, in: make([]byte, 8<<10)})
 	}
 }
 
+// adopt serves a peer from now on.
+func (u *upstream) adopt(p *peer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.conns[p.fd] = p
+	if err := u.poll.add(p.fd); err != nil {
+		delete(u.conns, p.fd)
+		unix.Close(p.fd)
+	}
+}
+
+func (u *upstream) peer(fd int) *peer {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.conns[fd]
+}
+
 func (u *upstream) drop(p *peer) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	delete(u.conns, p.fd)
 	unix.Close(p.fd)
 	p.fd = -1
 }
 
-// serve reads what there is and answers all requests that are complete.
-func (u *upstream) serve(p *peer) {
+// serve reads once and answers all requests that are complete. It reports whether there may be more that came with
+// what was read, of which epoll does not know; inside says to look for that alone.
+func (u *upstream) serve(p *peer, inside bool) (more bool) {
 	if p.n == len(p.in) {
 		if p.n >= maxMessage {
 			u.counts.Bad++
 			u.drop(p)
-			return
+			return false
 		}
 		p.in = append(p.in, make([]byte, len(p.in))...)
 	}
-	n, err := unix.Read(p.fd, p.in[p.n:])
+	n, err := p.read(p.in[p.n:], inside)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
-		return
+		return false
 	case err != nil || n == 0:
 		u.drop(p)
-		return
+		return false
 	}
+	more = p.sec != nil
 	p.n += n
 	done := 0
 	p.out = p.out[:0]
@@ -154,7 +197,7 @@ func (u *upstream) serve(p *peer) {
 		if err != nil {
 			u.counts.Bad++
 			u.drop(p)
-			return
+			return false
 		}
 		done += h.size
 		if bytes.HasPrefix(h.first, []byte("POST ")) {
@@ -168,13 +211,14 @@ func (u *upstream) serve(p *peer) {
 	}
 	p.n = copy(p.in, p.in[done:p.n])
 	if len(p.out) == 0 {
-		return
+		return more
 	}
 	if posted && u.latency > 0 {
 		u.held = append(u.held, heldAnswer{time.Now().Add(u.latency), p, bytes.Clone(p.out)})
-		return
+		return more
 	}
 	u.write(p, p.out)
+	return more && p.fd >= 0
 }
 
 // write sends an answer. It is far smaller than a socket's buffer, so a short write means a peer that does not read.
@@ -182,7 +226,7 @@ func (u *upstream) write(p *peer, out []byte) {
 	if p.fd < 0 {
 		return
 	}
-	if n, err := unix.Write(p.fd, out); err != nil || n < len(out) {
+	if n, err := p.send(out); err != nil || n < len(out) {
 		u.drop(p)
 	}
 }

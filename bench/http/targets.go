@@ -39,8 +39,16 @@ type fleet struct {
 	proxyCore int
 	processes []*process
 
-	stub    string // host:port
-	stubRun *process
+	stub, stubTLS string // host:port
+	stubRun       *process
+	cert          string // of the upstream over TLS
+	*side
+}
+
+// side is the proxies in front of the upstream, plain or over TLS.
+type side struct {
+	tls     bool
+	end     func() // ends its processes
 	nginx   *process
 	haproxy *process
 	guard   *guard
@@ -56,7 +64,7 @@ type guard struct {
 	data, admin string
 }
 
-// assemble starts all of it and waits until each port answers.
+// assemble starts the upstream and the proxies in front of it, and waits until each port answers.
 func (f *fleet) assemble(ctx context.Context, o *options) (err error) {
 	if f.loadCore, f.proxyCore, err = twoCores(); err != nil {
 		return err
@@ -65,17 +73,39 @@ func (f *fleet) assemble(ctx context.Context, o *options) (err error) {
 	if err != nil {
 		return err
 	}
+	cert, key, err := certificate(f.dir)
+	if err != nil {
+		return err
+	}
+	f.cert = cert
 	line := make(chan string, 1)
 	keys := callerKey + ":" + callerSecret + "," + appKey + ":" + appSecret
-	f.stubRun, err = f.run(ctx, f.loadCore, line, self, "stub", "--keys", keys, "--latency", o.latency.String())
+	f.stubRun, err = f.run(ctx, f.loadCore, line, self, "stub", "--keys", keys, "--latency", o.latency.String(), "--tls-cert", cert, "--tls-key", key)
 	if err != nil {
 		return err
 	}
 	select {
-	case f.stub = <-line:
+	case addrs := <-line:
+		f.stub, f.stubTLS, _ = strings.Cut(addrs, " ")
 	case <-f.stubRun.gone:
 		return f.stubRun.alive()
 	}
+	return f.face(ctx, o, o.tls)
+}
+
+// face starts the proxies in front of the upstream, plain or over TLS, in place of those that run, if any do: who is
+// not measured does not stand by.
+func (f *fleet) face(ctx context.Context, o *options, secure bool) error {
+	if f.side != nil {
+		f.end()
+		for _, p := range f.processes {
+			if p != f.stubRun {
+				<-p.gone
+			}
+		}
+	}
+	ctx, end := context.WithCancel(ctx)
+	f.side = &side{tls: secure, end: end}
 	if err := f.assembleNginx(ctx); err != nil {
 		return err
 	}
@@ -83,6 +113,7 @@ func (f *fleet) assemble(ctx context.Context, o *options) (err error) {
 		return err
 	}
 	if o.pushguard != "" {
+		var err error
 		if f.guard, err = f.pushguard(ctx, o, "pushguard", "false"); err != nil {
 			return err
 		}
@@ -95,8 +126,17 @@ func (f *fleet) assemble(ctx context.Context, o *options) (err error) {
 	return nil
 }
 
+// upstream is where the proxies of this side send what they let through.
+func (f *fleet) upstream() (scheme, addr string) {
+	if f.tls {
+		return "https", f.stubTLS
+	}
+	return "http", f.stub
+}
+
 func (f *fleet) run(ctx context.Context, core int, line chan<- string, name string, args ...string) (*process, error) {
-	p, err := start(ctx, core, line, name, args...)
+	// The upstream's certificate is the only one that is trusted.
+	p, err := start(ctx, core, []string{"SSL_CERT_FILE=" + f.cert, "SSL_CERT_DIR=" + f.dir}, line, name, args...)
 	if err == nil {
 		f.processes = append(f.processes, p)
 	}
@@ -116,8 +156,9 @@ func (f *fleet) assembleNginx(ctx context.Context) (err error) {
 		return err
 	}
 	f.nginxPlain, f.nginxLimited, f.nginxRefusing = addrs[0], addrs[1], addrs[2]
+	scheme, stub := f.upstream()
 	conf, err := f.render("nginx.conf", "nginx.conf", map[string]string{
-		"Dir": f.dir, "Stub": f.stub, "Plain": addrs[0], "Limited": addrs[1], "Refusing": addrs[2],
+		"Dir": f.dir, "Scheme": scheme, "Stub": stub, "Plain": addrs[0], "Limited": addrs[1], "Refusing": addrs[2],
 	})
 	if err != nil {
 		return err
@@ -135,7 +176,8 @@ func (f *fleet) assembleHAProxy(ctx context.Context) (err error) {
 		return err
 	}
 	f.haproxyLimited, f.haproxyRefusing = addrs[0], addrs[1]
-	conf, err := f.render("haproxy.cfg", "haproxy.cfg", map[string]string{"Stub": f.stub, "Limited": addrs[0], "Refusing": addrs[1]})
+	scheme, stub := f.upstream()
+	conf, err := f.render("haproxy.cfg", "haproxy.cfg", map[string]string{"Scheme": scheme, "Stub": stub, "Limited": addrs[0], "Refusing": addrs[1]})
 	if err != nil {
 		return err
 	}
@@ -146,8 +188,12 @@ func (f *fleet) assembleHAProxy(ctx context.Context) (err error) {
 }
 
 func (f *fleet) pushguard(ctx context.Context, o *options, name, fold string) (*guard, error) {
+	scheme, stub := f.upstream()
+	if f.tls {
+		name += "-tls"
+	}
 	conf, err := f.render("pushguard.yaml", name+".yaml", map[string]string{
-		"Dir": f.dir, "Name": name, "Stub": f.stub, "App": appID, "AppKey": appKey, "AppSecret": appSecret,
+		"Dir": f.dir, "Name": name, "Scheme": scheme, "Stub": stub, "App": appID, "AppKey": appKey, "AppSecret": appSecret,
 		"CallerKey": callerKey, "CallerSecret": callerSecret, "Dedupe": o.dedupe.String(), "Fold": fold,
 	})
 	if err != nil {

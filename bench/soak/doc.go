@@ -11,6 +11,12 @@
 // the quiet part at a cycle's end is compared between the first cycles and the
 // last. Each publish of the important kind is counted at both ends.
 //
+// With --only it meets some of the faults, and with --watch it tells each second:
+//
+//	go run ./bench/soak --only silent --watch --rate 3000 --for 40s
+//
+// SIGINT and SIGTERM end it and all that it started.
+//
 // Exit code 1 if something grew, if a publish that was answered 200 did not
-// arrive or arrived twice, or if the process ended.
+// arrive or arrived twice, if the process ended, or at a signal.
 package main

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -27,6 +28,7 @@ type load struct {
 	answered atomic.Int64
 	broken   atomic.Int64
 	dialled  atomic.Int64
+	dropped  atomic.Bool // what is due is not made any more
 
 	mu       sync.Mutex
 	outcomes map[string]int64
@@ -55,7 +57,9 @@ func (l *load) drive(stop <-chan struct{}) {
 		workers.Go(func() {
 			rng := rand.New(rand.NewPCG(7, uint64(i)))
 			for n := range due {
-				l.publish(n, rng)
+				if !l.dropped.Load() {
+					l.publish(n, rng)
+				}
 			}
 		})
 	}
@@ -161,7 +165,7 @@ type counts struct {
 func (l *load) counts() counts {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return counts{total: l.answered.Load(), broken: l.broken.Load(), connections: l.dialled.Load(), critical: int64(len(l.accepted)), outcomes: l.outcomes,
+	return counts{total: l.answered.Load(), broken: l.broken.Load(), connections: l.dialled.Load(), critical: int64(len(l.accepted)), outcomes: maps.Clone(l.outcomes),
 		p50: float64(l.took.ValueAtQuantile(50)) / 1000, p99: float64(l.took.ValueAtQuantile(99)) / 1000}
 }
 

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -21,8 +25,21 @@ func main() {
 	flag.DurationVar(&s.cycle, "cycle", 0, "how often the faults come round; 0: a tenth of --for, 8 s at least, a minute at most")
 	flag.StringVar(&s.svg, "svg", "", "write a chart to this file")
 	flag.StringVar(&s.binary, "binary", "", "pushguard to soak; built from this tree if empty")
+	only := flag.String("only", "", "which faults, by their short names, with commas: "+strings.Join(shortNames(), ", ")+"; empty: all")
+	watch := flag.Bool("watch", false, "tell every second on stderr what was answered and how the line before Pusher stands")
 	flag.Parse()
-	if err := s.run(os.Stdout); err != nil {
+	if *only != "" {
+		s.only = strings.Split(*only, ",")
+	}
+	if *watch {
+		s.watch = os.Stderr
+	}
+	// A shell that starts something in the background has it ignore SIGINT, which
+	// holds for a Go program that does not ask for it.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	err := s.run(ctx, os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
@@ -33,6 +50,8 @@ type soak struct {
 	long, cycle time.Duration
 	rate        int
 	svg, binary string
+	only        []string  // short names of the faults; empty: all
+	watch       io.Writer // told of each second; nil: nobody
 
 	dir      string
 	config   string
@@ -41,6 +60,7 @@ type soak struct {
 	replica  *stage.Replica
 	load     *load
 	samples  []sample
+	told     map[string]int64 // outcomes until the last second that was watched
 	faults   []fault
 	reloads  int
 	leftOver error
@@ -51,12 +71,19 @@ const appID, appKey, appSecret = "1234", "soak-key", "soak-secret"
 // memoryLimit is what the process is told by GOMEMLIMIT.
 const memoryLimit = 256 << 20
 
-func (s *soak) run(out io.Writer) (err error) {
+// run soaks until the end, or until ctx is done, which is an error; in either case
+// nothing that it started is left.
+func (s *soak) run(ctx context.Context, out io.Writer) (err error) {
 	if s.cycle == 0 {
 		s.cycle = min(max(s.long/10, 8*time.Second), time.Minute)
 	}
 	if s.long < 2*s.cycle || s.rate < 1 {
 		return fmt.Errorf("--for %s must hold two cycles of %s, and --rate be above zero", s.long, s.cycle)
+	}
+	for _, name := range s.only {
+		if !slices.Contains(shortNames(), name) {
+			return fmt.Errorf("--only %s: there are %s", name, strings.Join(shortNames(), ", "))
+		}
 	}
 	if s.dir, err = os.MkdirTemp("", "pushguard-soak-"); err != nil {
 		return err
@@ -66,6 +93,9 @@ func (s *soak) run(out io.Writer) (err error) {
 		if s.binary, err = stage.Build(s.dir); err != nil {
 			return err
 		}
+	}
+	if ctx.Err() != nil {
+		return errStopped
 	}
 	if s.redis, err = stage.StartRedis(s.dir); err != nil {
 		return err
@@ -83,7 +113,7 @@ func (s *soak) run(out io.Writer) (err error) {
 	}
 	defer s.replica.Kill()
 	s.load = newLoad(s.replica.Data, s.rate)
-	if err := s.soak(); err != nil {
+	if err := s.soak(ctx); err != nil {
 		return err
 	}
 	if s.svg != "" {
@@ -130,8 +160,10 @@ type fault struct {
 	from, to time.Duration
 }
 
+var errStopped = errors.New("ended by a signal before its time; nothing is judged")
+
 // soak drives the load and goes through the cycles.
-func (s *soak) soak() error {
+func (s *soak) soak(ctx context.Context) error {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() { s.load.drive(stop); close(done) }()
 	began := time.Now()
@@ -140,7 +172,14 @@ func (s *soak) soak() error {
 	var open *fault
 	for {
 		select {
+		case <-ctx.Done():
+			s.load.dropped.Store(true)
+			s.replica.Kill() // which ends what waits for an answer
+			close(stop)
+			<-done
+			return errStopped
 		case <-s.replica.Ended:
+			s.load.dropped.Store(true)
 			close(stop)
 			<-done
 			return fmt.Errorf("the process ended: %s", s.replica.Out)
@@ -170,6 +209,9 @@ func (s *soak) soak() error {
 			return err
 		}
 		s.samples = append(s.samples, one)
+		if s.watch != nil {
+			s.tell(one, name)
+		}
 	}
 	if open != nil {
 		if err := s.mend(open.name); err != nil {
@@ -187,11 +229,18 @@ func (s *soak) soak() error {
 // The parts of a cycle, as shares of it. The last third is quiet: that is where
 // cycles are compared.
 var cycleOf = []struct {
-	name     string
-	from, to float64
+	name, short string
+	from, to    float64
 }{
-	{"Pusher answers 503", 0.06, 0.14}, {"the store hangs", 0.20, 0.28}, {"reload", 0.32, 0.38},
-	{"Pusher does not answer", 0.42, 0.48}, {"a broken config", 0.56, 0.62},
+	{"Pusher answers 503", "503", 0.06, 0.14}, {"the store hangs", "store", 0.20, 0.28}, {"reload", "reload", 0.32, 0.38},
+	{"Pusher does not answer", "silent", 0.42, 0.48}, {"a broken config", "config", 0.56, 0.62},
+}
+
+func shortNames() (names []string) {
+	for _, f := range cycleOf {
+		names = append(names, f.short)
+	}
+	return names
 }
 
 const quietFrom = 0.75
@@ -199,7 +248,7 @@ const quietFrom = 0.75
 func (s *soak) faultAt(now time.Duration) string {
 	part := float64(now%s.cycle) / float64(s.cycle)
 	for _, f := range cycleOf {
-		if part >= f.from && part < f.to {
+		if part >= f.from && part < f.to && (len(s.only) == 0 || slices.Contains(s.only, f.short)) {
 			return f.name
 		}
 	}
@@ -296,8 +345,12 @@ func (s *soak) judge(out io.Writer) error {
 	for _, f := range s.faults {
 		met[f.name] = true
 	}
-	if len(met) != len(cycleOf) || s.reloads < len(quiet)-1 {
-		bad = append(bad, fmt.Errorf("only %d of %d kinds of fault came about, and %d reloads", len(met), len(cycleOf), s.reloads))
+	kinds := len(cycleOf)
+	if len(s.only) > 0 {
+		kinds = len(s.only)
+	}
+	if len(met) != kinds || len(s.only) == 0 && s.reloads < len(quiet)-1 {
+		bad = append(bad, fmt.Errorf("only %d of %d kinds of fault came about, and %d reloads", len(met), kinds, s.reloads))
 	}
 	if s.leftOver != nil {
 		bad = append(bad, fmt.Errorf("the end: %w", s.leftOver))

@@ -1,13 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -16,7 +20,7 @@ import (
 func TestTwoCycles(t *testing.T) {
 	s := soak{long: 20 * time.Second, cycle: 10 * time.Second, rate: 200, svg: filepath.Join(t.TempDir(), "soak.svg")}
 	var out strings.Builder
-	if err := s.run(&out); err != nil {
+	if err := s.run(t.Context(), &out); err != nil {
 		t.Errorf("%v\n%s", err, &out)
 	}
 	t.Logf("\n%s", &out)
@@ -47,4 +51,88 @@ func TestGrowthIsSeen(t *testing.T) {
 	if last-first != 20 || last-first < measures[0].slack {
 		t.Errorf("from %v to %v", first, last)
 	}
+}
+
+// TestMain lets this binary be the soak itself.
+func TestMain(m *testing.M) {
+	if os.Getenv("SOAK_ITSELF") != "" {
+		main()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// A soak that was started in the background, where a shell has it ignore SIGINT,
+// ends by it all the same, and by SIGTERM, and leaves nothing behind.
+func TestASignalEndsItAndItsChildren(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		dir := t.TempDir()
+		cmd := exec.Command("/bin/sh", "-c", `trap "" INT HUP; exec "$0" "$@"`, self, "--for", "5m", "--rate", "100", "--watch")
+		cmd.Env = append(os.Environ(), "SOAK_ITSELF=1", "TMPDIR="+dir)
+		told, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(told)
+		if !lines.Scan() || !strings.Contains(lines.Text(), "under way") {
+			_ = cmd.Process.Kill()
+			t.Fatalf("it does not run: %q", lines.Text())
+		}
+		children := childrenOf(t, cmd.Process.Pid)
+		if len(children) != 2 {
+			t.Errorf("children %v: not Redis and serve", children)
+		}
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Error(err)
+		}
+		deaf := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+		defer deaf.Stop()
+		var last string
+		for lines.Scan() {
+			last = lines.Text()
+		}
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 || last != "soak: "+errStopped.Error() {
+			t.Errorf("%s: %v, %q", sig, err, last)
+		}
+		for _, pid := range children {
+			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("%s: its child %d is left: %v", sig, pid, err)
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if left, _ := filepath.Glob(filepath.Join(dir, "pushguard-soak-*")); len(left) > 0 {
+			t.Errorf("%s: left %v", sig, left)
+		}
+	}
+}
+
+// childrenOf are the processes that pid started and that run.
+func childrenOf(t *testing.T, pid int) (children []int) {
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil || len(all) == 0 {
+		t.Fatal("no /proc: ", err)
+	}
+	for _, name := range all {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := strings.Cut(string(text), ") ") // after the name: state, parent
+		var state string
+		var parent, child int
+		if _, err := fmt.Sscan(rest, &state, &parent); err == nil && parent == pid && state != "Z" {
+			if _, err := fmt.Sscan(string(text), &child); err == nil {
+				children = append(children, child)
+			}
+		}
+	}
+	return children
 }

@@ -17,6 +17,7 @@ type sample struct {
 	at                                time.Duration
 	resident, heap, goroutines, files float64
 	answered                          int64
+	limit, under, waiting             float64 // of requests on their way to Pusher
 }
 
 // measure is something that must stay flat. Slack is what a process may gain at
@@ -74,12 +75,32 @@ func (s *soak) sample(at time.Duration) (sample, error) {
 			one.goroutines = v
 		case "go_memstats_heap_inuse_bytes":
 			one.heap = v / (1 << 20)
+		case `pushguard_overload_limit{app="` + appID + `"}`:
+			one.limit = v
+		case `pushguard_overload_under_way{app="` + appID + `"}`:
+			one.under = v
+		case `pushguard_overload_waiting{app="` + appID + `"}`:
+			one.waiting = v
 		}
 	}
 	if one.goroutines == 0 || one.heap == 0 {
 		return one, fmt.Errorf("/metrics has no go_goroutines or go_memstats_heap_inuse_bytes")
 	}
 	return one, lines.Err()
+}
+
+// tell tells what was answered since it was last called, and what is under way.
+func (s *soak) tell(one sample, fault string) {
+	now := s.load.counts().outcomes
+	var all []string
+	for word, n := range now {
+		if n -= s.told[word]; n > 0 && word != "unavailable" { // its reasons are there
+			all = append(all, fmt.Sprintf("%s %d", word, n))
+		}
+	}
+	slices.Sort(all)
+	s.told = now
+	fmt.Fprintf(s.watch, "%6.1f s  limit %4.0f  under way %4.0f  in line %4.0f  %s  %s\n", one.at.Seconds(), one.limit, one.under, one.waiting, strings.Join(all, ", "), fault)
 }
 
 // quiet are the samples of each whole cycle's quiet part.

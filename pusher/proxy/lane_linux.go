@@ -17,9 +17,9 @@ import (
 
 // lane is the express lane of the data port: plain connections whose requests
 // come whole and one at a time, as every SDK sends them, are read and answered
-// here with one system call each, by the same handler, from a request that
-// fasthttp parsed. A connection that does anything else is given to fasthttp's
-// server with the bytes it sent so far, for good.
+// here with one system call each, by the same handler. What is no ordinary
+// publish, fasthttp parses. A connection that does anything else is given to
+// fasthttp's server with the bytes it sent so far, for good.
 //
 // A connection costs no goroutine and no buffer while it is idle.
 type lane struct {
@@ -30,6 +30,7 @@ type lane struct {
 	reading, idle int64
 	tick          time.Duration
 	ticks         atomic.Int64
+	date          date // set anew with each tick
 
 	// What there is to do, and those who do it. Requests that can go on are before
 	// those that have not begun: when there is more than can be done, what is under
@@ -84,6 +85,7 @@ func newLane(p *Proxy) *lane {
 		v.ctx.Init2(noConn{}, quiet{}, false)
 		return v
 	}
+	l.date.set(time.Now())
 	go l.sweep()
 	return l
 }
@@ -357,7 +359,8 @@ func (l *lane) sweep() {
 		select {
 		case <-l.swept:
 			return
-		case <-t.C:
+		case at := <-t.C:
+			l.date.set(at)
 		}
 		now := l.ticks.Add(1)
 		l.each(func(c *laneConn) bool { return c.due.Load() <= now })

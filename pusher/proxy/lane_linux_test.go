@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +64,9 @@ func dial(t *testing.T, addr string) *net.TCPConn {
 
 const ask = "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 
+// publish is one that the lane reads by itself once it knows the host.
+const publish = "POST /apps/7/events?auth_key=nobody HTTP/1.1\r\nHost: x\r\nX-Pusher-Library: a 1\r\nContent-Length: 2\r\n\r\n{}"
+
 func askWith(body string, headers ...string) string {
 	return fmt.Sprintf("POST /nothing HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s", strings.Join(append(headers, ""), "\r\n"), len(body), body)
 }
@@ -83,8 +85,6 @@ func readOne(t *testing.T, r *bufio.Reader) (status int, body string) {
 	}
 	return resp.StatusCode, string(b)
 }
-
-var dates = regexp.MustCompile(`Date: [^\r]*\r\n`)
 
 // Whatever comes down a connection, in whatever pieces, the lane answers what
 // fasthttp's own server answers, byte for byte, and ends the connection where
@@ -105,6 +105,9 @@ func TestTheLaneAnswersAsFasthttpDoes(t *testing.T) {
 		"bare line ends": strings.ReplaceAll(ask, "\r\n", "\n"), "mixed line ends": strings.Replace(askWith("{}"), "\r\nHost", "\nHost", 1),
 		"large": askWith(strings.Repeat("x", 50<<10)) + ask, "too large": askWith(strings.Repeat("x", 200<<10)), "long head": askWith("", "X: "+strings.Repeat("y", 40<<10)),
 		"nothing": "", "no HTTP": "\x00\x01\x02\r\n\r\n", "PRI": "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "bad version": "GET / HTTP/3.1\r\nHost: x\r\n\r\n",
+		"a publish": ask + publish, "a publish and another": publish + publish, "a publish, closing": strings.Replace(publish, "Host", "Connection: close\r\nHost", 1),
+		"a publish of two libraries": strings.Replace(publish, "Host", "X-Pusher-Library: a\r\nX-Pusher-Library: b\r\nHost", 1), "a load test": strings.Replace(publish, "Host", "Pushguard-Load-Test: 1\r\nHost", 1),
+		"a publish to nobody": strings.Replace(publish, "Host: x", "Host: ", 1), "a publish of chunks": strings.Replace(publish, "Content-Length: 2", "Transfer-Encoding: chunked", 1), "a large publish": strings.Replace(publish, "Content-Length: 2\r\n\r\n{}", "Content-Length: 9000\r\n\r\n", 1) + strings.Repeat("x", 9000),
 		"absolute": "GET http://y/nothing HTTP/1.1\r\nHost: x\r\n\r\n", "a null in a value": askWith("{}", "X: a\x00b"), "multipart": askWith("--b\r\n", "Content-Type: multipart/form-data; boundary=b"),
 		"a part of a head": ask[:len(ask)-2], "a part of a body": askWith("{}")[:40], "blank lines before": "\r\n\r\n" + ask, "an empty body by length": askWith(""),
 	}

@@ -109,6 +109,14 @@ func (w *laneWorker) step(c *laneConn) bool {
 		}
 		return true
 	}
+	if w.visit.read(b, w.host) {
+		_, _ = in.Discard(len(b))
+		if c.in != nil {
+			c.in = nil
+			l.buffers.Put(in)
+		}
+		return w.answer(c)
+	}
 	switch frame(b, laneRoom) {
 	case framePart:
 		if c.in == nil {
@@ -164,7 +172,6 @@ func (w *laneWorker) answer(c *laneConn) bool {
 	v := w.visit
 	v.conn = c
 	v.ctx.SetRemoteAddr(c.remote)
-	v.ctx.Response.Header.SetServer(serverName)
 	switch later, ok := v.handle(); {
 	case later: // it is not the worker's any more
 		w.visit = w.lane.visits.Get().(*visit)
@@ -222,9 +229,10 @@ func (w *laneWorker) expire(c *laneConn, began bool) bool {
 		return l.end(c)
 	}
 	v := w.visit
-	v.ctx.Response.Header.SetServer(serverName)
-	l.p.refuseUnread(&v.ctx, os.ErrDeadlineExceeded)
-	v.write(c, true)
+	v.conn = c
+	r := l.p.unread(os.ErrDeadlineExceeded)
+	v.take(&r)
+	v.answered()
 	return false
 }
 

@@ -1,10 +1,6 @@
 package proxy
 
-import (
-	"time"
-
-	"github.com/valyala/fasthttp"
-)
+import "time"
 
 // Calls that nobody waits for: a request of the express lane leaves, and is gone
 // on with when there is an answer. What would have to wait before its call is made
@@ -21,11 +17,11 @@ type errand struct {
 }
 
 // arrive goes on with a publish whose call was launched.
-func (p *Proxy) arrive(ctx *fasthttp.RequestCtx, j *job, got answer) {
+func (p *Proxy) arrive(j *job, got answer) {
 	e := j.errand
 	j.errand = errand{}
 	p.settle(j, e.pr, e.batch, e.sending, &got, e.now)
-	p.conclude(ctx, j, e.pr, e.batch, e.out.path, got, e.now)
+	p.conclude(j, e.pr, e.batch, e.out.path, got, e.now)
 }
 
 // launch is carry without waiting for anything, for the call of j.errand. begun is

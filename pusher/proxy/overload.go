@@ -255,12 +255,12 @@ func (a *admission) think(now time.Time) {
 }
 
 // crowded refuses a request unread when this replica has too many under way.
-func (p *Proxy) crowded(ctx *fasthttp.RequestCtx) bool {
+func (p *Proxy) crowded(j *job) bool {
 	if p.inFlight.Load() <= maxUnderWay {
 		return false
 	}
 	p.stats.crowded.Add(1)
-	p.unavailable(ctx, limiter.Overloaded.String(), fasthttp.StatusServiceUnavailable, time.Second, overloadText)
+	p.unavailable(j, limiter.Overloaded.String(), fasthttp.StatusServiceUnavailable, time.Second, overloadText)
 	return true
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 )
@@ -23,39 +21,39 @@ const rounds = 3
 //
 // With a visit, the call may be begun and left: then later is true, and arrive
 // goes on.
-func (p *Proxy) publish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time, v *visit) (later bool) {
+func (p *Proxy) publish(j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time, v *visit) (later bool) {
 	j.open(pr, events)
 	var last answer
 	if sending := p.judge(j, pr, now); sending > 0 {
-		out := outgoingOf(ctx, j, path, j.sendable(ctx, batch, sending))
+		out := outgoingOf(j, path, j.sendable(batch, sending))
 		if v != nil {
 			j.errand = errand{pr: pr, out: out, batch: batch, sending: sending, now: now}
 			switch got, begun, left := pr.app.launch(j, v); {
 			case left:
 				return true
 			case begun:
-				p.arrive(ctx, j, got)
+				p.arrive(j, got)
 				return false
 			}
 			j.errand = errand{}
 		}
 		last = p.send(j, pr, batch, sending, out, now)
 	}
-	p.conclude(ctx, j, pr, batch, path, last, now)
+	p.conclude(j, pr, batch, path, last, now)
 	return false
 }
 
 // sendable is the request's body with what is to be sent.
-func (j *job) sendable(ctx *fasthttp.RequestCtx, batch bool, sending int) []byte {
+func (j *job) sendable(batch bool, sending int) []byte {
 	if batch && sending < len(j.items) {
 		return j.buildBatch()
 	}
-	return ctx.Request.Body()
+	return j.in.body
 }
 
 // conclude waits for what the request's events repeat, judges those anew that
 // are not there, and answers.
-func (p *Proxy) conclude(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, path []byte, last answer, now time.Time) {
+func (p *Proxy) conclude(j *job, pr *principal, batch bool, path []byte, last answer, now time.Time) {
 	a := pr.app
 	for round := 1; p.awaitFlights(j, a); round++ {
 		now = p.now()
@@ -64,13 +62,13 @@ func (p *Proxy) conclude(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch 
 			break
 		}
 		if sending := p.judge(j, pr, now); sending > 0 {
-			last = p.send(j, pr, batch, sending, outgoingOf(ctx, j, path, j.sendable(ctx, batch, sending)), now)
+			last = p.send(j, pr, batch, sending, outgoingOf(j, path, j.sendable(batch, sending)), now)
 		}
 	}
 	if a.Record != nil {
 		j.record(a, now)
 	}
-	p.answerPublish(ctx, j, pr, batch, last, now)
+	p.answerPublish(j, pr, batch, last, now)
 }
 
 func (j *job) record(a *App, now time.Time) {
@@ -131,8 +129,8 @@ func shareOf(index int) sharing {
 	return sharesBatch
 }
 
-func outgoingOf(ctx *fasthttp.RequestCtx, j *job, path, body []byte) outgoing {
-	return outgoing{method: borrow(ctx.Method()), path: path, query: &j.query, body: body, library: ctx.Request.Header.PeekBytes(headerLibrary)}
+func outgoingOf(j *job, path, body []byte) outgoing {
+	return outgoing{method: borrow(j.in.method), path: path, query: &j.query, body: body, library: j.in.library}
 }
 
 // judge takes the items that wait for a verdict through AdmitAll and returns how

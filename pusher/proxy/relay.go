@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 )
@@ -13,7 +11,7 @@ import (
 // relay passes on what is not a publish: the reads, terminate_connections, and
 // whatever Pusher adds later. Each is one API call on the bill, so it is judged
 // by the caller's rate and the budget, under the built-in rule.
-func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []byte, now time.Time) {
+func (p *Proxy) relay(j *job, pr *principal, path []byte, now time.Time) {
 	a := pr.app
 	j.items = append(j.items, item{claim: limiter.Claim{
 		Caller: pr.caller,
@@ -24,14 +22,14 @@ func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []by
 	it.verdict = a.Limiter.Admit(context.Background(), now, &it.claim)
 	if it.verdict.Outcome != limiter.Sent {
 		a.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
-		p.answerHeldBack(ctx, j, pr, it, now)
+		p.answerHeldBack(j, pr, it, now)
 		return
 	}
 	target := path
 	if len(path) > len(pathUsers) && string(path[:len(pathUsers)]) == string(pathUsers) {
 		target = append(append([]byte("/apps/"), a.ID...), path...)
 	}
-	got := a.Upstream.admit(j, it.verdict.Rule.Priority(), outgoingOf(ctx, j, target, ctx.Request.Body()), now)
+	got := a.Upstream.admit(j, it.verdict.Rule.Priority(), outgoingOf(j, target, j.in.body), now)
 	if got.quotaSpent {
 		p.exhausted(a, got.text, now)
 	}
@@ -40,5 +38,5 @@ func (p *Proxy) relay(ctx *fasthttp.RequestCtx, j *job, pr *principal, path []by
 		p.reopened(a)
 	}
 	p.stats.relayed.Add(1)
-	answerUpstream(ctx, got)
+	j.response.upstream(&got)
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 	"time"
-	"unsafe"
 
 	"github.com/valyala/fasthttp"
 
@@ -20,18 +19,6 @@ const (
 	headerWould   = "Pushguard-Would"
 	headerRetry   = "Retry-After"
 )
-
-// The same as bytes in their canonical form, which saves fasthttp from bringing
-// them into it on every answer.
-var (
-	headerOutcomeBytes = []byte(headerOutcome)
-	headerReasonBytes  = []byte(headerReason)
-	headerRetryBytes   = []byte(headerRetry)
-)
-
-func setCanonical(h *fasthttp.ResponseHeader, key []byte, value string) {
-	h.SetCanonical(key, unsafe.Slice(unsafe.StringData(value), len(value)))
-}
 
 // outcomeRefused marks what Pusher does not take whatever the guard thinks of
 // it: what it would refuse (a bad signature, a malformed body) and so never came
@@ -73,37 +60,23 @@ func status(v *limiter.Verdict) int {
 
 // refuse answers with one plain sentence: .NET's SDK loses a JSON error
 // silently.
-func refuse(ctx *fasthttp.RequestCtx, status int, reason, text string) {
-	ctx.Response.SetStatusCode(status)
-	h := &ctx.Response.Header
-	h.SetContentTypeBytes(contentPlain)
-	setCanonical(h, headerOutcomeBytes, outcomeRefused)
-	setCanonical(h, headerReasonBytes, reason)
-	ctx.Response.SetBodyString(text)
+func (r *response) refuse(status int, reason, text string) {
+	*r = response{status: status, contentType: contentPlain, outcome: outcomeRefused, reason: reason, body: bytesOf(text), last: r.last}
 }
 
 // unavailable answers when this replica, not the caller, is the reason.
-func (p *Proxy) unavailable(ctx *fasthttp.RequestCtx, reason string, status int, after time.Duration, text string) {
-	refuse(ctx, status, reason, text)
-	ctx.Response.Header.Set(headerOutcome, limiter.Unavailable.String())
-	setRetryAfter(ctx, after)
+func (p *Proxy) unavailable(j *job, reason string, status int, after time.Duration, text string) {
+	j.response.refuse(status, reason, text)
+	j.response.outcome = limiter.Unavailable.String()
+	j.response.again(after)
 	p.stats.unavailable.Add(1)
-}
-
-func setRetryAfter(ctx *fasthttp.RequestCtx, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	secs := int64((d + time.Second - 1) / time.Second)
-	var b [20]byte
-	ctx.Response.Header.SetCanonical(headerRetryBytes, strconv.AppendInt(b[:0], secs, 10))
 }
 
 // answerPublish answers an events or batch_events request once each of its
 // items has its final verdict. The request fails only if nothing of it was
 // accepted; the outcome header tells, in the order of the batch, what each
 // event met.
-func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, batch bool, got answer, now time.Time) {
+func (p *Proxy) answerPublish(j *job, pr *principal, batch bool, got answer, now time.Time) {
 	worst, accepted, uniform, untouched := &j.items[0], false, true, true
 	for i := range j.items {
 		it := &j.items[i]
@@ -116,96 +89,81 @@ func (p *Proxy) answerPublish(ctx *fasthttp.RequestCtx, j *job, pr *principal, b
 		uniform = uniform && it.verdict.Outcome == j.items[0].verdict.Outcome
 		untouched = untouched && it.verdict.Outcome == limiter.Sent
 	}
+	r := &j.response
 	if untouched {
-		answerUpstream(ctx, got)
-		observed(ctx, j)
+		r.upstream(&got)
+		j.observed()
 		return
 	}
 	// A call that Pusher refused, with some items answered here: its words are
 	// what the caller must see.
 	if got.status >= 300 && got.outcome == limiter.Sent {
-		answerUpstream(ctx, got)
-		setOutcomes(ctx, j, uniform)
+		r.upstream(&got)
+		j.setOutcomes(uniform)
 		return
 	}
 	if !accepted {
-		p.answerHeldBack(ctx, j, pr, worst, now)
+		p.answerHeldBack(j, pr, worst, now)
 		if got.outcome == worst.verdict.Outcome && got.text != "" {
-			ctx.Response.SetStatusCode(got.status)
-			ctx.Response.Header.Set(headerReason, got.word)
-			setRetryAfter(ctx, got.retryAfter)
-			ctx.Response.SetBodyString(sentence(got))
+			r.status, r.reason, r.body = got.status, got.word, bytesOf(sentence(&got))
+			r.again(got.retryAfter)
 		}
 		if !uniform {
-			setOutcomes(ctx, j, uniform)
+			j.setOutcomes(uniform)
 		}
 		return
 	}
-	ctx.Response.SetStatusCode(fasthttp.StatusOK)
-	h := &ctx.Response.Header
-	h.SetContentTypeBytes(contentJSON)
+	r.status, r.contentType = fasthttp.StatusOK, contentJSON
 	j.body = appendAccepted(j.body[:0], j, batch)
-	ctx.Response.SetBody(j.body)
-	setOutcomes(ctx, j, uniform)
+	r.body = j.body
+	j.setOutcomes(uniform)
 	if worst.verdict.Outcome != limiter.Sent {
-		setCanonical(h, headerReasonBytes, worst.verdict.Reason.String())
+		r.reason = worst.verdict.Reason.String()
 		if status(&worst.verdict) != fasthttp.StatusOK {
-			setRetryAfter(ctx, worst.verdict.RetryAfter)
+			r.again(worst.verdict.RetryAfter)
 		}
 	}
 }
 
-func sentence(got answer) string {
+func sentence(got *answer) string {
 	if got.quotaSpent {
 		return "over message quota, says Pusher itself: " + got.text
 	}
 	return got.text
 }
 
-// answerUpstream passes Pusher's own answer on, or says why there is none.
-func answerUpstream(ctx *fasthttp.RequestCtx, got answer) {
+// upstream passes Pusher's own answer on, or says why there is none.
+func (r *response) upstream(got *answer) {
+	r.status = got.status
 	if got.outcome != limiter.Sent {
-		ctx.Response.SetStatusCode(got.status)
-		h := &ctx.Response.Header
-		h.SetContentTypeBytes(contentPlain)
-		setCanonical(h, headerOutcomeBytes, got.outcome.String())
-		setCanonical(h, headerReasonBytes, got.word)
-		setRetryAfter(ctx, got.retryAfter)
-		ctx.Response.SetBodyString(sentence(got))
+		r.contentType, r.outcome, r.reason, r.body = contentPlain, got.outcome.String(), got.word, bytesOf(sentence(got))
+		r.again(got.retryAfter)
 		return
 	}
-	ctx.Response.SetStatusCode(got.status)
-	h := &ctx.Response.Header
-	if len(got.contentType) > 0 {
-		h.SetContentTypeBytes(got.contentType)
-	} else {
-		h.SetContentTypeBytes(contentJSON)
+	r.contentType, r.outcome, r.body = got.contentType, limiter.Sent.String(), got.body
+	if len(r.contentType) == 0 {
+		r.contentType = contentJSON
 	}
-	setCanonical(h, headerOutcomeBytes, limiter.Sent.String())
 	if got.fate == limiter.Refused {
-		setCanonical(h, headerOutcomeBytes, outcomeRefused)
-		setCanonical(h, headerReasonBytes, got.word)
+		r.outcome, r.reason = outcomeRefused, got.word
 	}
-	ctx.Response.SetBody(got.body)
 }
 
 // observed tells what enforcement would have done, in observe mode.
-func observed(ctx *fasthttp.RequestCtx, j *job) {
+func (j *job) observed() {
 	for i := range j.items {
-		if w := j.items[i].verdict.Would; w != limiter.Sent {
-			ctx.Response.Header.Set(headerWould, w.String())
-			ctx.Response.Header.Set(headerReason, j.items[i].verdict.Reason.String())
+		if v := &j.items[i].verdict; v.Would != limiter.Sent {
+			j.response.would, j.response.reason = v.Would.String(), v.Reason.String()
 			return
 		}
 	}
 }
 
-// setOutcomes writes one word where all events met the same, and otherwise one
+// setOutcomes says one word where all events met the same, and otherwise one
 // an event, in the order of the batch.
-func setOutcomes(ctx *fasthttp.RequestCtx, j *job, uniform bool) {
-	h := &ctx.Response.Header
+func (j *job) setOutcomes(uniform bool) {
 	if uniform {
-		setCanonical(h, headerOutcomeBytes, j.items[0].verdict.Outcome.String())
+		j.response.outcome = j.items[0].verdict.Outcome.String()
 		return
 	}
 	b := j.outcome[:0]
@@ -216,26 +174,20 @@ func setOutcomes(ctx *fasthttp.RequestCtx, j *job, uniform bool) {
 		b = append(b, j.items[i].verdict.Outcome.String()...)
 	}
 	j.outcome = b
-	h.SetBytesV(headerOutcome, b)
+	j.response.outcome = borrow(b)
 }
 
 // answerHeldBack refuses, or accepts in silence where the rule says so.
-func (p *Proxy) answerHeldBack(ctx *fasthttp.RequestCtx, j *job, pr *principal, it *item, now time.Time) {
-	v := &it.verdict
-	s := status(v)
-	ctx.Response.SetStatusCode(s)
-	h := &ctx.Response.Header
-	setCanonical(h, headerOutcomeBytes, v.Outcome.String())
-	setCanonical(h, headerReasonBytes, v.Reason.String())
-	setRetryAfter(ctx, v.RetryAfter)
-	if s == fasthttp.StatusOK {
-		h.SetContentTypeBytes(contentJSON)
-		ctx.Response.SetBodyString("{}")
+func (p *Proxy) answerHeldBack(j *job, pr *principal, it *item, now time.Time) {
+	v, r := &it.verdict, &j.response
+	r.status, r.outcome, r.reason = status(v), v.Outcome.String(), v.Reason.String()
+	r.again(v.RetryAfter)
+	if r.status == fasthttp.StatusOK {
+		r.contentType, r.body = contentJSON, emptyObject
 		return
 	}
-	h.SetContentTypeBytes(contentPlain)
 	j.body = appendExplanation(j.body[:0], pr, it, now)
-	ctx.Response.SetBody(j.body)
+	r.contentType, r.body = contentPlain, j.body
 }
 
 // appendAccepted writes the object that Pusher would send. Where info was asked

@@ -28,6 +28,9 @@ type job struct {
 	wire     []byte   // the request as it goes to Pusher
 	outcome  []byte
 	origin   []byte
+	in       *request // what is asked
+	parsed   request  // in, where fasthttp read it
+	response response // what is answered
 	req      fasthttp.Request
 	resp     fasthttp.Response
 	asked    bool // req was used
@@ -88,6 +91,10 @@ func (j *job) release() {
 	if j.wait.j != nil {
 		j.wait.release()
 	}
+	if j.in == &j.parsed {
+		j.parsed = request{}
+	}
+	j.in, j.response = nil, response{}
 	if cap(j.body) > 64<<10 || cap(j.wire) > 64<<10 { // one large batch must not stay pinned in the pool
 		j.body, j.wire = nil, nil
 	}
@@ -109,9 +116,9 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx, v *visit) (later bool) {
 	j := p.jobs.Get().(*job)
 	defer func() {
 		if r := recover(); r != nil {
-			p.failed(ctx, j, r)
+			p.failed(ctx, j, v, r)
 		} else if !later {
-			p.end(ctx, j)
+			p.end(ctx, j, v)
 		}
 	}()
 	return p.handle(ctx, j, v)
@@ -121,18 +128,23 @@ func (p *Proxy) begin(ctx *fasthttp.RequestCtx, v *visit) (later bool) {
 func (p *Proxy) resume(ctx *fasthttp.RequestCtx, j *job, v *visit) {
 	defer func() {
 		if r := recover(); r != nil {
-			p.failed(ctx, j, r)
+			p.failed(ctx, j, v, r)
 		} else {
-			p.end(ctx, j)
+			p.end(ctx, j, v)
 		}
 	}()
-	p.arrive(ctx, j, j.errand.pr.app.land(j, v))
+	p.arrive(j, j.errand.pr.app.land(j, v))
 }
 
-// end lets go of what a request was answered with.
-func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job) {
+// end answers, and lets go of what the request was answered with.
+func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job, v *visit) {
 	if j.trace != nil {
-		j.endSpan(ctx)
+		j.endSpan()
+	}
+	if v != nil {
+		v.take(&j.response)
+	} else {
+		j.response.onto(&ctx.Response)
 	}
 	j.release()
 	p.jobs.Put(j)
@@ -142,84 +154,95 @@ func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job) {
 // failed answers a request that met a defect, which must cost that one and not
 // the process that carries everybody's. The job is not pooled again: its state is
 // unknown.
-func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, r any) {
+func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, v *visit, r any) {
 	defer p.inFlight.Add(-1)
 	p.stats.panics.Add(1)
 	p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
-	ctx.Response.Reset()
-	refuse(ctx, fasthttp.StatusInternalServerError, "internal_error",
+	j.response = response{}
+	j.response.refuse(fasthttp.StatusInternalServerError, "internal_error",
 		"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
 	if j.trace != nil {
 		j.items = nil // they may be half made
-		j.endSpan(ctx)
+		j.endSpan()
+	}
+	ctx.Response.Reset()
+	if v != nil {
+		v.take(&j.response)
+	} else {
+		j.response.onto(&ctx.Response)
 	}
 }
 
 // handle takes a request from its routing to its answer, or to its call to
 // Pusher.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) {
+	r := &j.response
+	if j.in = v.asked(); j.in == nil {
+		j.parsed.from(&ctx.Request)
+		j.in = &j.parsed
+	}
 	if v == nil { // the lane takes none of those
 		if why := smuggling(&ctx.Request.Header); why != "" {
 			p.stats.refused(fasthttp.StatusBadRequest)
-			refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", why)
-			ctx.SetConnectionClose()
+			r.refuse(fasthttp.StatusBadRequest, "invalid_request", why)
+			r.last = true
 			return false
 		}
 	}
 	if p.retiring.Load() {
-		ctx.SetConnectionClose()
+		r.last = true
 	}
 	if p.draining.Load() {
-		p.unavailable(ctx, "draining", fasthttp.StatusServiceUnavailable, time.Second,
+		p.unavailable(j, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")
-		ctx.SetConnectionClose()
+		r.last = true
 		return false
 	}
-	if p.crowded(ctx) {
+	if p.crowded(j) {
 		return false
 	}
-	path, query := splitTarget(ctx.Request.Header.RequestURI())
-	method := ctx.Method()
+	path, query := splitTarget(j.in.target)
+	method := j.in.method
 	ep, id, channel := route(method, path)
 	switch ep {
 	case epNone:
-		refuse(ctx, fasthttp.StatusNotFound, "not_found",
+		r.refuse(fasthttp.StatusNotFound, "not_found",
 			"this is pushguard's data port: it serves Pusher Channels' HTTP API below /apps/{app_id}/. Dashboard, metrics and health are on the admin port.")
 		return false
 	case epWebhook:
-		p.webhook(ctx, string(id))
+		p.webhook(ctx, j, string(id))
 		return false
 	}
 	if p.cfg.Tracer != nil {
 		p.beginSpan(ctx, j, ep)
 	}
 	now := p.now()
-	pr, e := p.authenticate(ctx, j, method, path, query, id, now)
+	pr, e := p.authenticate(j, method, path, query, id, now)
 	if e != nil {
 		p.stats.refused(e.Status)
-		refuse(ctx, e.Status, "invalid_request", e.Text)
+		r.refuse(e.Status, "invalid_request", e.Text)
 		return false
 	}
-	if marked := ctx.Request.Header.PeekBytes(headerLoadTest); len(marked) > 0 && !pr.loadTest {
+	if len(j.in.loadTest) > 0 && !pr.loadTest {
 		p.stats.refused(fasthttp.StatusForbidden)
-		refuse(ctx, fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
+		r.refuse(fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
 		return false
 	}
-	events, isPublish, e := p.decode(ctx, j, pr.app, ep, channel)
+	events, isPublish, e := p.decode(j, pr.app, ep, channel)
 	if e != nil {
 		p.stats.refused(e.Status)
-		refuse(ctx, e.Status, "invalid_request", e.Text)
+		r.refuse(e.Status, "invalid_request", e.Text)
 		return false
 	}
 	if !isPublish {
-		p.relay(ctx, j, pr, path, now)
+		p.relay(j, pr, path, now)
 		return false
 	}
 	if pr.own {
 		o := p.originOf(ctx, j, pr.app)
 		o.publishes.Add(int64(len(events)))
 	}
-	return p.publish(ctx, j, pr, ep == epBatch, path, events, now, v)
+	return p.publish(j, pr, ep == epBatch, path, events, now, v)
 }
 
 var (
@@ -229,12 +252,6 @@ var (
 	foldedSpace      = []byte("\n ")
 	foldedTab        = []byte("\n\t")
 )
-
-// headerLoadTest says of a request that it belongs to a load test and must not
-// go out. It gives no right and takes none away: who signs with the key of a
-// load_test caller is never sent, with or without it, and from anybody else it
-// is refused, so that a test with the wrong key costs nothing.
-var headerLoadTest = []byte("Pushguard-Load-Test")
 
 const loadTestRefused = "this request is marked as a load test (Pushguard-Load-Test), but its key belongs to no caller with load_test: true, so it would have been sent for real; nothing was sent."
 
@@ -258,8 +275,8 @@ func smuggling(h *fasthttp.RequestHeader) string {
 }
 
 // decode reads what is published, or checks what is asked, as Pusher would.
-func (p *Proxy) decode(ctx *fasthttp.RequestCtx, j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, isPublish bool, e *pusher.Error) {
-	body := ctx.Request.Body()
+func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, isPublish bool, e *pusher.Error) {
+	body := j.in.body
 	switch ep {
 	case epEvents:
 		events, e = j.decoder.Events(body, &j.query, &a.Limits)
@@ -282,7 +299,7 @@ func (p *Proxy) decode(ctx *fasthttp.RequestCtx, j *job, a *App, ep endpoint, ch
 
 // authenticate finds out who signed the request, and whether they really did,
 // before anything is spent.
-func (p *Proxy) authenticate(ctx *fasthttp.RequestCtx, j *job, method, path, query, id []byte, now time.Time) (*principal, *pusher.Error) {
+func (p *Proxy) authenticate(j *job, method, path, query, id []byte, now time.Time) (*principal, *pusher.Error) {
 	if err := j.query.Parse(query); err != nil {
 		return nil, &pusher.Error{Status: fasthttp.StatusBadRequest, Text: err.Error()}
 	}
@@ -294,10 +311,9 @@ func (p *Proxy) authenticate(ctx *fasthttp.RequestCtx, j *job, method, path, que
 	if pr == nil || (id != nil && string(id) != pr.app.ID) {
 		return nil, pusher.UnknownKey(name)
 	}
-	body := ctx.Request.Body()
 	var e *pusher.Error
 	for _, k := range pr.keys {
-		if e = k.Verify(borrow(method), path, &j.query, body, now); e == nil {
+		if e = k.Verify(borrow(method), path, &j.query, j.in.body, now); e == nil {
 			return pr, nil
 		}
 	}
@@ -306,6 +322,12 @@ func (p *Proxy) authenticate(ctx *fasthttp.RequestCtx, j *job, method, path, que
 
 // refuseUnread answers what fasthttp could not read as a request at all.
 func (p *Proxy) refuseUnread(ctx *fasthttp.RequestCtx, err error) {
+	r := p.unread(err)
+	r.onto(&ctx.Response)
+}
+
+// unread is the answer to what cannot be read as a request.
+func (p *Proxy) unread(err error) (r response) {
 	status, text := fasthttp.StatusBadRequest, "this is not a request that HTTP/1.1 allows; check the client's host and port."
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
@@ -318,30 +340,25 @@ func (p *Proxy) refuseUnread(ctx *fasthttp.RequestCtx, err error) {
 		status, text = fasthttp.StatusRequestTimeout, "the request did not arrive whole in time."
 	}
 	p.stats.refused(status)
-	refuse(ctx, status, "invalid_request", text)
-	ctx.SetConnectionClose()
+	r.refuse(status, "invalid_request", text)
+	r.last = true
+	return r
 }
 
-var (
-	headerLibrary        = []byte("X-Pusher-Library")
-	headerLibraryName    = []byte("Pusher-Library-Name")
-	headerLibraryVersion = []byte("Pusher-Library-Version")
-	from                 = []byte(" from ")
-)
+var from = []byte(" from ")
 
 // originOf tells apart those who share the app's own pair: by the SDK's name in
 // its header and by the peer's address.
 func (p *Proxy) originOf(ctx *fasthttp.RequestCtx, j *job, a *App) *origin {
-	h := &ctx.Request.Header
-	lib := h.PeekBytes(headerLibrary)
+	lib := j.in.library
 	b := j.origin[:0]
 	if len(lib) == 0 {
-		if lib = h.PeekBytes(headerLibraryName); len(lib) == 0 {
+		if lib = j.in.libraryName; len(lib) == 0 {
 			b = append(b, "unnamed SDK"...)
 		} else {
 			b = appendLabel(b, lib)
 			b = append(b, ' ')
-			lib = h.PeekBytes(headerLibraryVersion)
+			lib = j.in.libraryVersion
 		}
 	}
 	b = appendLabel(b, lib)

@@ -49,14 +49,14 @@ func (p *Proxy) beginSpan(ctx *fasthttp.RequestCtx, j *job, ep endpoint) {
 }
 
 // endSpan ends the request's span with what the caller was told.
-func (j *job) endSpan(ctx *fasthttp.RequestCtx) {
+func (j *job) endSpan() {
 	span := trace.SpanFromContext(j.trace)
 	if span.IsRecording() {
-		h, status := &ctx.Response.Header, ctx.Response.StatusCode()
+		r := &j.response
 		span.SetAttributes(
-			attribute.Int("http.response.status_code", status),
-			attribute.String("pushguard.outcome", string(h.Peek(headerOutcome))),
-			attribute.String("pushguard.reason", string(h.Peek(headerReason))),
+			attribute.Int("http.response.status_code", r.status),
+			attribute.String("pushguard.outcome", strings.Clone(r.outcome)),
+			attribute.String("pushguard.reason", strings.Clone(r.reason)),
 			attribute.Int("messaging.batch.message_count", len(j.items)),
 		)
 		if len(j.items) > 0 {
@@ -70,7 +70,7 @@ func (j *job) endSpan(ctx *fasthttp.RequestCtx) {
 				span.SetAttributes(attribute.String("pushguard.rule", it.claim.Rule.Name()))
 			}
 		}
-		if status >= 500 {
+		if r.status >= 500 {
 			span.SetStatus(codes.Error, "")
 		}
 	}

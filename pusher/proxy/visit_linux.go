@@ -15,10 +15,50 @@ type visit struct {
 	conn *laneConn
 	job  *job    // of a request that will go on
 	call *upConn // what it goes on with
+	// The request: in, where the lane read it itself, from bytes that are copied
+	// into raw; otherwise in ctx, by fasthttp.
+	in   request
+	mine bool // the lane read it
+	raw  []byte
 	ctx  fasthttp.RequestCtx
 	out  *bufio.Writer
-	// bytes is the answer, written.
-	bytes []byte
+	// bytes is the answer, written; last says that the connection ends with it.
+	bytes   []byte
+	written bool // otherwise it is in ctx
+	last    bool
+}
+
+// read reads the request that b is, if the lane can by itself.
+func (v *visit) read(b, host []byte) bool {
+	p := v.lane.p
+	if p.cfg.Tracer != nil || !v.in.read(b, host, p.server.MaxRequestBodySize) {
+		return false
+	}
+	v.raw = append(v.raw[:0], b...)
+	v.in.moveTo(v.raw, cap(b))
+	v.mine = true
+	return true
+}
+
+// asked is the request, or nil if it is in ctx.
+func (v *visit) asked() *request {
+	if v == nil || !v.mine {
+		return nil
+	}
+	return &v.in
+}
+
+// take takes the answer, whose parts live no longer than this call.
+func (v *visit) take(r *response) {
+	if v.last = r.last || !v.mine && v.ctx.Request.Header.ConnectionClose(); v.last {
+		r.last = true
+	}
+	if v.written = r.writable() && (v.mine || !v.ctx.IsHead()); v.written {
+		v.bytes = r.append(v.bytes[:0], v.lane.date.get())
+		return
+	}
+	v.ctx.Response.Header.SetServer(serverName)
+	r.onto(&v.ctx.Response)
 }
 
 // handle runs the handler, which itself survives its own defects. later says
@@ -39,7 +79,7 @@ func (v *visit) survive() {
 		v.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
 		v.ctx.Request.Reset()
 		v.ctx.Response.Reset()
-		v.conn, v.job, v.call = nil, nil, nil
+		v.conn, v.job, v.call, v.mine, v.written = nil, nil, nil, false, false
 	}
 }
 
@@ -60,41 +100,36 @@ func (v *visit) do(*laneWorker) {
 	l.visits.Put(v)
 }
 
-// answered sends what the handler answered.
+// answered sends the answer that was taken.
 func (v *visit) answered() {
-	ctx := &v.ctx
-	if ctx.IsHead() {
-		ctx.Response.SkipBody = true
+	if !v.written {
+		v.have()
 	}
-	v.write(v.conn, ctx.Request.Header.ConnectionClose() || ctx.Response.Header.ConnectionClose())
-}
-
-// write sends the response.
-func (v *visit) write(c *laneConn, last bool) {
-	ctx := &v.ctx
-	if last {
-		ctx.Response.Header.SetConnectionClose()
-	}
-	if h := &ctx.Response.Header; h.StatusCode() >= 200 && h.StatusCode() != 204 && h.StatusCode() != 304 && !ctx.Response.SkipBody && !ctx.Response.IsBodyStream() {
-		body := ctx.Response.Body()
-		h.SetContentLength(len(body))
-		v.bytes = append(h.AppendBytes(v.bytes[:0]), body...)
+	if v.mine {
+		v.in, v.mine = request{}, false
 	} else {
-		v.bytes = v.bytes[:0]
-		v.out.Reset(v)
-		if ctx.Response.Write(v.out) != nil || v.out.Flush() != nil {
-			c.broken = true
-		}
+		v.ctx.Request.Reset()
 	}
-	ctx.Request.Reset()
-	ctx.Response.ReleaseBody(64 << 10) // one large answer must not stay pinned
-	ctx.Response.Reset()
-	c.last = last
+	c := v.conn
+	c.last = v.last
 	v.conn = nil
 	v.lane.poll.out.put(c, v.bytes, false)
-	if cap(v.bytes) > 64<<10 {
+	if cap(v.bytes) > 64<<10 { // one large answer must not stay pinned
 		v.bytes = nil
 	}
+}
+
+// have has fasthttp write the answer.
+func (v *visit) have() {
+	ctx := &v.ctx
+	ctx.Response.SkipBody = ctx.IsHead()
+	v.bytes = v.bytes[:0]
+	v.out.Reset(v)
+	if ctx.Response.Write(v.out) != nil || v.out.Flush() != nil {
+		v.conn.broken = true
+	}
+	ctx.Response.ReleaseBody(64 << 10)
+	ctx.Response.Reset()
 }
 
 // Write gathers an answer.

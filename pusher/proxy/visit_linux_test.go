@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/limiter"
 )
 
 // waiting is how many goroutines have a frame of that name on their stacks.
@@ -200,5 +203,65 @@ func TestEveryEndOfACallThatWasLeft(t *testing.T) {
 	}
 	if o := r.app.Upstream.Overload(); o.UnderWay != 0 || len(conns.slots) != 0 || r.proxy.InFlight() != 0 {
 		t.Errorf("%d places, %d slots and %d requests were not given back", o.UnderWay, len(conns.slots), r.proxy.InFlight())
+	}
+}
+
+// visited is a visit of the lane without a socket, and publishes as they come.
+func visited(t testing.TB, policy limiter.Policy, event string) (v *visit, publishes [][]byte) {
+	r := newRig(t, rigConfig{policy: policy})
+	l := &lane{p: r.proxy}
+	l.date.set(time.Now())
+	v = &visit{lane: l}
+	v.ctx.Init2(noConn{}, quiet{}, false)
+	for i := range 1024 {
+		body := eventBody(event, fmt.Sprintf("private-user-%d", i), fmt.Sprintf(`{"n":%d,"text":"%0400d"}`, i, i))
+		query := r.caller.AppendSigned(nil, "POST", []byte("/apps/7/events"), nil, []byte(body), time.Now())
+		publishes = append(publishes, fmt.Appendf(nil, "POST /apps/7/events?%s HTTP/1.1\r\nHost: x\r\nX-Pusher-Library: pusher-http-go 5.1.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+			query, len(body), body))
+	}
+	return v, publishes
+}
+
+// answerTo does with b what a worker does.
+func (v *visit) answerTo(b []byte) []byte {
+	if !v.read(b, []byte("x")) || v.lane.p.begin(&v.ctx, v) || !v.written {
+		return nil
+	}
+	v.in, v.mine = request{}, false
+	return v.bytes
+}
+
+func refusing() limiter.Policy {
+	return limiter.Policy{Rules: []limiter.Rule{{Name: "refused", Match: limiter.Match{Event: []string{"refused.*"}}, Rates: []limiter.Rate{{PerSecond: 1e-3, Burst: 1}}}}}
+}
+
+// A refusal allocates nothing from the bytes that came to those that go.
+func TestARefusalAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		return // the race detector allocates by itself; the same test runs without it in `make test`
+	}
+	v, publishes := visited(t, refusing(), "refused.created")
+	i, refused := 0, 0
+	got := math.Inf(1)
+	for range 10 { // the ledger's heartbeat allocates in the background
+		got = min(got, testing.AllocsPerRun(200, func() {
+			if i++; bytes.HasPrefix(v.answerTo(publishes[i%len(publishes)]), []byte("HTTP/1.1 429 Too Many Requests\r\n")) {
+				refused++
+			}
+		}))
+	}
+	if got != 0 || refused < 2000 {
+		t.Errorf("%v allocations, %d refused", got, refused)
+	}
+}
+
+func BenchmarkRefusal(b *testing.B) {
+	v, publishes := visited(b, refusing(), "refused.created")
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		if i++; v.answerTo(publishes[i%len(publishes)]) == nil {
+			b.Fatal("not answered")
+		}
 	}
 }

@@ -21,9 +21,10 @@ var (
 // arrived only when they arrived there too.
 //
 // https://pusher.com/docs/channels/server_api/webhooks/
-func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, id string) {
+func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
+	r := &j.response
 	if !ctx.IsPost() {
-		refuse(ctx, fasthttp.StatusMethodNotAllowed, "method_not_allowed", "Pusher sends webhooks with POST.")
+		r.refuse(fasthttp.StatusMethodNotAllowed, "method_not_allowed", "Pusher sends webhooks with POST.")
 		return
 	}
 	a := p.table.Load().apps[id]
@@ -31,14 +32,14 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, id string) {
 	body := ctx.Request.Body()
 	if a == nil || !a.signed(h, body) {
 		p.stats.refused(fasthttp.StatusUnauthorized)
-		refuse(ctx, fasthttp.StatusUnauthorized, "invalid_request",
+		r.refuse(fasthttp.StatusUnauthorized, "invalid_request",
 			"this webhook is not signed with the key and secret of an app that pushguard knows; check the app id in the webhook's URL.")
 		return
 	}
 	sent, events, err := pusher.ParseWebhook(body)
 	if err != nil {
 		p.stats.refused(fasthttp.StatusBadRequest)
-		refuse(ctx, fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
+		r.refuse(fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
 		return
 	}
 	// Pusher repeats calls for minutes, so news is as old as the call says.
@@ -68,14 +69,13 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, id string) {
 		}
 		if err != nil {
 			p.stats.webhooksLost.Add(1)
-			refuse(ctx, fasthttp.StatusBadGateway, "webhook_not_passed_on", "the app's own endpoint did not take this webhook: "+err.Error()+". Please send it again.")
+			r.refuse(fasthttp.StatusBadGateway, "webhook_not_passed_on", "the app's own endpoint did not take this webhook: "+err.Error()+". Please send it again.")
 			return
 		}
 		p.stats.webhooksPassed.Add(1)
 	}
 	p.stats.webhooks.Add(1)
-	ctx.Response.Header.SetContentTypeBytes(contentJSON)
-	ctx.Response.SetBodyString("{}")
+	*r = response{status: fasthttp.StatusOK, contentType: contentJSON, body: emptyObject, last: r.last}
 }
 
 // signed reports whether Pusher signed a webhook: with the app's secret, or with one that is being replaced.

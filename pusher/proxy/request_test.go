@@ -1,0 +1,155 @@
+package proxy
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+func publishOf(headers ...string) string {
+	return "POST /apps/7/events?auth_key=k&a=%20 HTTP/1.1\r\n" + strings.Join(headers, "\r\n") + "\r\n\r\n"
+}
+
+func TestRequestRead(t *testing.T) {
+	read := []string{
+		publishOf("Host: x:1", "Content-Length: 2") + "{}",
+		publishOf("HOST:x:1", "content-length:2", "Connection: Keep-Alive", "X-Pusher-Library: pusher-http-go 5.1.1", "Accept: */*", "Content-Type: application/json; charset=utf-8") + "{}",
+		publishOf("Host: x:1 ", "Content-Length:  2  ", "Pusher-Library-Name: pusher-http-dotnet", "Pusher-Library-Version: 5.0.0", "Pushguard-Load-Test: 1", "X: ") + "{}",
+		publishOf("Host: x:1", "Content-Length: 0"),
+	}
+	for _, in := range read {
+		var r request
+		if !r.read([]byte(in), []byte("x:1"), 2) {
+			t.Errorf("not read: %q", in)
+		}
+	}
+	var r request
+	b := []byte(read[2])
+	if !r.read(b[:len(b):len(b)], []byte("x:1"), 2) {
+		t.Fatal("not read")
+	}
+	moved := append(make([]byte, 0, 4096), b...)
+	r.moveTo(moved, len(b))
+	clear(b)
+	if got, want := fmt.Sprintf("%s", r), "{POST /apps/7/events?auth_key=k&a=%20 {}  pusher-http-dotnet 5.0.0 1}"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	for _, in := range []string{
+		"", "POST /apps/", read[0][:len(read[0])-1], read[0] + "P", strings.Replace(read[0], "POST", "PUT", 1), strings.Replace(read[0], "/apps/", "/users/", 1),
+		strings.Replace(read[0], "HTTP/1.1", "HTTP/1.0", 1), strings.Replace(read[0], "auth_key", "auth key", 1), strings.Replace(read[0], "auth_key", "auth\x00key", 1), strings.Replace(read[0], "auth_key", "auth\xffkey", 1),
+		strings.ReplaceAll(read[0], "\r\n", "\n"), strings.Replace(read[0], "x:1\r\n", "x:1\n", 1),
+		publishOf("Host: y", "Content-Length: 2") + "{}", publishOf("Host: x:1", "Host: x:1", "Content-Length: 2") + "{}", publishOf("Content-Length: 2") + "{}",
+		publishOf("Host: x:1", "Content-Length: 3") + "{} ", publishOf("Host: x:1", "Content-Length: 2", "Content-Length: 2") + "{}", publishOf("Host: x:1", "Content-Length: +2") + "{}",
+		publishOf("Host: x:1") + "{}", publishOf("Host: x:1"), publishOf("Host: x:1", "Content-Length: 2", "Connection: close") + "{}", publishOf("Host: x:1", "Content-Length: 2", "Connection: keep-alive, close") + "{}",
+		publishOf("Host: x:1", "Content-Length: 2", "Transfer-Encoding: chunked") + "{}", publishOf("Host: x:1", "Content-Length: 2", "Expect: 100-continue") + "{}",
+		publishOf("Host: x:1", "Content-Length: 2", "Upgrade: h2c") + "{}", publishOf("Host: x:1", "Content-Length: 2", "Trailer: X") + "{}",
+		publishOf("Host: x:1", "Content-Length: 2", " X: folded") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X : a") + "{}", publishOf("Host: x:1", "Content-Length: 2", ": a") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X") + "{}",
+		publishOf("Host: x:1", "Content-Length: 2", "X: a\tb") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X: abcdefg\x7fhijklmn") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X: a\rb") + "{}",
+		publishOf("Host: x:1", "Content-Length: 2", "X-Pusher-Library: a", "X-Pusher-Library: b") + "{}",
+	} {
+		if r.read([]byte(in), []byte("x:1"), 2) {
+			t.Errorf("read: %q", in)
+		}
+	}
+}
+
+// FuzzRequestRead: what the lane reads by itself, fasthttp reads as the same
+// request, to the last byte, and keeps the connection.
+func FuzzRequestRead(f *testing.F) {
+	for _, seed := range []string{
+		"Host: x\r\nContent-Length: 2\r\n\r\n{}", "host:x\r\nX-Pusher-Library: a 1\r\nContent-Length: 02\r\nConnection: Keep-alive\r\n\r\n{}",
+		"Pusher-Library-Name: a\r\nPusher-Library-Version: b\r\nPushguard-Load-Test: 1\r\nHost: x\r\ncontent-length:2\r\n\r\n{}",
+		"Host: x\r\nCookie: a=b\r\nContent-Encoding: gzip\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 2\r\n\r\n{}",
+		"Host: x\r\nX_Y: a\r\nX-Pusher-Library:\r\nContent-Length: 0\r\n\r\n", "Host: x\r\nProxy-Connection: close\r\nContent-Length: 2\r\n\r\n{}",
+		"Host: x\r\nX-Forwarded-For: ::1\r\nTE: trailers\r\nUser-Agent: a\r\nContent-Length: 2\r\n\r\n{}",
+	} {
+		f.Add([]byte("POST /apps/7/events?a=b HTTP/1.1\r\n"+seed), "x")
+	}
+	f.Fuzz(func(t *testing.T, b []byte, host string) {
+		var got request
+		if len(b) > laneRoom || !got.read(b, []byte(host), 1<<20) {
+			return
+		}
+		req, used, err := parse(b)
+		if err != nil {
+			t.Fatalf("%q: fasthttp says %v", b, err)
+		}
+		if used != len(b) || req.Header.ConnectionClose() || !req.Header.IsHTTP11() || smuggling(&req.Header) != "" || string(req.Header.Host()) != host {
+			t.Fatalf("%q: fasthttp reads %d of %d bytes, closing %v, %q", b, used, len(b), req.Header.ConnectionClose(), req.Header.String())
+		}
+		var want request
+		want.from(req)
+		if len(got.library) > 0 { // then they do not matter
+			got.libraryName, got.libraryVersion = nil, nil
+		}
+		if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+			t.Fatalf("%q: %q, fasthttp says %q", b, got, want)
+		}
+	})
+}
+
+func FuzzPrintable(f *testing.F) {
+	f.Add([]byte("abcdefgh\x00"))
+	f.Add([]byte(" ~\x7f\x80"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		want := bytes.IndexFunc(b, func(r rune) bool { return r < ' ' || r > '~' }) < 0
+		if got := printable(b); got != want {
+			t.Fatalf("%q: %v", b, got)
+		}
+	})
+}
+
+var dates = regexp.MustCompile(`Date: [^\r]*\r\n`)
+
+// The lane writes what fasthttp would.
+func TestResponseAppend(t *testing.T) {
+	for _, r := range []response{
+		{status: 200, contentType: contentJSON, outcome: "sent", body: emptyObject},
+		{status: 429, contentType: contentPlain, outcome: "throttled", reason: "rule_rate", retryAfter: 12, body: []byte("no.")},
+		{status: 200, contentType: contentJSON, outcome: "sent, throttled", reason: "caller_rate", would: "throttled", body: emptyObject, last: true},
+		{status: 418, contentType: []byte("text/html"), body: nil, last: true},
+		{status: 599, contentType: contentPlain, body: bytes.Repeat([]byte("x"), 70_000)},
+		{status: 204}, {status: 304, contentType: contentJSON}, {status: 101}, {status: 600, contentType: contentPlain}, {status: 0},
+	} {
+		var resp fasthttp.Response
+		resp.Header.SetServer(serverName)
+		r.onto(&resp)
+		var want bytes.Buffer
+		out := bufio.NewWriter(&want)
+		if err := resp.Write(out); err != nil {
+			t.Fatal(err)
+		}
+		_ = out.Flush()
+		if odd := r.status < 200 || r.status == 204 || r.status == 304 || r.status >= 600; r.writable() == odd {
+			t.Errorf("%d: writable %v", r.status, r.writable())
+		} else if odd {
+			continue
+		}
+		const at = "Wed, 25 Nov 2026 21:00:00 GMT"
+		got := string(r.append(nil, at))
+		if want := dates.ReplaceAllString(want.String(), "Date: "+at+"\r\n"); got != want {
+			t.Errorf("got %q\nwant %q", got, want)
+		}
+	}
+}
+
+func TestRetryAfterIsRoundedUp(t *testing.T) {
+	for d, want := range map[time.Duration]int64{-1: 0, 0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, time.Minute: 60} {
+		var r response
+		if r.again(d); r.retryAfter != want {
+			t.Errorf("%v: %d", d, r.retryAfter)
+		}
+	}
+	var r response
+	r.last, r.would, r.retryAfter = true, "x", 3
+	r.refuse(400, "invalid_request", "no.")
+	if !r.last || r.would != "" || r.retryAfter != 0 || r.outcome != outcomeRefused {
+		t.Errorf("%+v", r)
+	}
+}

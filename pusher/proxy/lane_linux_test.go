@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -328,12 +329,10 @@ func TestTheLaneShutsDownInOrder(t *testing.T) {
 
 // An upstream that closes a kept-alive connection, says so or not, costs no
 // publish: the connection is dropped when it closes, not when it is used.
-func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) { overEach(t, closedUpstream) }
+
+func closedUpstream(t *testing.T, over wire) {
+	ln, url, roots := over.listen(t)
 	var conns, calls atomic.Int64
 	go func() {
 		for {
@@ -355,6 +354,10 @@ func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) {
 					_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 					switch calls.Load() % 4 {
 					case 1: // silently
+						if sec, ok := c.(*tls.Conn); ok && calls.Load()%8 == 1 { // or with TLS' own word alone
+							_ = sec.CloseWrite()
+							_, _ = io.Copy(io.Discard, c)
+						}
 						return
 					case 2: // with a word that nobody asked for, as some balancers do
 						_, _ = io.WriteString(c, "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
@@ -363,7 +366,7 @@ func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) {
 			}()
 		}
 	}()
-	r := newRig(t, rigConfig{upstream: "http://" + ln.Addr().String()})
+	r := newRig(t, rigConfig{upstream: url, roots: roots})
 	const n = 40
 	for i := range n {
 		want(t, r.publish("e", "c", fmt.Sprint(i)), 200, "sent")
@@ -380,18 +383,21 @@ func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) {
 }
 
 // A call ends when its time is over, each by itself, and its connection with it.
-func TestAnUpstreamThatDoesNotAnswer(t *testing.T) {
+func TestAnUpstreamThatDoesNotAnswer(t *testing.T) { overEach(t, silentUpstream) }
+
+func silentUpstream(t *testing.T, over wire) {
 	silent := make(chan struct{})
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		b, _ := io.ReadAll(req.Body)
 		if bytes.Contains(b, []byte("silence")) {
 			<-silent
 		}
 		_, _ = io.WriteString(w, "{}")
 	}))
+	roots := over.start(up)
 	defer up.Close()
 	defer close(silent)
-	r := newRig(t, rigConfig{upstream: up.URL, timeout: 400 * time.Millisecond})
+	r := newRig(t, rigConfig{upstream: up.URL, roots: roots, timeout: 400 * time.Millisecond})
 	for round := range 3 {
 		var all sync.WaitGroup
 		for i := range 8 {
@@ -415,16 +421,19 @@ func TestAnUpstreamThatDoesNotAnswer(t *testing.T) {
 
 // A large request goes out whole although it does not fit into the socket at
 // once.
-func TestALargeBatchGoesOut(t *testing.T) {
+func TestALargeBatchGoesOut(t *testing.T) { overEach(t, largeBatch) }
+
+func largeBatch(t *testing.T, over wire) {
 	var got atomic.Int64
-	up := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		time.Sleep(50 * time.Millisecond) // it does not read yet
 		n, _ := io.Copy(io.Discard, req.Body)
 		got.Store(n)
 		_, _ = io.WriteString(w, "{}")
 	}))
+	roots := over.start(up)
 	defer up.Close()
-	r := newRig(t, rigConfig{upstream: up.URL})
+	r := newRig(t, rigConfig{upstream: up.URL, roots: roots})
 	r.app.Limits = pusher.Limits{DataBytes: 400 << 10, Body: 2 << 20}
 	body := `{"batch":[` + strings.Repeat(eventBody("e", "c", strings.Repeat("x", 95<<10))+",", 9) + eventBody("e", "c", "y") + `]}`
 	want(t, r.do("POST", "/apps/7/batch_events", nil, body), 200, "sent")

@@ -126,8 +126,8 @@ func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard
 	}
 	poll.out.processors(1)
 	poll.out.flush(true)
-	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{MaxConns: 1, ReadTimeout: timeout, MaxIdleConnDuration: time.Minute,
-		DialTimeout: func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) }})
+	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{MaxConns: 1, ReadTimeout: timeout, MaxIdleConnDuration: time.Minute},
+		func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) })
 	s.poll = poll
 	t.Cleanup(func() { s.close(); _ = ln.Close(); _ = poll.file.Close() })
 	return s, func() string { return <-got }

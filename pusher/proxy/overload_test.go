@@ -225,8 +225,7 @@ func TestOverloadShedsByPriority(t *testing.T) {
 // A defect under way does not cost a place for ever.
 func TestAPanicGivesItsPlaceBack(t *testing.T) {
 	r := newRig(t, rigConfig{})
-	r.app.Upstream.client.Dial = nil
-	r.app.Upstream.client.DialTimeout = func(string, time.Duration) (net.Conn, error) { panic("a defect") }
+	r.app.Upstream.dial = func(string, time.Duration) (net.Conn, error) { panic("a defect") }
 	if got := r.publish("e", "c", "d"); got.status != 500 {
 		t.Fatal(got)
 	}

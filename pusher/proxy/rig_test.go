@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -58,7 +59,8 @@ func (l *lockedBuffer) String() string {
 type rigConfig struct {
 	plan      int64
 	policy    limiter.Policy
-	upstream  string // instead of the simulator
+	upstream  string         // instead of the simulator
+	roots     *x509.CertPool // who may sign for it; nil: the system's
 	timeout   time.Duration
 	fold      *FoldConfig
 	sim       sim.Config
@@ -127,6 +129,9 @@ func newRig(t testing.TB, c rigConfig) *rig {
 	up, err := NewUpstream(UpstreamConfig{URL: c.upstream, Key: key, Timeout: c.timeout, MinCalls: c.minCalls, Off: c.minCalls == 0})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if c.roots != nil {
+		up.client.TLSConfig.RootCAs = c.roots
 	}
 	r.app = &App{
 		ID: "7", Account: "a", Upstream: up, Limiter: judge, Ledger: r.ledger, Breaker: breaker, Fold: c.fold, Billing: c.billing,

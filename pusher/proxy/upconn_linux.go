@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"errors"
+	"io"
 	"runtime"
 	"sync/atomic"
 	"time"
@@ -15,10 +16,12 @@ import (
 type upConn struct {
 	of    *upConns
 	fd    int
+	sec   *upTLS // nil: plain
 	in    *bufio.Reader
 	ready chan struct{} // something came, or the time is over
 	state atomic.Int32
 	ended atomic.Bool // the upstream will send no more
+	heard atomic.Bool // over TLS, it said something before the request was written
 	used  time.Time   // when the last call began
 	// later is who goes on when something comes, where nobody waits; or leavingVisit,
 	// or cameVisit.
@@ -40,7 +43,8 @@ type upConn struct {
 const (
 	upIdle = iota
 	upBusy
-	upDead // closed
+	upLooked // idle, and the poller reads what came over TLS
+	upDead   // closed
 )
 
 const (
@@ -66,6 +70,9 @@ var errUnsent = errors.New("the connection takes nothing")
 func (l *upConn) close() {
 	l.state.Store(upDead)
 	l.timer.Stop()
+	if l.sec != nil && !l.ended.Load() {
+		l.sec.bye()
+	}
 	l.of.poll.close(l.fd)
 }
 
@@ -79,14 +86,26 @@ func (l *upConn) rest() bool {
 		default:
 			return true
 		}
-		if !l.state.CompareAndSwap(upIdle, upBusy) {
-			return false // closed by then
+		for !l.state.CompareAndSwap(upIdle, upBusy) {
+			if l.state.Load() == upDead {
+				return false // closed by then
+			}
+			runtime.Gosched() // looked
 		}
-		if l.unread() {
+		if l.spoke() {
 			l.close()
 			return false
 		}
 	}
+}
+
+// spoke reports whether the upstream said anything, its end included. It is for whom
+// the upConn belongs to.
+func (l *upConn) spoke() bool {
+	if l.sec != nil {
+		return l.sec.spoke()
+	}
+	return l.unread()
 }
 
 // unread reports whether there is anything to read, its end included.
@@ -98,19 +117,46 @@ func (l *upConn) unread() bool {
 
 // wake tells the call, or drops an idle one.
 func (l *upConn) wake(flags uint32) {
-	if flags&pollEnded != 0 || flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits {
+	early := flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits
+	switch {
+	case flags&pollEnded != 0, early && l.sec == nil:
 		l.ended.Store(true) // who speaks before it was asked has no answer to give
+	case early:
+		l.heard.Store(true) // if it was not TLS by itself
 	}
 	came := flags&(pollEnded|unix.EPOLLIN) != 0
-	if came && l.state.CompareAndSwap(upIdle, upDead) {
-		l.close()
+	if came && l.idleHears() {
 		return
 	}
 	l.tell()
 	// If the call ended in between, it did not hear.
-	if came && l.state.Load() == upIdle && l.unread() && l.state.CompareAndSwap(upIdle, upDead) {
+	if came && l.state.Load() == upIdle && (l.sec != nil || l.unread()) {
+		l.idleHears()
+	}
+}
+
+// idleHears drops an idle one to which something came, unless that was for TLS
+// alone. It reports false for one that is in use.
+func (l *upConn) idleHears() bool {
+	if l.sec == nil || l.ended.Load() {
+		if !l.state.CompareAndSwap(upIdle, upDead) {
+			return false
+		}
+		l.close()
+		return true
+	}
+	if !l.state.CompareAndSwap(upIdle, upLooked) {
+		return false
+	}
+	if l.sec.spoke() {
+		l.close()
+		return true
+	}
+	l.state.Store(upIdle)
+	if l.of.shut() && l.state.CompareAndSwap(upIdle, upDead) {
 		l.close()
 	}
+	return true
 }
 
 // tell has who went away go on, or wakes who waits.
@@ -142,7 +188,7 @@ func (l *upConn) tell() {
 func (l *upConn) begin(until time.Time) error {
 	select {
 	case <-l.ready:
-		if l.unread() {
+		if l.spoke() {
 			return errUnsent
 		}
 	default:
@@ -215,7 +261,7 @@ func (l *upConn) delivered(wire []byte, late error) error {
 			continue
 		case l.failed != nil:
 			return l.failed
-		case l.sent == len(wire):
+		case l.whole(wire):
 			return nil
 		}
 		l.write(wire)
@@ -228,19 +274,35 @@ func (l *upConn) transmit(wire []byte) {
 		return // it was taken back
 	}
 	l.sent, l.failed = 0, nil
-	if l.ended.Load() {
+	if l.ended.Load() || l.heard.Load() && l.heard.Swap(false) && l.spoke() {
 		l.failed = errUnsent
 	} else {
 		l.write(wire)
 	}
-	whole := l.failed == nil && l.sent == len(wire)
+	whole := l.failed == nil && l.whole(wire)
 	l.parcel.Store(parcelGone)
 	if !whole {
 		l.tell()
 	}
 }
 
+// whole reports whether the socket has taken all of a request.
+func (l *upConn) whole(wire []byte) bool {
+	return l.sent == len(wire) && (l.sec == nil || len(l.sec.rest) == 0)
+}
+
 func (l *upConn) write(wire []byte) {
+	if l.sec != nil {
+		var err error
+		switch l.sent, err = l.sec.write(wire, l.sent); {
+		case err == nil || err == io.ErrShortWrite:
+		case l.sec.taken == 0:
+			l.failed = errUnsent
+		default:
+			l.failed = err
+		}
+		return
+	}
 	n, err := send(l.fd, wire[l.sent:])
 	switch l.sent += n; {
 	case err == nil || err == errAgain:
@@ -270,10 +332,20 @@ func (l *upConn) read(resp *fasthttp.Response, head bool) error {
 	return resp.ReadLimitBody(l.in, l.of.maxBody)
 }
 
+// surplus reports whether more was read than the answer.
+func (l *upConn) surplus() bool {
+	return l.in.Buffered() > 0 || l.sec != nil && l.sec.surplus()
+}
+
 // Read reads of the answer, for bufio.
-func (l *upConn) Read(b []byte) (int, error) {
+func (l *upConn) Read(b []byte) (n int, err error) {
 	for {
-		if n, err := recv(l.fd, b); err != errAgain {
+		if l.sec != nil {
+			n, err = l.sec.read(b)
+		} else {
+			n, err = recv(l.fd, b)
+		}
+		if err != errAgain {
 			return n, err
 		}
 		if err := l.wait(); err != nil {

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"net"
+	"runtime"
 	"sync"
 	"time"
 
@@ -11,15 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// upConns are the kept-alive plain connections to an upstream, on the poller: a
-// call costs one write and one read. TLS goes through fasthttp's client.
+// upConns are the kept-alive connections to an upstream, on the poller: a call costs
+// one write and one read, and over TLS what sealing and opening them does.
 //
 // One that the upstream closes, or on which it speaks unasked, is dropped at
 // that moment, not when the next request has been written into it.
 type upConns struct {
 	addr    string
 	poll    *poller
-	client  *fasthttp.HostClient // whose settings these are
+	dial    dialTCP
+	secure  *tls.Config // nil: plain
 	timeout time.Duration
 	keep    time.Duration // how long one may be idle
 	maxBody int
@@ -32,13 +35,17 @@ type upConns struct {
 	closed bool
 }
 
-func newUpConns(addr string, c *fasthttp.HostClient) *upConns {
+// newUpConns has c's settings. It is nil where the kernel gives no poller.
+func newUpConns(addr string, c *fasthttp.HostClient, dial dialTCP) *upConns {
 	poll := thePoller()
-	if poll == nil || c.IsTLS {
+	if poll == nil {
 		return nil
 	}
-	s := &upConns{addr: addr, poll: poll, client: c, timeout: c.ReadTimeout, keep: c.MaxIdleConnDuration,
+	s := &upConns{addr: addr, poll: poll, dial: dial, timeout: c.ReadTimeout, keep: c.MaxIdleConnDuration,
 		maxBody: c.MaxResponseBodySize, slots: make(chan struct{}, c.MaxConns)}
+	if c.IsTLS {
+		s.secure = c.TLSConfig
+	}
 	s.reaper = time.AfterFunc(time.Hour, s.reap)
 	s.reaper.Stop()
 	return s
@@ -133,7 +140,7 @@ func (s *upConns) try(l *upConn, wire []byte, head bool, resp *fasthttp.Response
 			err = l.read(resp, head)
 		}
 		l.until.Store(noCall)
-		if err != nil || resp.ConnectionClose() || l.in.Buffered() > 0 {
+		if err != nil || resp.ConnectionClose() || l.surplus() {
 			l.close()
 		} else {
 			s.put(l, began)
@@ -158,7 +165,7 @@ func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
 	if left <= 0 {
 		return nil, false, fasthttp.ErrNoFreeConns
 	}
-	c, err := s.client.DialTimeout(s.addr, left)
+	c, err := s.dial(s.addr, left)
 	if err != nil {
 		return nil, false, err // which says that nothing was sent
 	}
@@ -167,12 +174,21 @@ func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
 		_ = c.Close()
 		return nil, false, &notSentError{errors.New("no TCP connection")}
 	}
-	l = &upConn{of: s, ready: make(chan struct{}, 1)}
+	var sec *upTLS
+	if s.secure != nil {
+		if sec, err = newUpTLS(tcp, s.secure, until); err != nil {
+			return nil, false, err
+		}
+	}
+	l = &upConn{of: s, sec: sec, ready: make(chan struct{}, 1)}
 	l.state.Store(upBusy)
 	l.in = bufio.NewReaderSize(l, 4<<10)
 	l.timer = time.AfterFunc(time.Hour, l.expire)
 	l.timer.Stop()
 	if l.fd, err = detach(tcp); err == nil {
+		if sec != nil {
+			sec.over(l.fd)
+		}
 		if err = s.poll.add(l.fd, pollBoth, l); err != nil {
 			_ = unix.Close(l.fd)
 		}
@@ -189,6 +205,12 @@ func (s *upConns) take() *upConn {
 	defer s.mu.Unlock()
 	for n := len(s.idle); n > 0; n = len(s.idle) {
 		l := s.idle[n-1]
+		if l.state.Load() == upLooked { // some microseconds; a handshake is dearer
+			s.mu.Unlock()
+			runtime.Gosched()
+			s.mu.Lock()
+			continue
+		}
 		s.idle[n-1] = nil
 		s.idle = s.idle[:n-1]
 		switch {
@@ -200,6 +222,13 @@ func (s *upConns) take() *upConn {
 		}
 	}
 	return nil
+}
+
+// shut reports whether nothing is to be kept any more.
+func (s *upConns) shut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // put keeps one for the next call.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -69,6 +68,7 @@ type UpstreamConfig struct {
 type Upstream struct {
 	key     *pusher.Key
 	url     *url.URL
+	dial    dialTCP
 	client  *fasthttp.HostClient
 	conns   *upConns // instead of client, where that is possible
 	breaker circuitbreaker.CircuitBreaker[any]
@@ -105,23 +105,20 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission()}
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
+	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
+		if timeout <= 0 || timeout > up.timeout {
+			timeout = up.timeout
+		}
+		c, err := dialer.DialDualStackTimeout(addr, timeout)
+		if err != nil {
+			return nil, &notSentError{err}
+		}
+		return c, nil
+	}
+	dial := func(addr string, timeout time.Duration) (net.Conn, error) { return up.dial(addr, timeout) }
 	up.client = &fasthttp.HostClient{
-		Addr:  addr,
-		IsTLS: u.Scheme == "https",
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12,
-			ServerName: u.Hostname(),
-		},
-		DialTimeout: func(addr string, timeout time.Duration) (net.Conn, error) {
-			if timeout <= 0 || timeout > up.timeout {
-				timeout = up.timeout
-			}
-			c, err := dialer.DialDualStackTimeout(addr, timeout)
-			if err != nil {
-				return nil, &notSentError{err}
-			}
-			return c, nil
-		},
+		Addr:               addr,
+		DialTimeout:        dial,
 		MaxConns:           or(cfg.MaxConns, 512),
 		MaxConnWaitTimeout: up.timeout,
 		// A connection that Pusher's side has closed is only noticed by
@@ -137,7 +134,22 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		DisablePathNormalizing:    true,
 		SecureErrorLogMessage:     true,
 	}
-	up.conns = newUpConns(addr, up.client)
+	if c := up.client; u.Scheme == "https" {
+		c.IsTLS, c.TLSConfig = true, upstreamTLS(u.Hostname())
+		c.DialTimeout = func(addr string, timeout time.Duration) (net.Conn, error) {
+			until := time.Now().Add(or(timeout, up.timeout))
+			tcp, err := dial(addr, timeout)
+			if err != nil {
+				return nil, err
+			}
+			sec, err := shakeHands(tcp, c.TLSConfig, until)
+			if err != nil {
+				return nil, err
+			}
+			return sec, nil
+		}
+	}
+	up.conns = newUpConns(addr, up.client, dial)
 	up.off = cfg.Off
 	rate := or(cfg.FailureRate, 0.5)
 	up.breaker = circuitbreaker.NewBuilder[any]().
@@ -180,6 +192,9 @@ func (u *Upstream) Close() {
 	u.client.CloseIdleConnections()
 	u.asking().CloseIdleConnections()
 }
+
+// dialTCP connects without TLS, within a time. What goes wrong is a notSentError.
+type dialTCP func(addr string, timeout time.Duration) (net.Conn, error)
 
 // notSentError is a failure before the first byte of a request left.
 type notSentError struct{ err error }
@@ -366,11 +381,12 @@ func (u *Upstream) failed(err error) answer {
 func connectFailure(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
+	if text := tlsFailure(err); text != "" {
+		return text
+	}
 	switch {
 	case errors.As(err, &dns):
 		return "its name cannot be resolved"
-	case errors.Is(err, fasthttp.ErrDialTimeout):
-		return "connecting took too long"
 	case errors.As(err, &op) && op.Err != nil:
 		return op.Err.Error()
 	}

@@ -32,7 +32,9 @@ func waiting(frame string) int {
 
 // However many publishes of the lane wait for Pusher or for a call to share, no
 // goroutine waits for each; and each has its answer.
-func TestNoGoroutineWaitsForEachPublish(t *testing.T) {
+func TestNoGoroutineWaitsForEachPublish(t *testing.T) { overEach(t, noGoroutineWaits) }
+
+func noGoroutineWaits(t *testing.T, over wire) {
 	const many = 40
 	for name, c := range map[string]struct {
 		fold  *FoldConfig
@@ -57,9 +59,9 @@ func TestNoGoroutineWaitsForEachPublish(t *testing.T) {
 					conns.Add(1)
 				}
 			}
-			up.Start()
+			roots := over.start(up)
 			defer up.Close()
-			r := newRig(t, rigConfig{upstream: up.URL, fold: c.fold, timeout: time.Minute})
+			r := newRig(t, rigConfig{upstream: up.URL, roots: roots, fold: c.fold, timeout: time.Minute})
 			for round := range 3 { // the first one makes the connections
 				shut := make(chan struct{})
 				gate.Store(&shut)
@@ -97,13 +99,11 @@ func (f *folder) inLine() int {
 
 // A call that nobody waits for can end in every way in which one can that is
 // waited for.
-func TestEveryEndOfACallThatWasLeft(t *testing.T) {
+func TestEveryEndOfACallThatWasLeft(t *testing.T) { overEach(t, everyEnd) }
+
+func everyEnd(t *testing.T, over wire) {
 	const plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
+	ln, url, roots := over.listen(t)
 	var dialled atomic.Int64
 	half, silent := make(chan struct{}), make(chan struct{})
 	defer close(silent)
@@ -157,7 +157,7 @@ func TestEveryEndOfACallThatWasLeft(t *testing.T) {
 			}()
 		}
 	}()
-	r := newRig(t, rigConfig{upstream: "http://" + ln.Addr().String(), timeout: 2 * time.Second})
+	r := newRig(t, rigConfig{upstream: url, roots: roots, timeout: 2 * time.Second})
 	conns := r.app.Upstream.conns
 	for _, c := range []struct {
 		says   string

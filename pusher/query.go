@@ -2,6 +2,7 @@ package pusher
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strconv"
 )
 
@@ -85,13 +86,14 @@ func (q *Query) Parse(raw []byte) error {
 		q.buf = make([]byte, 0, max(512, len(raw)))
 	}
 	q.buf = q.buf[:0]
+	plain := plainQuery(raw)
 	for at := 0; at < len(raw); {
 		end := len(raw)
 		if n := bytes.IndexByte(raw[at:], '&'); n >= 0 {
 			end = at + n
 		}
 		if end > at {
-			if e := q.add(raw, at, end); e != nil {
+			if e := q.add(raw, at, end, plain); e != nil {
 				q.pairs, q.order = q.pairs[:0], q.order[:0]
 				return e
 			}
@@ -105,7 +107,27 @@ func (q *Query) Parse(raw []byte) error {
 	return nil
 }
 
-func (q *Query) add(raw []byte, at, end int) *Error {
+// plainQuery reports whether no byte of b is one of queryEscape or queryBad, by
+// words. It says no to a few more that are seldom: !, ", $ and what is not ASCII.
+func plainQuery(b []byte) bool {
+	var odd uint64
+	for len(b) >= 8 {
+		w := binary.LittleEndian.Uint64(b)
+		low := w &^ highs
+		plus := w ^ '+'*ones
+		// In the high bit of each byte: it is below &; it is DEL or not ASCII; it is +.
+		odd |= ^(low + (0x80-'&')*ones) | (low + ones) | w | (plus-ones)&^plus
+		b = b[8:]
+	}
+	var class uint8
+	for _, c := range b {
+		class |= queryClass[c]
+	}
+	return odd&highs == 0 && class&(queryEscape|queryBad) == 0
+}
+
+// add takes the pair at raw[at:end]; plain is plainQuery of it or of more.
+func (q *Query) add(raw []byte, at, end int, plain bool) *Error {
 	if len(q.pairs) == maxQueryPairs {
 		return badRequest("The query string has more than ", strconv.Itoa(maxQueryPairs),
 			" parameters. Send the parameters of a POST in its JSON body.")
@@ -115,12 +137,19 @@ func (q *Query) add(raw []byte, at, end int) *Error {
 	for ; i < end && raw[i] != '='; i++ {
 		keyClass |= queryClass[raw[i]]
 	}
-	p := pair{rawKey: raw[at:i:i]}
+	n := len(q.pairs)
+	if n == cap(q.pairs) {
+		q.pairs = append(q.pairs, pair{})[:n]
+	}
+	p := &q.pairs[:n+1][n] // of this one every field is written
+	p.rawKey, p.rawValue, p.own = raw[at:i:i], nil, false
 	if i < end {
 		p.rawValue = raw[i+1 : end : end]
 	}
-	for _, c := range p.rawValue {
-		valueClass |= queryClass[c]
+	if !plain {
+		for _, c := range p.rawValue {
+			valueClass |= queryClass[c]
+		}
 	}
 	if (keyClass|valueClass)&queryBad != 0 {
 		for j := at; j < end; j++ {
@@ -151,7 +180,7 @@ func (q *Query) add(raw []byte, at, end int) *Error {
 		p.value = value
 		q.escaped = true
 	}
-	q.pairs = append(q.pairs, p)
+	q.pairs = q.pairs[:n+1]
 	return nil
 }
 
@@ -188,18 +217,17 @@ func (q *Query) unescape(s []byte) (out []byte, bad int) {
 // sort orders the pairs by key. Most SDKs send them sorted, or nearly so.
 func (q *Query) sort() *Error {
 	for i := range q.pairs {
+		key := q.pairs[i].key
 		q.order = append(q.order, uint8(i))
 		for j := i; j > 0; j-- {
-			if bytes.Compare(q.pairs[q.order[j]].key, q.pairs[q.order[j-1]].key) >= 0 {
+			c := bytes.Compare(key, q.pairs[q.order[j-1]].key)
+			if c == 0 && !bytes.HasSuffix(key, arraySuffix) {
+				return badRequest("The query parameter ", quote(key, 40), " is given twice. Send it once.")
+			}
+			if c >= 0 {
 				break
 			}
 			q.order[j], q.order[j-1] = q.order[j-1], q.order[j]
-		}
-	}
-	for j := 1; j < len(q.order); j++ {
-		key := q.pairs[q.order[j]].key
-		if bytes.Equal(key, q.pairs[q.order[j-1]].key) && !bytes.HasSuffix(key, arraySuffix) {
-			return badRequest("The query parameter ", quote(key, 40), " is given twice. Send it once.")
 		}
 	}
 	return nil

@@ -349,3 +349,19 @@ func TestEncodeHexIsThatOfTheStandardLibrary(t *testing.T) {
 		t.Errorf("%s\nwant %s", got, want)
 	}
 }
+
+func TestPlainQueryIsNeverAboutAByteThatMatters(t *testing.T) {
+	for n := 1; n < 20; n++ {
+		for at := range n {
+			for c := range 256 {
+				b := []byte(strings.Repeat("a", n))
+				b[at] = byte(c)
+				matters := queryClass[c]&(queryEscape|queryBad) != 0
+				usual := strings.IndexByte("abcxyzABCXYZ0189=&-_.~,:;[]", byte(c)) >= 0
+				if plain := plainQuery(b); plain && matters || !plain && usual {
+					t.Fatalf("%q: %v", b, plain)
+				}
+			}
+		}
+	}
+}

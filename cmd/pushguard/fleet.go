@@ -373,6 +373,13 @@ func (g *guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 		OnBreaker: func(from, to string, rate float64) {
 			g.log.Warn("upstream breaker moved", "app", id, "from", from, "to", to, "error_rate", rate)
 		},
+		OnSilence: func(silent bool, lasted time.Duration) {
+			if silent {
+				g.log.Warn("Pusher does not answer, so one request each 100 ms is sent to it until it does", "app", id, "silent_for", lasted)
+				return
+			}
+			g.log.Warn("Pusher answers again", "app", id, "silent_for", lasted)
+		},
 	}
 	if swallow != nil {
 		cfg.Sink = swallow.answer

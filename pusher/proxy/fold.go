@@ -47,7 +47,8 @@ type folder struct {
 
 	mu      sync.Mutex
 	queue   []*waiter      // in order of arrival
-	calls   int            // in flight
+	calls   int            // in flight, of this era
+	era     int64          // grows when the upstream ends a silence
 	flying  map[uint64]int // lanes of calls in flight
 	waiting map[uint64]int // lanes in the queue
 	blocked map[uint64]struct{}
@@ -71,6 +72,8 @@ type waiter struct {
 	got     answer
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
+	era     int64     // of a leader: when it left
+	probe   bool      // it goes to find out whether the upstream is still silent
 	wake    chan struct{}
 	visit   *visit // who goes on instead of being woken
 }
@@ -85,7 +88,7 @@ func (w *waiter) rouse() {
 }
 
 func (w *waiter) release() {
-	w.j, w.publish, w.out, w.got, w.visit = nil, nil, outgoing{}, answer{}, nil
+	w.j, w.publish, w.out, w.got, w.visit, w.probe = nil, nil, outgoing{}, answer{}, nil, false
 	w.lanes = w.lanes[:0]
 	clear(w.group[:cap(w.group)])
 	w.group = w.group[:0]
@@ -153,7 +156,7 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 	}
 
 	f.mu.Lock()
-	if (f.calls == 0 && len(f.queue) == 0) || (w.publish == nil && f.calls < f.cfg.Calls && !f.held(w)) {
+	if (f.calls == 0 && len(f.queue) == 0) || ((w.probe || w.publish == nil && f.calls < f.cfg.Calls) && !f.held(w)) {
 		w.group, w.kind = append(w.group[:0], w), bearsCall
 		f.depart(w)
 		f.mu.Unlock()
@@ -209,6 +212,7 @@ func (f *folder) held(w *waiter) bool {
 // depart marks a group as in flight. f.mu is held.
 func (f *folder) depart(leader *waiter) {
 	f.calls++
+	leader.era = f.era
 	for _, w := range leader.group {
 		for _, l := range w.lanes {
 			f.flying[l]++
@@ -254,7 +258,12 @@ func (f *folder) arrive(leader *waiter) {
 	}
 	runtime.Gosched()
 	f.mu.Lock()
-	f.calls--
+	switch {
+	case leader.probe && !leader.got.silent && leader.era == f.era:
+		f.era, f.calls = f.era+1, 0 // those that hang keep their lanes, and nothing else waits for them
+	case leader.era == f.era:
+		f.calls--
+	}
 	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
 	f.mu.Unlock()
 	for _, w := range leaders {

@@ -74,7 +74,7 @@ func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
 		return false, false
 	}
 	if !u.off && !u.breaker.TryAcquirePermit() {
-		u.admission.leave(j.judged, j.judged, false)
+		u.admission.leave(j.judged, j.judged, false, false)
 		u.conns.unreserve(v)
 		return false, false
 	}

@@ -23,7 +23,8 @@ import (
 // The gate stands after judgement, although judgement costs something: priority
 // is known only then, what is refused anyway needs no place, and what is dear is
 // the call. What comes while a whole replica is full is refused before that (see
-// crowded).
+// crowded). What is done while the upstream does not answer at all is with
+// silence.
 //
 // The common path, below the limit with nobody waiting, is a few atomics.
 type admission struct {
@@ -41,9 +42,13 @@ type admission struct {
 	mu    sync.Mutex
 	lines [quota.Priorities]line
 	pace  pace
+	may   int64 // how many the pace lets be under way
 	own   processors
+	// lostFor is how long one that hangs can do so.
+	lostFor time.Duration
 
-	window window
+	window  window
+	silence silence
 }
 
 const (
@@ -58,10 +63,9 @@ const (
 // up after about 5 s, so that also a refusal arrives in time.
 var patience = [quota.Priorities]time.Duration{quota.Bulk: 250 * time.Millisecond, quota.Normal: 250 * time.Millisecond, quota.Critical: time.Second}
 
-func newAdmission() *admission {
-	a := &admission{pace: pace{limit: paceStart}}
-	a.limit.Store(paceStart)
-	a.ahead.Store(a.pace.ahead())
+func newAdmission(timeout time.Duration) *admission {
+	a := &admission{pace: pace{limit: paceStart}, may: paceStart, lostFor: 2*timeout + time.Second} // a fold's line, then its call
+	a.open()
 	return a
 }
 
@@ -71,6 +75,8 @@ type turn struct {
 	timer      *time.Timer
 	prev, next *turn
 	standing   bool
+	class      quota.Priority
+	probe      bool // it goes to find out whether the upstream still is silent
 }
 
 // line is first in, first out: publishes of one caller must not overtake.
@@ -103,6 +109,7 @@ func (l *line) leave(t *turn) {
 // enter takes a place, waiting for one if need be, and reports whether there is
 // one; who has one must leave.
 func (a *admission) enter(t *turn, class quota.Priority) bool {
+	t.class, t.probe = class, false
 	if a.enterNow(class) {
 		return true
 	}
@@ -129,6 +136,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 		t.timer.Reset(patience[class])
 	}
 	a.lines[class].join(t)
+	a.noPlace(moment())
 	a.mu.Unlock()
 	ok := false
 	select {
@@ -205,9 +213,11 @@ func (a *admission) take(class quota.Priority) bool {
 }
 
 // leave gives the place back and lets the next one go; began is since when it
-// was used, and telling whether that tells anything.
-func (a *admission) leave(began, now time.Time, telling bool) {
+// was used, telling whether that tells how busy the upstream is, and answered
+// whether it tells that it is not silent.
+func (a *admission) leave(began, now time.Time, telling, answered bool) {
 	a.under.Add(-1)
+	a.heard(began, now, answered)
 	if a.window.ended(began, now, telling) {
 		a.think(now)
 	}
@@ -229,28 +239,39 @@ func (a *admission) letIn() {
 		if !a.take(quota.Priority(c - 1)) {
 			return
 		}
-		a.lines[c-1].leave(t)
-		a.waiting.Add(-1)
-		t.wake <- true
+		a.goes(t)
 	}
+}
+
+// goes has one in line go, for whom a place was taken. a.mu is held.
+func (a *admission) goes(t *turn) {
+	a.lines[t.class].leave(t)
+	a.waiting.Add(-1)
+	t.wake <- true
 }
 
 // think closes a window and sets the limit for the next.
 func (a *admission) think(now time.Time) {
+	if a.silence.is.Load() { // nothing that ended says how it would be if it spoke
+		return
+	}
 	r, enough := a.window.take(now)
 	if !enough {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if now.UnixNano()-a.silence.ended.Load() > int64(a.lostFor) {
+		a.silence.lost.Store(0)
+	}
+	lost := a.silence.lost.Load()
 	r.busy = a.own.full(now)
-	before := a.limit.Load()
-	full := float64(a.window.peak.Swap(a.under.Load())) >= 0.9*float64(before)
-	limit := a.pace.next(now, r, full)
-	a.ahead.Store(a.pace.ahead())
-	a.limit.Store(limit)
-	if limit != before && full {
-		a.window.turn(now, a.under.Load())
+	before := a.may
+	full := float64(a.window.peak.Swap(a.under.Load())-lost) >= 0.9*float64(before)
+	a.may = a.pace.next(now, r, full)
+	a.open()
+	if a.may != before && full {
+		a.window.turn(now, a.under.Load()-lost)
 	}
 }
 
@@ -266,12 +287,17 @@ func (p *Proxy) crowded(j *job) bool {
 
 const overloadText = "pushguard has more publishes than it can carry at this moment, and more important ones go first; the request was not sent and cost no message. Try again in a second."
 
-// overloaded is the answer of a call that was not made.
-func overloaded() answer {
-	return answer{
+// noPlace is the answer of a call that was not made for want of a place.
+func (u *Upstream) noPlace() answer {
+	out := answer{
 		fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.Overloaded, word: limiter.Overloaded.String(),
-		status: fasthttp.StatusServiceUnavailable, retryAfter: time.Second, text: overloadText,
+		status: fasthttp.StatusServiceUnavailable, retryAfter: time.Second, text: overloadText, silent: true,
 	}
+	if u.admission.silence.is.Load() {
+		out.reason, out.word = limiter.UpstreamFailing, "upstream_silent"
+		out.text = "Pusher at " + u.url.Host + " does not answer anything at this moment, so only now and then a request goes to it; this one was not sent and cost no message. Try again in a second."
+	}
+	return out
 }
 
 // carry takes the events of j that are to be sent upstream, alone or with
@@ -282,8 +308,9 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 	}
 	door := a.Upstream.admission
 	if !door.enter(&j.turn, j.class()) {
-		return overloaded()
+		return a.Upstream.noPlace()
 	}
+	j.wait.probe = j.turn.probe
 	defer door.done(moment(), &got)
 	got, _ = a.fold.send(j, pr, batch, sending, out, now, nil)
 	return got
@@ -292,20 +319,20 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 // admit is call, if there is a place for it.
 func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Time) (got answer) {
 	if !u.admission.enter(&j.turn, class) {
-		return overloaded()
+		return u.noPlace()
 	}
 	defer u.admission.done(moment(), &got)
 	return u.call(j, out, now)
 }
 
 // done leaves. Only what Pusher answered tells how busy it is; what it does not
-// answer is the breaker's to judge.
+// answer is the breaker's to judge, and silence's.
 func (a *admission) done(began time.Time, got *answer) {
 	ended := got.ended
 	if ended.IsZero() {
 		ended = moment()
 	}
-	a.leave(began, ended, got.fate == limiter.Delivered || got.fate == limiter.Refused)
+	a.leave(began, ended, got.fate == limiter.Delivered || got.fate == limiter.Refused, !got.silent)
 }
 
 // class is the priority of the most important event that is to be sent.
@@ -324,6 +351,9 @@ type Overload struct {
 	Limit    int64 // requests that may be under way at once
 	UnderWay int64 // that are
 	Waiting  int64 // that stand in line for a place
+	// Silent is whether the upstream answers nothing; then Limit is 0, and one request
+	// goes now and then to find out.
+	Silent bool
 	// Base is what a call takes when it waits for no other; 0: not known yet.
 	Base time.Duration
 	// Shed counts requests that were answered 503 because they got none, by
@@ -334,7 +364,7 @@ type Overload struct {
 // Overload tells how many requests are on their way and how many had to be sent
 // away.
 func (u *Upstream) Overload() Overload {
-	o := Overload{Limit: u.admission.limit.Load(), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
+	o := Overload{Limit: u.admission.limit.Load(), Silent: u.admission.silence.is.Load(), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
 	u.admission.mu.Lock()
 	o.Base = u.admission.pace.base
 	u.admission.mu.Unlock()

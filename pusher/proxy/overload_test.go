@@ -19,7 +19,8 @@ import (
 
 // limited is an admission of so many places.
 func limited(n int64) *admission {
-	a := newAdmission()
+	a := newAdmission(4 * time.Second)
+	a.may = n
 	a.limit.Store(n)
 	a.ahead.Store(n)
 	return a
@@ -53,11 +54,11 @@ func TestTheLineGoesByPriority(t *testing.T) {
 				mu.Lock()
 				order = append(order, fmt.Sprintf("%s %d", class, i))
 				mu.Unlock()
-				a.leave(time.Now(), time.Now(), true)
+				a.leave(time.Now(), time.Now(), true, true)
 			})
 			standing(a, int64(i)+1)
 		}
-		a.leave(time.Now(), time.Now(), true)
+		a.leave(time.Now(), time.Now(), true, true)
 		all.Wait()
 		if got := strings.Join(order, " "); got != "critical 2 critical 5 normal 1 normal 4 bulk 0 bulk 3" {
 			t.Error(got)
@@ -76,6 +77,7 @@ func TestPlacesAheadAreForTheCritical(t *testing.T) {
 		a.ahead.Store(2)
 		took := func(class quota.Priority) time.Duration {
 			began := time.Now()
+			a.heard(began, began, true) // it is full, and not silent
 			var mine turn
 			if a.enter(&mine, class) {
 				return 0
@@ -91,7 +93,7 @@ func TestPlacesAheadAreForTheCritical(t *testing.T) {
 			}
 		}
 		// Nor does it stand behind others that wait.
-		a.leave(time.Now(), time.Now(), true)
+		a.leave(time.Now(), time.Now(), true, true)
 		var all sync.WaitGroup
 		all.Go(func() { took(quota.Bulk) })
 		standing(a, 1)
@@ -178,7 +180,8 @@ func TestOverloadShedsByPriority(t *testing.T) {
 	door := r.app.Upstream.admission
 	door.mu.Lock()
 	door.pace.limit, door.pace.base = 8, 25*time.Millisecond // as it is after a while of this
-	door.limit.Store(8)
+	door.may = 8
+	door.open()
 	door.mu.Unlock()
 	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()

@@ -52,6 +52,9 @@ type UpstreamConfig struct {
 	// OnBreaker, if set, is told of each change of the breaker's state. It runs
 	// inside the breaker and must not call the Upstream.
 	OnBreaker func(from, to string, failureRate float64)
+	// OnSilence, if set, is told when Pusher answers nothing any more, with for how
+	// long it has not, and when it answers again. It must not call the Upstream.
+	OnSilence func(silent bool, lasted time.Duration)
 	// Seconds, if set, takes the duration of each call.
 	Seconds prometheus.Observer
 	// Sink, if set, answers every call in Pusher's place; nothing is sent and no
@@ -102,7 +105,8 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	if u.Port() == "" {
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
-	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission()}
+	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission(or(cfg.Timeout, 4*time.Second))}
+	up.admission.silence.told = cfg.OnSilence
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
@@ -217,6 +221,7 @@ type answer struct {
 	retryAfter  time.Duration
 	ended       time.Time // when the call was over; zero if none was made
 	quotaSpent  bool      // Pusher said that the account is over its message quota
+	silent      bool      // Pusher was waited for in vain, or not at all
 }
 
 var (
@@ -362,12 +367,15 @@ func (u *Upstream) failed(err error) answer {
 	out := answer{outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, retryAfter: time.Second}
 	switch {
 	case errors.As(err, &early):
+		out.silent = errors.Is(err, fasthttp.ErrDialTimeout)
 		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusBadGateway, "upstream_unreachable"
 		out.text = "Pusher at " + u.url.Host + " cannot be reached (" + connectFailure(early.err) + "); the request was not sent and cost no message."
 	case errors.Is(err, fasthttp.ErrNoFreeConns):
+		out.silent = true // all were busy for as long as a call may take
 		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusServiceUnavailable, "upstream_connections_busy"
 		out.text = "all connections to Pusher are busy; the request was not sent and cost no message."
 	case errors.Is(err, fasthttp.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
+		out.silent = true
 		out.fate, out.status, out.word = limiter.Unknown, fasthttp.StatusGatewayTimeout, "upstream_timeout"
 		out.text = "Pusher did not answer within " + u.timeout.String() + "; the publish may or may not have been delivered, so pushguard does not repeat it."
 	default:

@@ -30,9 +30,10 @@ var (
 	descPanics      = desc("panics_total", "Requests that met a defect of pushguard and were answered 500.")
 	descShed        = desc("overload_shed_total", "Requests that were answered 503 because the app had more on their way than could be carried, by priority.", "app", "priority")
 	descCrowded     = desc("overload_crowded_total", "Requests that were refused unread because the replica had too many under way.")
-	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts.", "app")
+	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts, and is 0 while Pusher is silent.", "app")
 	descUnderWay    = desc("overload_under_way", "Requests on their way to Pusher.", "app")
 	descBase        = desc("overload_base_seconds", "What a call to Pusher takes when it waits for no other, as it was learned; 0 before 20 calls.", "app")
+	descSilent      = desc("upstream_silent", "1 while every place on the way to Pusher is taken and Pusher answers nothing; then one request goes each 100 ms to find out.", "app")
 	descWaiting     = desc("overload_waiting", "Requests that wait for a place on the way to Pusher.", "app")
 	descSwallowed   = desc("swallowed_messages_total", "Messages that Pusher would have billed for what was not sent because of --sink or load_test callers.", "account")
 	descSwallowedEv = desc("swallowed_publishes_total", "Publishes that were not sent because of --sink or load_test callers.", "account")
@@ -56,7 +57,7 @@ type collector struct{ s *Server }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descPublishes, descWould, descUsed, descLimit, descForecast, descLeased, descBreaker, descBrake,
-		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descWaiting, descSwallowed, descSwallowedEv, descStoreUp, descReload, descBuild, descBucketsLost} {
+		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descSilent, descWaiting, descSwallowed, descSwallowedEv, descStoreUp, descReload, descBuild, descBucketsLost} {
 		ch <- d
 	}
 	describeFolded(ch)
@@ -120,6 +121,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 			gauge(descMayGo, float64(over.Limit), app.ID)
 			gauge(descUnderWay, float64(over.UnderWay), app.ID)
+			gauge(descSilent, truth(over.Silent), app.ID)
 			gauge(descWaiting, float64(over.Waiting), app.ID)
 			gauge(descBase, over.Base.Seconds(), app.ID)
 			mem := app.Limiter.Memory()

@@ -266,6 +266,7 @@ type UpstreamStatus struct {
 	Limit     int64            `json:"limit"`
 	UnderWay  int64            `json:"under_way"`
 	Waiting   int64            `json:"waiting"`
+	Silent    bool             `json:"silent,omitempty"` // it answers nothing; then Limit is 0
 	Shed      map[string]int64 `json:"shed,omitempty"`
 }
 
@@ -328,7 +329,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 	for _, app := range a.Apps {
 		state, rate := app.Upstream.State()
 		over := app.Upstream.Overload()
-		up := UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate, Limit: over.Limit, UnderWay: over.UnderWay, Waiting: over.Waiting}
+		up := UpstreamStatus{URL: app.Upstream.Host(), State: state, ErrorRate: rate, Limit: over.Limit, UnderWay: over.UnderWay, Waiting: over.Waiting, Silent: over.Silent}
 		for p, n := range over.Shed {
 			if n > 0 {
 				if up.Shed == nil {

@@ -264,7 +264,9 @@ func (l *upConn) delivered(wire []byte, late error) error {
 		case l.whole(wire):
 			return nil
 		}
-		l.write(wire)
+		if l.write(wire); l.failed != nil {
+			return l.failed // of which no event may tell any more
+		}
 	}
 }
 

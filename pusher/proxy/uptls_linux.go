@@ -25,7 +25,6 @@ type upTLS struct {
 type records struct {
 	tcp net.Conn // until hands are shaken
 	fd  int
-	dry bool // no reading: only what has been read already counts
 
 	// What was read, by the headers of its records, which are not encrypted.
 	header [5]byte
@@ -43,12 +42,9 @@ type records struct {
 const maxSealed = 16 << 10
 
 func (r *records) Read(b []byte) (n int, err error) {
-	switch {
-	case r.dry:
-		return 0, errAgain
-	case r.tcp != nil:
+	if r.tcp != nil {
 		n, err = r.tcp.Read(b)
-	default:
+	} else {
 		n, err = recv(r.fd, b)
 	}
 	r.follow(b[:n])
@@ -159,16 +155,8 @@ func (t *upTLS) spoke() bool {
 	return n > 0 || err != errAgain
 }
 
-// surplus reports whether TLS has read more than it was asked for: what is on the
-// socket is not looked at.
-func (t *upTLS) surplus() bool {
-	if t.whole == 0 {
-		return false
-	}
-	t.dry = true
-	defer func() { t.dry = false }()
-	return t.spoke()
-}
+// surplus reports whether TLS has read more than it was asked for.
+func (t *upTLS) surplus() bool { return t.whole > 0 && t.spoke() }
 
 // write seals and writes what of a request follows after the first sent bytes, and
 // reports how far it came. With io.ErrShortWrite the socket has no room.

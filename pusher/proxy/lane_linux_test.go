@@ -149,7 +149,7 @@ func sortedHeads(s string) string {
 }
 
 func TestTheLaneKeepsTimesAndBounds(t *testing.T) {
-	_, addr := port(t, Config{ReadTimeout: 300 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, MaxConnsPerIP: 4}, true)
+	p, addr := port(t, Config{ReadTimeout: 300 * time.Millisecond, IdleTimeout: 300 * time.Millisecond, MaxConnsPerIP: 4}, true)
 	idle, slow, mute, late := dial(t, addr), dial(t, addr), dial(t, addr), dial(t, addr)
 	began := time.Now()
 	fifth := dial(t, addr)
@@ -163,14 +163,22 @@ func TestTheLaneKeepsTimesAndBounds(t *testing.T) {
 		t.Errorf("answered %d", status)
 	}
 	fmt.Fprint(late, ask[:10]) // slow only in its second request
-	go func() {                // a byte now and then does not help
-		for i := 10; ; i++ {
-			time.Sleep(20 * time.Millisecond)
+	var drip sync.WaitGroup
+	drip.Go(func() { // a byte each time that the lane looks at its clock does not help
+		clock, look := &p.lane.Load().ticks, time.NewTicker(time.Millisecond)
+		defer look.Stop()
+		for last := clock.Load(); ; <-look.C {
+			now := clock.Load()
+			if now == last {
+				continue
+			}
+			last = now
 			if _, err := slow.Write([]byte("a")); err != nil {
 				return
 			}
 		}
-	}()
+	})
+	defer func() { slow.Close(); drip.Wait() }()
 	for name, want := range map[*net.TCPConn]string{idle: "HTTP/1.1 404", slow: "HTTP/1.1 408", mute: "HTTP/1.1 408", late: "HTTP/1.1 408"} {
 		b, _ := io.ReadAll(name)
 		if !bytes.HasPrefix(b, []byte(want)) {
@@ -425,21 +433,47 @@ func TestALargeBatchGoesOut(t *testing.T) { overEach(t, largeBatch) }
 
 func largeBatch(t *testing.T, over wire) {
 	var got atomic.Int64
+	full := make(chan struct{})
+	read := sync.OnceFunc(func() { close(full) })
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		time.Sleep(50 * time.Millisecond) // it does not read yet
+		<-full // it does not read yet
 		n, _ := io.Copy(io.Discard, req.Body)
 		got.Store(n)
 		_, _ = io.WriteString(w, "{}")
 	}))
 	roots := over.start(up)
 	defer up.Close()
-	r := newRig(t, rigConfig{upstream: up.URL, roots: roots})
-	r.app.Limits = pusher.Limits{DataBytes: 400 << 10, Body: 2 << 20}
-	body := `{"batch":[` + strings.Repeat(eventBody("e", "c", strings.Repeat("x", 95<<10))+",", 9) + eventBody("e", "c", "y") + `]}`
-	want(t, r.do("POST", "/apps/7/batch_events", nil, body), 200, "sent")
+	defer read()
+	r := newRig(t, rigConfig{upstream: up.URL, roots: roots, maxBody: 16 << 20})
+	r.app.Limits = pusher.Limits{DataBytes: 1 << 20, Body: 16 << 20}
+	body := `{"batch":[` + strings.Repeat(eventBody("e", "c", strings.Repeat("x", 900<<10))+",", 9) + eventBody("e", "c", "y") + `]}`
+	var all sync.WaitGroup
+	all.Go(func() { want(t, r.do("POST", "/apps/7/batch_events", nil, body), 200, "sent") })
+	eventually(t, "the socket has taken what fits", func() bool { return r.app.Upstream.conns.written() > 0 })
+	read()
+	all.Wait()
 	if got.Load() != int64(len(body)) {
 		t.Errorf("%d of %d bytes arrived", got.Load(), len(body))
 	}
+}
+
+// written is how many have written what they could of a request at once, and have
+// no answer yet.
+func (s *upConns) written() (n int) {
+	for i := range s.poll.table {
+		page := s.poll.table[i].Load()
+		if page == nil {
+			continue
+		}
+		for k := range page {
+			if who := page[k].Load(); who != nil {
+				if l, ok := (*who).(*upConn); ok && l.of == s && l.state.Load() == upBusy && l.parcel.Load() == parcelGone {
+					n++
+				}
+			}
+		}
+	}
+	return n
 }
 
 // kept is how many connections wait for a next call.

@@ -70,6 +70,7 @@ type rigConfig struct {
 	simulator *sim.Server  // likewise
 	release   bool         // what is held goes out
 	twins     bool         // shares what it deduplicates
+	maxBody   int          // of a request; 0: the default
 }
 
 const (
@@ -148,7 +149,7 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		running.Go(func() { r.twins.Run(ctx) })
 		eventually(t, "a running record", func() bool { return r.twins.Stats().Up })
 	}
-	r.proxy = New(Config{Log: log})
+	r.proxy = New(Config{Log: log, MaxBody: c.maxBody})
 	if c.release {
 		running.Go(func() { r.proxy.Release(ctx, r.shelf) })
 	}

@@ -118,12 +118,11 @@ func special(w uint64) uint64 {
 
 // plain returns the index of the next quote, backslash or control character.
 func (s *scan) plain(i int) int {
-	for b := s.b[i:]; len(b) >= 32; b = b[32:] { // long strings, four words at a time
-		if special(binary.LittleEndian.Uint64(b))|special(binary.LittleEndian.Uint64(b[8:]))|
-			special(binary.LittleEndian.Uint64(b[16:]))|special(binary.LittleEndian.Uint64(b[24:])) != 0 {
-			break
-		}
-		i += 32
+	// Most strings are short, and a call for them would cost more than it spares.
+	if b := s.b[i:]; len(b) >= 64 &&
+		special(binary.LittleEndian.Uint64(b))|special(binary.LittleEndian.Uint64(b[8:]))|
+			special(binary.LittleEndian.Uint64(b[16:]))|special(binary.LittleEndian.Uint64(b[24:])) == 0 {
+		i += 32 + plainRun(b[32:])
 	}
 	for i+8 <= len(s.b) {
 		if m := special(binary.LittleEndian.Uint64(s.b[i:])); m != 0 {
@@ -194,12 +193,15 @@ func (s *scan) unescape(from, i int, scratch *[]byte) (val []byte, ok bool) {
 	for {
 		// Eight bytes are copied whether they are wanted or not; only the
 		// clean ones are kept.
-		for i+8 <= len(b) && o+8 <= len(out) {
+		for from := i; i+8 <= len(b) && o+8 <= len(out); {
 			w := binary.LittleEndian.Uint64(b[i:])
 			binary.LittleEndian.PutUint64(out[o:], w)
 			m := special(w)
 			if m == 0 {
-				i, o = i+8, o+8
+				if i, o = i+8, o+8; i == from+32 && len(b)-i >= 32 { // a long one
+					n := copy(out[o:], b[i:i+plainRun(b[i:])])
+					i, o = i+n, o+n
+				}
 				continue
 			}
 			n := bits.TrailingZeros64(m) >> 3

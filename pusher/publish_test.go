@@ -420,3 +420,30 @@ func TestStringsOfEveryLength(t *testing.T) {
 		}
 	}
 }
+
+// Whatever stands where, plain stops at it, and a string with an escape in it is
+// read as encoding/json reads it.
+func TestLongStringsAreReadToTheByte(t *testing.T) {
+	for n := range 200 {
+		for at := range n {
+			for _, c := range []byte{'"', '\\', 0, 0x1f, ' ', '!', '#', '[', 0x7f, 0x80, 0xff} {
+				b := []byte(strings.Repeat("x", n))
+				b[at] = c
+				want := n
+				if c == '"' || c == '\\' || c < ' ' {
+					want = at
+				}
+				if got := (&scan{b: b}).plain(0); got != want {
+					t.Fatalf("%d bytes, %#x at %d: %d", n, c, at, got)
+				}
+			}
+			text := `"` + strings.Repeat("y", n-at) + `\n` + strings.Repeat("x", at) + `\"` + strings.Repeat("z", n-at) + `"`
+			scratch := make([]byte, 0, len(text)+8)
+			val, ok := (&scan{b: []byte(text)}).str(&scratch)
+			var want string
+			if err := json.Unmarshal([]byte(text), &want); err != nil || !ok || string(val) != want {
+				t.Fatalf("%s: %q", text, val)
+			}
+		}
+	}
+}

@@ -44,6 +44,9 @@ func newHMACStates(secret []byte) *hmacStates {
 	return h
 }
 
+// padding is what both digests put between a message and its length.
+var padding = [sha256.BlockSize]byte{0x80}
+
 // both leaves the hexadecimal HMAC-SHA256 of m.text in m.hex and the MD5 of body
 // in m.bodySum. It reports false, and has done nothing, where the body is too
 // short for the one to be hidden behind the other.
@@ -55,10 +58,7 @@ func (m *mac) both(body []byte) bool {
 		return false
 	}
 	// The rest of the inner message stands behind the text, and is cut off again.
-	for len(m.text) < inner*sha256.BlockSize-8 {
-		m.text = append(m.text, 0)
-	}
-	m.text[n] = 0x80
+	m.text = append(m.text, padding[:inner*sha256.BlockSize-8-n]...)
 	m.text = binary.BigEndian.AppendUint64(m.text, uint64(sha256.BlockSize+n)*8)
 	in, out, sum := m.states.inner, m.states.outer, md5Begin
 	digestBoth(&sum, &body[0], &in, &m.text[0], inner)

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -240,6 +241,15 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 	return b
 }
 
+// appendQuoted is strconv.AppendQuote, which looks up what each character is, for
+// names that are mostly plain.
+func appendQuoted(b []byte, name string) []byte {
+	if !printable(bytesOf(name)) || strings.ContainsAny(name, `"\\`) {
+		return strconv.AppendQuote(b, name)
+	}
+	return append(append(append(b, '"'), name...), '"')
+}
+
 // appendExplanation writes the sentence that a developer acts on.
 func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte {
 	v, a := &it.verdict, pr.app
@@ -252,20 +262,20 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 			if v.Channel >= 0 && v.Channel < len(it.claim.Channels) {
 				ch = it.claim.Channels[v.Channel]
 			}
-			b = strconv.AppendQuote(append(b, "rate limit: channel "...), ch)
-			b = strconv.AppendQuote(append(b, " got more publishes than rule "...), it.claim.Rule.Name())
+			b = appendQuoted(append(b, "rate limit: channel "...), ch)
+			b = appendQuoted(append(b, " got more publishes than rule "...), it.claim.Rule.Name())
 			b = append(b, " allows"...)
 		case limiter.EventRate:
-			b = strconv.AppendQuote(append(b, "rate limit: event "...), it.claim.Event)
-			b = strconv.AppendQuote(append(b, " comes more often than rule "...), it.claim.Rule.Name())
+			b = appendQuoted(append(b, "rate limit: event "...), it.claim.Event)
+			b = appendQuoted(append(b, " comes more often than rule "...), it.claim.Rule.Name())
 			b = append(b, " allows"...)
 		case limiter.CallerRate:
-			b = strconv.AppendQuote(append(b, "rate limit: caller "...), who)
+			b = appendQuoted(append(b, "rate limit: caller "...), who)
 			b = append(b, " sends faster than it may"...)
 		case limiter.AppRate:
 			b = append(append(append(b, "rate limit: app "...), a.ID...), " sends faster than it may"...)
 		default:
-			b = strconv.AppendQuote(append(b, "rate limit: more publishes match rule "...), it.claim.Rule.Name())
+			b = appendQuoted(append(b, "rate limit: more publishes match rule "...), it.claim.Rule.Name())
 			b = append(b, " than it allows"...)
 		}
 		if v.RetryAfter > 0 {

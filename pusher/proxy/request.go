@@ -93,53 +93,55 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 			return false
 		}
 		var to *[]byte
-		switch field[0] | 0x20 {
-		case 'h':
-			if !isField(field, nameHost) {
+		switch name := field[:colon]; colon { // few names are so long as one of these
+		case len("host"):
+			if !bytes.EqualFold(name, nameHost) {
 				break
 			}
 			if hosted || len(value) == 0 || !bytes.Equal(value, host) {
 				return false
 			}
 			hosted = true
-		case 'c':
-			switch {
-			case isField(field, nameContentLength):
-				if length >= 0 {
-					return false
-				}
-				var ok bool
-				if length, ok = fieldNumber(value); !ok {
-					return false
-				}
-			case isField(field, nameConnection):
-				if !bytes.EqualFold(value, connectionIsToBeKept) {
-					return false
-				}
+		case len("content-length"):
+			if !bytes.EqualFold(name, nameContentLength) {
+				break
 			}
-		case 't':
-			if isField(field, nameTransferEncoding) || isField(field, nameTrailer) {
+			var ok bool
+			if length >= 0 {
 				return false
 			}
-		case 'e':
-			if isField(field, nameExpect) {
+			if length, ok = fieldNumber(value); !ok {
 				return false
 			}
-		case 'u':
-			if isField(field, nameUpgrade) {
+		case len("connection"):
+			if bytes.EqualFold(name, nameConnection) && !bytes.EqualFold(value, connectionIsToBeKept) {
 				return false
 			}
-		case 'x':
-			if isField(field, nameLibrary) {
+		case len("transfer-encoding"):
+			if bytes.EqualFold(name, nameTransferEncoding) {
+				return false
+			}
+		case len("expect"):
+			if bytes.EqualFold(name, nameExpect) {
+				return false
+			}
+		case len("trailer"): // as long as upgrade
+			if bytes.EqualFold(name, nameTrailer) || bytes.EqualFold(name, nameUpgrade) {
+				return false
+			}
+		case len("x-pusher-library"):
+			if bytes.EqualFold(name, nameLibrary) {
 				to = &r.library
 			}
-		case 'p':
-			switch {
-			case isField(field, nameLibraryName):
-				to = &r.libraryName
-			case isField(field, nameLibraryVersion):
+		case len("pusher-library-version"):
+			if bytes.EqualFold(name, nameLibraryVersion) {
 				to = &r.libraryVersion
-			case isField(field, nameLoadTest):
+			}
+		case len("pushguard-load-test"): // as long as pusher-library-name
+			switch {
+			case bytes.EqualFold(name, nameLibraryName):
+				to = &r.libraryName
+			case bytes.EqualFold(name, nameLoadTest):
 				to = &r.loadTest
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -151,5 +152,13 @@ func TestRetryAfterIsRoundedUp(t *testing.T) {
 	r.refuse(400, "invalid_request", "no.")
 	if !r.last || r.would != "" || r.retryAfter != 0 || r.outcome != outcomeRefused {
 		t.Errorf("%+v", r)
+	}
+}
+
+func TestAppendQuoted(t *testing.T) {
+	for _, name := range []string{"", "a", "refused", `a"b`, `a\b`, "a\nb", "a\x7f", "ä", "a\xffb", "private-user-123 longer than one word", "eight ch\x00"} {
+		if got, want := string(appendQuoted(nil, name)), strconv.Quote(name); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,10 +37,21 @@ type lane struct {
 	// those that have not begun: when there is more than can be done, what is under
 	// way is finished and what is new waits, not everything twice.
 	queueMu sync.Mutex
-	begun   taskQueue
-	arrived taskQueue
+	begun   taskQueue[*visit]
+	arrived taskQueue[*laneConn]
 	resting []*laneWorker
 	woken   bool // a worker was woken and does not run yet
+
+	// When there is more than can be done.
+	crowd      crowd        // those who arrived and were told apart
+	reads      int          // how many were read since one of them was done
+	stuck      bool         // none of the crowd can go on
+	looks      bool         // the timer for them is set
+	wary       atomic.Int32 // how many that arrive are told apart although they are few
+	turn       uint64       // the poller's, and how much was done in it
+	done       int
+	paused     atomic.Bool  // until the poller's next turn
+	turnedAway atomic.Int64 // how many were refused unverified, with their sample
 
 	quit bool // shut down: who rests goes home
 
@@ -86,6 +98,7 @@ func newLane(p *Proxy) *lane {
 		return v
 	}
 	l.date.set(time.Now())
+	poll.change(func(all []*lane) []*lane { return append(all, l) })
 	go l.sweep()
 	return l
 }
@@ -219,138 +232,6 @@ func (l *lane) leave(c *laneConn) {
 	l.open.Add(-1)
 }
 
-// laneWorker is a goroutine that does what there is to do, one task after the
-// other.
-type laneWorker struct {
-	lane  *lane
-	run   chan struct{}
-	uri   fasthttp.URI
-	host  []byte // the last one that uri found no fault with
-	in    *bufio.Reader
-	visit *visit // for the next request
-}
-
-// task is a connection to be read, or a request to be gone on with.
-type task interface{ do(w *laneWorker) }
-
-// taskQueue is first in, first out. The zero value is empty.
-type taskQueue struct {
-	tasks []task
-	first int
-}
-
-func (q *taskQueue) empty() bool { return q.first == len(q.tasks) }
-
-func (q *taskQueue) put(t task) {
-	if q.first > 0 && len(q.tasks) == cap(q.tasks) {
-		n := copy(q.tasks, q.tasks[q.first:])
-		clear(q.tasks[n:])
-		q.tasks, q.first = q.tasks[:n], 0
-	}
-	q.tasks = append(q.tasks, t)
-}
-
-// take takes the first; there is one.
-func (q *taskQueue) take() task {
-	t := q.tasks[q.first]
-	q.tasks[q.first] = nil
-	if q.first++; q.empty() {
-		q.tasks, q.first = q.tasks[:0], 0
-	}
-	return t
-}
-
-// arrive gives the workers a connection that was claimed.
-func (l *lane) arrive(c *laneConn) { l.enqueue(&l.arrived, c) }
-
-// goOn gives the workers a request that can go on.
-func (l *lane) goOn(v *visit) { l.enqueue(&l.begun, v) }
-
-func (l *lane) enqueue(q *taskQueue, t task) {
-	l.queueMu.Lock()
-	q.put(t)
-	w, fresh := l.call()
-	l.queueMu.Unlock()
-	l.start(w, fresh)
-}
-
-// call picks who is woken for the queue: at most one at a time. Who runs calls
-// the next before it begins, so a worker that waits for Pusher holds nobody up,
-// and one that does not wait serves the whole queue. queueMu is held.
-func (l *lane) call() (w *laneWorker, fresh bool) {
-	if l.woken || l.begun.empty() && l.arrived.empty() {
-		return nil, false
-	}
-	l.woken = true
-	if n := len(l.resting); n > 0 {
-		w = l.resting[n-1]
-		l.resting = l.resting[:n-1]
-		return w, false
-	}
-	return nil, true
-}
-
-func (l *lane) start(w *laneWorker, fresh bool) {
-	switch {
-	case w != nil:
-		w.run <- struct{}{}
-	case fresh:
-		w = &laneWorker{lane: l, run: make(chan struct{}, 1)}
-		w.in, w.visit = l.buffers.Get().(*bufio.Reader), l.visits.Get().(*visit)
-		go w.work()
-	}
-}
-
-// next is what the worker does now, or nil if it was sent home.
-func (w *laneWorker) next(woke bool) task {
-	l := w.lane
-	l.queueMu.Lock()
-	if woke {
-		l.woken = false
-	}
-	q := &l.begun
-	if q.empty() {
-		q = &l.arrived
-	}
-	if q.empty() {
-		keep := len(l.resting) < restingMost && !l.quit
-		if keep {
-			l.resting = append(l.resting, w)
-		}
-		l.queueMu.Unlock()
-		if !keep {
-			w.run = nil
-		}
-		return nil
-	}
-	t := q.take()
-	other, fresh := l.call()
-	l.queueMu.Unlock()
-	l.start(other, fresh)
-	return t
-}
-
-func (w *laneWorker) work() {
-	woke := true
-	for {
-		t := w.next(woke)
-		woke = false
-		if t == nil {
-			if w.run == nil {
-				w.lane.buffers.Put(w.in)
-				w.lane.visits.Put(w.visit)
-				return
-			}
-			if _, ok := <-w.run; !ok {
-				return
-			}
-			woke = true
-			continue
-		}
-		t.do(w)
-	}
-}
-
 // sweep ends connections whose time is over.
 func (l *lane) sweep() {
 	t := time.NewTicker(l.tick)
@@ -404,6 +285,7 @@ func (l *lane) shutdown(ctx context.Context) error {
 		}
 	}
 	l.ended.Do(func() {
+		l.poll.change(func(all []*lane) []*lane { return slices.DeleteFunc(all, func(o *lane) bool { return o == l }) })
 		close(l.swept)
 		l.queueMu.Lock()
 		defer l.queueMu.Unlock()

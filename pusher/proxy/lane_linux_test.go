@@ -490,7 +490,7 @@ func (s *upConns) kept() (n int) {
 
 // When there is more than can be done, what is under way is finished before anything new begins.
 func TestWhatHasBegunGoesFirst(t *testing.T) {
-	l := &lane{woken: true} // so that nobody is started
+	l := &lane{woken: true, poll: new(poller)} // so that nobody is started
 	v := [2]*visit{{lane: l}, {lane: l}}
 	c := [3]*laneConn{{lane: l}, {lane: l}, {lane: l}}
 	l.arrive(c[0])

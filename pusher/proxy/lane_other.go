@@ -9,7 +9,7 @@ import (
 )
 
 // processorTime is not asked for here.
-func processorTime() time.Duration { return 0 }
+func processorTime() (used, waited time.Duration) { return 0, 0 }
 
 // lane is for Linux alone; elsewhere fasthttp's server does all.
 type lane struct{}
@@ -17,8 +17,10 @@ type lane struct{}
 // visit is a request of the lane.
 type visit struct{}
 
-func (*visit) leave(*job) {}
-func (*visit) goOn()      {}
+func (*visit) leave(*job)  {}
+func (*visit) goOn()       {}
+func (*visit) full()       {}
+func (*visit) sample() int { return 0 }
 
 func (*visit) asked() *request { return nil }
 func (*visit) take(*response)  {}

@@ -28,7 +28,23 @@ type laneConn struct {
 	last   bool   // its answer is the last
 	parsed bool   // no reading while fasthttp parses
 	rest   []byte // what did not fit into the socket
+
+	// While it is one of a crowd.
+	stage  laneStage
+	seems  seeming
+	came   time.Time // when it was read
+	behind *laneConn
 }
+
+// laneStage is what is done next with a connection that is busy.
+type laneStage uint8
+
+const (
+	stageRead   laneStage = iota // it is read, and answered
+	stageSort                    // it is read, and waits
+	stageServe                   // what was read is answered
+	stageRefuse                  // the same, unverified
+)
 
 const (
 	connIdle  = iota
@@ -77,62 +93,133 @@ func (c *laneConn) release() bool {
 
 // do does what there is to do on a connection that was claimed.
 func (c *laneConn) do(w *laneWorker) {
-	for w.step(c) {
-		if c.release() {
+	stage := c.stage
+	c.stage = stageRead
+	switch stage {
+	case stageServe:
+		if !w.serve(c) {
+			return
+		}
+	case stageRefuse:
+		w.turnAway(c)
+		return
+	case stageSort:
+		if !w.sort(c) {
+			return
+		}
+	case stageRead:
+		if !w.step(c) {
+			return
+		}
+	}
+	for !c.release() {
+		if !w.step(c) {
 			return
 		}
 	}
 }
 
 // step reads once and answers what is whole. It reports false when the
-// connection is the lane's no more.
+// connection is the worker's no more.
 func (w *laneWorker) step(c *laneConn) bool {
+	in, b, still := w.read(c)
+	if in == nil {
+		return still
+	}
+	if w.quick(c, in, b) {
+		return w.answer(c)
+	}
+	if whole, still := w.framed(c, in, b); !whole {
+		return still
+	}
+	return w.parse(c, in, b)
+}
+
+// read reads once: in has b to offer, or is nil if there is nothing to be done now.
+// still is false when the connection is the worker's no more.
+func (w *laneWorker) read(c *laneConn) (in *bufio.Reader, b []byte, still bool) {
 	l := w.lane
-	in := c.in
+	in = c.in
 	if in == nil {
 		in = w.in
 		in.Reset(c)
 	}
-	had := in.Buffered()
 	late := c.late
 	c.late = false
-	_, err := in.Peek(had + 1) // one read
-	b, _ := in.Peek(in.Buffered())
-	if err != nil {
-		switch {
-		case err != errAgain && len(b) == 0:
-			return l.end(c)
-		case err != errAgain: // it ended inside a request: fasthttp's to answer
-			return l.surrender(c, b)
-		case late:
-			return w.expire(c, len(b) > 0)
-		}
-		return true
+	_, err := in.Peek(in.Buffered() + 1) // one read
+	b, _ = in.Peek(in.Buffered())
+	if err == nil {
+		return in, b, true
 	}
-	if w.visit.read(b, w.host) {
-		_, _ = in.Discard(len(b))
-		if c.in != nil {
-			c.in = nil
-			l.buffers.Put(in)
-		}
+	switch {
+	case err != errAgain && len(b) == 0:
+		return nil, nil, l.end(c)
+	case err != errAgain: // it ended inside a request: fasthttp's to answer
+		return nil, nil, l.surrender(c, b)
+	case late:
+		return nil, nil, w.expire(c, len(b) > 0)
+	}
+	return nil, nil, true
+}
+
+// framed says whether b is a request that is whole. If it is not, still is false
+// when the connection is the worker's no more.
+func (w *laneWorker) framed(c *laneConn, in *bufio.Reader, b []byte) (whole, still bool) {
+	switch frame(b, laneRoom) {
+	case frameWhole:
+		return true, true
+	case frameUnusual:
+		return false, w.lane.surrender(c, b)
+	}
+	if c.in == nil { // its first bytes
+		c.due.Store(w.lane.ticks.Load() + w.lane.reading)
+	}
+	w.keep(c, in)
+	c.again()
+	return false, true
+}
+
+// quick reads a request of the usual shape into the visit.
+func (w *laneWorker) quick(c *laneConn, in *bufio.Reader, b []byte) bool {
+	if !w.visit.read(b, w.host) {
+		return false
+	}
+	_, _ = in.Discard(len(b))
+	w.dispense(c)
+	return true
+}
+
+// dispense gives back the buffer of a request that was taken over.
+func (w *laneWorker) dispense(c *laneConn) {
+	if c.in != nil {
+		w.lane.buffers.Put(c.in)
+		c.in = nil
+	}
+}
+
+// keep leaves what was read with the connection.
+func (w *laneWorker) keep(c *laneConn, in *bufio.Reader) {
+	if c.in == nil {
+		c.in, w.in = in, w.lane.buffers.Get().(*bufio.Reader)
+	}
+}
+
+// serve answers a request that is whole and was kept.
+func (w *laneWorker) serve(c *laneConn) bool {
+	in := c.in
+	b, _ := in.Peek(in.Buffered())
+	if w.quick(c, in, b) {
 		return w.answer(c)
 	}
-	switch frame(b, laneRoom) {
-	case framePart:
-		if c.in == nil {
-			c.in, w.in = in, l.buffers.Get().(*bufio.Reader)
-		}
-		if had == 0 {
-			c.due.Store(l.ticks.Load() + l.reading)
-		}
-		c.again()
-		return true
-	case frameUnusual:
-		return l.surrender(c, b)
-	}
+	return w.parse(c, in, b)
+}
+
+// parse answers a request that is whole, b, read by fasthttp.
+func (w *laneWorker) parse(c *laneConn, in *bufio.Reader, b []byte) bool {
+	l := w.lane
 	ctx := &w.visit.ctx
 	c.parsed = true
-	err = ctx.Request.Header.Read(in)
+	err := ctx.Request.Header.Read(in)
 	if err == nil {
 		err = w.checkTarget(ctx.Request.Header.Host(), ctx.Request.Header.RequestURI())
 	}
@@ -144,10 +231,7 @@ func (w *laneWorker) step(c *laneConn) bool {
 		ctx.Request.Reset()
 		return l.surrender(c, b)
 	}
-	if c.in != nil {
-		c.in = nil
-		l.buffers.Put(in)
-	}
+	w.dispense(c)
 	return w.answer(c)
 }
 

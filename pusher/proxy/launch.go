@@ -38,6 +38,9 @@ func (a *App) launch(j *job, v *visit) (got answer, begun, left bool) {
 	}
 	door, began := a.Upstream.admission, j.judged
 	if !door.enterNow(j.class()) {
+		if door.busy.Load() {
+			v.full()
+		}
 		return got, false, false
 	}
 	defer func() {
@@ -70,6 +73,9 @@ func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
 	}
 	e := &j.errand
 	if !u.admission.enterNow(j.class()) {
+		if u.admission.busy.Load() {
+			v.full()
+		}
 		u.conns.unreserve(v)
 		return false, false
 	}

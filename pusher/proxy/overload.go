@@ -23,8 +23,9 @@ import (
 // The gate stands after judgement, although judgement costs something: priority
 // is known only then, what is refused anyway needs no place, and what is dear is
 // the call. What comes while a whole replica is full is refused before that (see
-// crowded). What is done while the upstream does not answer at all is with
-// silence.
+// crowded), and what comes while the processor is what is full is told apart before
+// it, by what it claims to be (see crowd). What is done while the upstream does not
+// answer at all is with silence.
 //
 // The common path, below the limit with nobody waiting, is a few atomics.
 type admission struct {
@@ -44,6 +45,8 @@ type admission struct {
 	pace  pace
 	may   int64 // how many the pace lets be under way
 	own   processors
+	late  time.Time   // until when
+	busy  atomic.Bool // we are late ourselves
 	// lostFor is how long one that hangs can do so.
 	lostFor time.Duration
 
@@ -166,6 +169,19 @@ func (a *admission) enterNow(class quota.Priority) bool {
 	return a.waiting.Load() == 0 && a.take(class)
 }
 
+// free reports whether there is a place for the class at this moment, or none can
+// be counted on because the upstream is silent: then who waits in line is asked for.
+func (a *admission) free(class quota.Priority) bool {
+	if a.silence.is.Load() {
+		return true
+	}
+	limit := a.limit.Load()
+	if class == quota.Critical {
+		limit = max(limit, a.ahead.Load())
+	}
+	return a.under.Load() < limit
+}
+
 // head is the first of those in line that are at least as important. a.mu is
 // held.
 func (a *admission) head(class quota.Priority) *turn {
@@ -265,7 +281,11 @@ func (a *admission) think(now time.Time) {
 		a.silence.lost.Store(0)
 	}
 	lost := a.silence.lost.Load()
-	r.busy = a.own.full(now)
+	if a.own.full(now) {
+		a.late = now.Add(paceLate)
+	}
+	r.busy = now.Before(a.late)
+	a.busy.Store(r.busy)
 	before := a.may
 	full := float64(a.window.peak.Swap(a.under.Load())-lost) >= 0.9*float64(before)
 	a.may = a.pace.next(now, r, full)

@@ -178,6 +178,9 @@ const (
 	paceAim       = 0.92
 	paceWind      = 0.3 // at most
 	paceBusy      = 1.3 // in place of paceTolerance where we are what is full
+	// paceLate is how long this process counts as busy after it was seen to be:
+	// what makes it so comes in bursts.
+	paceLate = time.Second
 	// paceHold is how long the limit then stays, and paceStep its growth, which
 	// doubles up to a quarter as long as nothing becomes slower.
 	paceHold  = 2 * time.Second
@@ -286,23 +289,17 @@ func (p *pace) move(now time.Time, r reading) {
 }
 
 // moveBusy is move where this process itself is what is full. Calls take longer
-// because we are late; to refuse costs a good part of what to send does, so that
-// fewer under way make nothing faster, and only much too many are too many: the
-// gradient of Netflix' concurrency-limits (Gradient2Limit).
+// because we are late, which tells nothing of the upstream: so the limit follows how
+// many end, by Little's law. It leaves room for more to end than did, so that it is
+// never itself what keeps them few, and not so much that what has come stands in our
+// own way.
 func (p *pace) moveBusy(now time.Time, r reading) {
 	p.cut, p.mark, p.hold = 0, 0, now
 	if r.typical < p.base {
 		p.base += (r.typical - p.base) / 3
 	}
-	switch g := (paceBusy*float64(p.base) + float64(paceSlack)) / float64(r.typical); {
-	case g < 1:
-		p.limit *= (1 + max(g, 0.5)) / 2
-	case g > 1.2:
-		p.limit += max(1, p.limit/4)
-	default:
-		p.limit += max(1, p.limit/20)
-	}
-	p.limit = min(max(p.limit, paceLeast), paceMost)
+	room := r.rate * (paceBusy*p.base.Seconds() + paceSlack.Seconds())
+	p.limit += (min(max(room, paceStart), paceMost) - p.limit) / 2
 }
 
 func (p *pace) sink(now time.Time, r reading) {
@@ -344,18 +341,19 @@ func (p *pace) ahead() int64 {
 	return int64(max(p.limit*1.15, p.limit+2))
 }
 
-// processors is how much of its processors this process has used so far.
+// processors is how much of its processors this process has had so far.
 type processors struct {
-	at   time.Time
-	used time.Duration
+	at  time.Time
+	had time.Duration // time on them, and time waited for them
 }
 
-// full reports whether since the last question this process used, nearly, all the
-// processor time that it may.
+// full reports whether since the last question this process, nearly all the time,
+// used the processors that it may or waited for one that others had: then it is late
+// whatever the upstream does.
 func (c *processors) full(now time.Time) bool {
-	used := processorTime()
+	used, waited := processorTime()
 	wall := now.Sub(c.at)
-	full := wall > 0 && float64(used-c.used) > 0.9*float64(wall)*float64(runtime.GOMAXPROCS(0))
-	c.at, c.used = now, used
+	full := wall > 0 && float64(used+waited-c.had) > 0.9*float64(wall)*float64(runtime.GOMAXPROCS(0))
+	c.at, c.had = now, used+waited
 	return full
 }

@@ -5,10 +5,10 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +31,10 @@ type poller struct {
 	table [1 << 10]atomic.Pointer[pollPage]
 	grow  sync.Mutex
 	out   outbox
+
+	turns  atomic.Uint64 // how often it has looked
+	asleep atomic.Bool   // it waits for something to come
+	lanes  atomic.Pointer[[]*lane]
 }
 
 // pollable is who wants to know. wake runs on the poller's goroutine and must
@@ -42,7 +46,9 @@ type pollPage [1 << 10]atomic.Pointer[pollable]
 
 const (
 	pollReadable = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET
-	pollBoth     = pollReadable | unix.EPOLLOUT
+	// looksMost is how often a look is repeated that found all it could.
+	looksMost = 64
+	pollBoth  = pollReadable | unix.EPOLLOUT
 	// pollEnded: the peer will send no more, or the socket is broken.
 	pollEnded = unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLERR
 )
@@ -86,23 +92,58 @@ func (p *poller) run() {
 		}
 		if p.found = p.look(); p.found == 0 {
 			p.out.flush(false)
+			p.asleep.Store(true)
+			p.resume()
 			if p.raw.Read(wait) != nil {
 				return
 			}
+			p.asleep.Store(false)
 			p.out.flush(true)
 		}
-		for i := range p.found {
-			e := &p.ready[i]
-			if w := p.slot(int(e.Fd)); w != nil {
-				if q := w.Load(); q != nil {
-					(*q).wake(e.Events)
-				}
-			}
+		p.turns.Add(1)
+		p.wake()
+		for n := 1; p.found == len(p.ready) && n < looksMost; n++ { // there may be more
+			p.found = p.look()
+			p.wake()
 		}
+		p.resume()
 		// Those that were woken run before the next look, which then finds more
 		// at once; what they have to say goes out together.
 		runtime.Gosched()
 		p.out.flush(true)
+	}
+}
+
+// change replaces the list of those to resume.
+func (p *poller) change(f func([]*lane) []*lane) {
+	p.grow.Lock()
+	defer p.grow.Unlock()
+	var all []*lane
+	if old := p.lanes.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	all = f(all)
+	p.lanes.Store(&all)
+}
+
+// resume lets lanes go on that wait for this look.
+func (p *poller) resume() {
+	if all := p.lanes.Load(); all != nil {
+		for _, l := range *all {
+			l.resume()
+		}
+	}
+}
+
+// wake tells those that were found ready.
+func (p *poller) wake() {
+	for i := range p.found {
+		e := &p.ready[i]
+		if w := p.slot(int(e.Fd)); w != nil {
+			if q := w.Load(); q != nil {
+				(*q).wake(e.Events)
+			}
+		}
 	}
 }
 
@@ -216,13 +257,4 @@ func attach(fd int) (net.Conn, error) {
 	f := os.NewFile(uintptr(fd), "connection")
 	defer f.Close()
 	return net.FileConn(f)
-}
-
-// processorTime is how long this process has run on all processors.
-func processorTime() time.Duration {
-	var u unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

@@ -24,7 +24,12 @@ const rounds = 3
 func (p *Proxy) publish(j *job, pr *principal, batch bool, path []byte, events []pusher.Publish, now time.Time, v *visit) (later bool) {
 	j.open(pr, events)
 	var last answer
-	if sending := p.judge(j, pr, now); sending > 0 {
+	switch sending := p.judge(j, pr, now); {
+	case sending > 0 && j.standsFor > 0:
+		pr.app.Upstream.admission.shed[j.class()].Add(1)
+		last = pr.app.Upstream.noPlace()
+		p.settle(j, pr, batch, sending, &last, now)
+	case sending > 0:
 		out := outgoingOf(j, path, j.sendable(batch, sending))
 		if v != nil {
 			j.errand = errand{pr: pr, out: out, batch: batch, sending: sending, now: now}
@@ -146,7 +151,9 @@ func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 		if pr.app.Observe != nil && !it.claim.Late && !it.observed {
 			it.observed = true
 			c := &it.claim
-			pr.app.Observe(now, pr.app.ID, c.Caller.Name(), c.Event, c.Channels, c.Digest[0], c.Cost)
+			for range max(1, j.standsFor) {
+				pr.app.Observe(now, pr.app.ID, c.Caller.Name(), c.Event, c.Channels, c.Digest[0], c.Cost)
+			}
 		}
 		it.claim.Vacant = it.claim.Rule.SkipsVacant() && pr.app.vacant(it.publish, it.claim.Channels, now)
 		j.judging = append(j.judging, limiter.Judging{Claim: &it.claim, Verdict: &it.verdict})

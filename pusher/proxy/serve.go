@@ -18,30 +18,31 @@ import (
 // job is the scratch of one request. Every slice and string in it borrows from
 // the request, so it lives exactly as long as the handler runs.
 type job struct {
-	query    pusher.Query
-	decoder  pusher.Decoder
-	items    []item
-	judging  []limiter.Judging
-	channels []string // backing store of the items' channel lists
-	target   []byte   // path and signed query sent upstream
-	body     []byte   // a body built anew because part of a batch was held back
-	wire     []byte   // the request as it goes to Pusher
-	outcome  []byte
-	origin   []byte
-	in       *request // what is asked
-	parsed   request  // in, where fasthttp read it
-	response response // what is answered
-	req      fasthttp.Request
-	resp     fasthttp.Response
-	asked    bool // req was used
-	answered bool // resp was used
-	wait     waiter
-	turn     turn            // its place before the upstream
-	errand   errand          // its call, while nobody waits for it
-	judged   time.Time       // when the last of it had its verdict
-	merged   [][]byte        // the channels of a publish that carries several waiters'
-	trace    context.Context // with the request's span; nil: not traced
-	links    []trace.Link    // to those who share this job's call
+	query     pusher.Query
+	decoder   pusher.Decoder
+	items     []item
+	judging   []limiter.Judging
+	channels  []string // backing store of the items' channel lists
+	target    []byte   // path and signed query sent upstream
+	body      []byte   // a body built anew because part of a batch was held back
+	wire      []byte   // the request as it goes to Pusher
+	outcome   []byte
+	origin    []byte
+	in        *request // what is asked
+	parsed    request  // in, where fasthttp read it
+	response  response // what is answered
+	req       fasthttp.Request
+	resp      fasthttp.Response
+	asked     bool // req was used
+	answered  bool // resp was used
+	wait      waiter
+	turn      turn            // its place before the upstream
+	errand    errand          // its call, while nobody waits for it
+	standsFor int             // it is the one of so many refused requests that is judged; else 0
+	judged    time.Time       // when the last of it had its verdict
+	merged    [][]byte        // the channels of a publish that carries several waiters'
+	trace     context.Context // with the request's span; nil: not traced
+	links     []trace.Link    // to those who share this job's call
 }
 
 // item is one event of a request on its way through judgement and sending.
@@ -177,6 +178,7 @@ func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, v *visit, r any) {
 // Pusher.
 func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) {
 	r := &j.response
+	j.standsFor = v.sample()
 	if j.in = v.asked(); j.in == nil {
 		j.parsed.from(&ctx.Request)
 		j.in = &j.parsed

@@ -19,9 +19,11 @@ type visit struct {
 	// into raw; otherwise in ctx, by fasthttp.
 	in   request
 	mine bool // the lane read it
-	raw  []byte
-	ctx  fasthttp.RequestCtx
-	out  *bufio.Writer
+	// standsFor is set if it is one of so many that are refused.
+	standsFor int
+	raw       []byte
+	ctx       fasthttp.RequestCtx
+	out       *bufio.Writer
 	// bytes is the answer, written; last says that the connection ends with it.
 	bytes   []byte
 	written bool // otherwise it is in ctx
@@ -70,7 +72,8 @@ func (v *visit) handle() (later, ok bool) {
 		v.lane.p.resume(&v.ctx, j, v)
 		return false, true
 	}
-	return v.lane.p.begin(&v.ctx, v), true
+	later = v.lane.p.begin(&v.ctx, v)
+	return later, true
 }
 
 func (v *visit) survive() {
@@ -85,6 +88,19 @@ func (v *visit) survive() {
 
 // leave notes whose request will go on.
 func (v *visit) leave(j *job) { v.job = j }
+
+// sample is how many requests that are refused it stands for; 0: it is none of
+// them.
+func (v *visit) sample() (n int) {
+	if v != nil {
+		n, v.standsFor = v.standsFor, 0
+	}
+	return n
+}
+
+// full notes that its upstream takes no more at this moment, and the processor is
+// busy.
+func (v *visit) full() { v.lane.wary.Store(crowdWary) }
 
 // goOn has a worker go on with the request that left.
 func (v *visit) goOn() { v.lane.goOn(v) }

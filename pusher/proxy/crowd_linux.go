@@ -19,11 +19,13 @@ import (
 // line that was empty a moment ago is a burst and is worked off; in one that stands,
 // waiting helps nobody. It reads no clock and takes no lock. The zero value is empty.
 type crowd struct {
-	of   map[*App]*crowdOf
+	apps map[*App]*crowdOf
 	ring []*crowdOf // those who wait, an app each
 	next int        // whose turn it is
 	n    int
+	of   [quota.Priorities]int // the same, by class
 	free []*crowdOf
+	from time.Time // when it was last empty
 }
 
 // crowdOf are the requests of one app.
@@ -43,7 +45,7 @@ const (
 	crowdMost = 2048
 	// crowdStands is how long a line may last before it is a standing one, and
 	// crowdPatience how long who is not critical then waits.
-	crowdStands   = 100 * time.Millisecond
+	crowdStands   = 40 * time.Millisecond
 	crowdPatience = 20 * time.Millisecond
 )
 
@@ -55,7 +57,10 @@ func (w *crowd) put(now time.Time, c *laneConn) (out *laneConn) {
 			return c
 		}
 	}
-	q := w.of[c.seems.app]
+	if w.n == 0 {
+		w.from = now
+	}
+	q := w.apps[c.seems.app]
 	if q == nil {
 		q = w.enter(now, c.seems.app)
 	}
@@ -68,6 +73,7 @@ func (w *crowd) put(now time.Time, c *laneConn) (out *laneConn) {
 	}
 	l.last = c
 	q.n++
+	w.of[c.seems.class]++
 	w.n++
 	return out
 }
@@ -78,11 +84,11 @@ func (w *crowd) enter(now time.Time, a *App) (q *crowdOf) {
 	} else {
 		q = new(crowdOf)
 	}
-	if w.of == nil {
-		w.of = map[*App]*crowdOf{}
+	if w.apps == nil {
+		w.apps = map[*App]*crowdOf{}
 	}
 	q.app, q.since = a, now
-	w.of[a] = q
+	w.apps[a] = q
 	w.ring = append(w.ring, q)
 	return q
 }
@@ -112,9 +118,10 @@ func (w *crowd) pop(i, class int) *laneConn {
 		l.last = nil
 	}
 	c.behind = nil
+	w.of[class]--
 	w.n--
 	if q.n--; q.n == 0 {
-		delete(w.of, q.app)
+		delete(w.apps, q.app)
 		q.app = nil
 		w.free = append(w.free, q)
 		last := len(w.ring) - 1
@@ -136,15 +143,26 @@ func (w *crowd) take(now time.Time, open func(*App, quota.Priority) bool) (c *la
 		}
 	}
 	for class := quota.Priorities - 1; class >= 0; class-- {
-		for n := range w.ring {
-			i := (w.next + n) % len(w.ring)
-			if q := w.ring[i]; q.lines[class].first != nil && open(q.app, quota.Priority(class)) {
-				w.next = i + 1
-				return w.pop(i, class), false
-			}
+		if c = w.takeFrom(quota.Priority(class), open); c != nil {
+			return c, false
 		}
 	}
 	return nil, false
+}
+
+// takeFrom takes who is next of a class, or returns nil.
+func (w *crowd) takeFrom(class quota.Priority, open func(*App, quota.Priority) bool) *laneConn {
+	if w.of[class] == 0 {
+		return nil
+	}
+	for n := range w.ring {
+		i := (w.next + n) % len(w.ring)
+		if q := w.ring[i]; q.lines[class].first != nil && open(q.app, class) {
+			w.next = i + 1
+			return w.pop(i, int(class))
+		}
+	}
+	return nil
 }
 
 func (q *crowdOf) patience(now time.Time, class quota.Priority) time.Duration {

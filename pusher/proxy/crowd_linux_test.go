@@ -86,7 +86,7 @@ func TestTheCrowdGoesByPriorityAndByTurns(t *testing.T) {
 	if got := g.all(time.Millisecond); got != "a:critical1 b:critical1 a:normal1 b:normal1 a:normal2 a:normal3 c:bulk1 a:bulk1" {
 		t.Error(got)
 	}
-	if g.crowd.n != 0 || len(g.crowd.ring) != 0 || len(g.crowd.of) != 0 {
+	if g.crowd.n != 0 || len(g.crowd.ring) != 0 || len(g.crowd.apps) != 0 || g.crowd.of != [quota.Priorities]int{} {
 		t.Errorf("%d are left of %d apps", g.crowd.n, len(g.crowd.ring))
 	}
 }
@@ -375,9 +375,15 @@ func TestThePollerHasItsTurnInACrowd(t *testing.T) {
 		t.Errorf("%d after it looked", n)
 	}
 	few(3 * crowdTurn)
+	if !l.pressed() {
+		t.Error("the poller would sleep beside a crowd")
+	}
 	l.poll.asleep.Store(true)
 	if n := done(); n != 3*crowdTurn {
 		t.Errorf("%d while it sleeps", n)
+	}
+	if l.pressed() {
+		t.Error("nobody is left, and the poller must not sleep")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -73,6 +74,7 @@ type lane struct {
 const (
 	laneOut      = 4 << 10
 	restingMost  = 256
+	acceptTurn   = 4
 	shutdownLook = 5 * time.Millisecond
 	// youngFor is how long a connection that has not sent anything yet is
 	// waited for while shutting down, as fasthttp does.
@@ -119,7 +121,10 @@ func (l *lane) over(ln net.Listener) net.Listener {
 }
 
 func (q *laneListener) accept() {
-	for {
+	for n := 1; ; n++ {
+		if n%acceptTurn == 0 {
+			runtime.Gosched() // a storm of connections must not hold up those that there are
+		}
 		c, err := q.Listener.Accept()
 		var netErr net.Error
 		switch {

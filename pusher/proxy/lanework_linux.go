@@ -86,18 +86,34 @@ func (l *lane) pick() task {
 		return nil
 	case l.crowd.n == 0 && n <= crowdFrom && !l.careful():
 		return l.arrived.take()
+	}
+	open := hasRoom
+	now := l.crowd.from
+	if l.crowd.n > 0 {
+		if now = moment(); now.Sub(l.crowd.from) > crowdPatience { // the processor does not keep up
+			open = hasFree
+		}
+	}
+	c, late := l.crowd.takeFrom(quota.Critical, open), false
+	switch {
+	case c != nil:
 	case n > 0 && (l.crowd.n == 0 || l.reads < crowdReads):
 		return l.toSort()
-	}
-	l.reads = 0
-	now := moment()
-	c, late := l.crowd.take(now, hasRoom)
-	if c == nil {
-		if l.stuck = n == 0; l.stuck {
-			l.unstick()
-			return nil
+	default:
+		l.reads = 0
+		c, late = l.crowd.take(now, open)
+		switch {
+		case c != nil:
+		case n > 0:
+			return l.toSort()
+		default:
+			c, late = l.crowd.take(now, hasRoom)
 		}
-		return l.toSort()
+	}
+	if c == nil {
+		l.stuck = true
+		l.unstick()
+		return nil
 	}
 	if c.stage = stageServe; late {
 		c.stage = stageRefuse
@@ -130,6 +146,13 @@ func (l *lane) turnOver() bool {
 		return false
 	}
 	return true
+}
+
+// pressed says whether more waits than can be done soon, and something of it can be.
+func (l *lane) pressed() bool {
+	l.queueMu.Lock()
+	defer l.queueMu.Unlock()
+	return !l.stuck && l.crowd.n+l.arrived.len() > crowdFrom
 }
 
 // resume goes on after the poller has looked.
@@ -170,8 +193,13 @@ func (l *lane) careful() bool {
 	return true
 }
 
-// hasRoom says whether an app's upstream takes one more of a class, or it would
-// cost nobody anything to ask it.
+// hasFree says whether an app's upstream takes one more of a class.
+func hasFree(a *App, class quota.Priority) bool {
+	return a == nil || a.Upstream.admission.free(class)
+}
+
+// hasRoom says so too where the processor has the time for one that then stands in
+// line.
 func hasRoom(a *App, class quota.Priority) bool {
 	return a == nil || !a.Upstream.admission.busy.Load() || a.Upstream.admission.free(class)
 }

@@ -9,32 +9,30 @@ import (
 // near compares limits and shares, which are sums of roundings.
 func near(a, b float64) bool { return math.Abs(a-b) <= 1e-6*max(math.Abs(a), math.Abs(b)) }
 
-// Where this process is what is full the limit follows the gradient: a quarter up
-// where calls are fast, a twentieth where they are as slow as is allowed (1.3 times
-// base and a millisecond), and half the way down beyond that, at most a quarter.
+// Where this process is what is full the limit goes half the way to what Little's law
+// gives, for calls 1.3 times and a millisecond as long as base; however long they take,
+// for that is our own lateness. It is never so small that it could hold back.
 func TestPaceOfABusyProcess(t *testing.T) {
 	const ms = time.Millisecond
 	now := time.Unix(100, 0)
 	for _, c := range []struct {
 		name        string
 		limit, want float64
+		rate        float64 // that ended a second
 		took        time.Duration
 		base        time.Duration // that is learned, from 20 ms
 	}{
-		{"as fast as alone", 100, 125, 20 * ms, 20 * ms},
-		{"a fifth below what is allowed, so nobody waits", 100, 125, 22 * ms, 20 * ms},
-		{"a little more than that", 100, 105, 23 * ms, 20 * ms},
-		{"as slow as is allowed", 100, 105, 27 * ms, 20 * ms},
-		{"a third slower than that", 100, 87.5, 36 * ms, 20 * ms},
-		{"twice as slow", 100, 75, 54 * ms, 20 * ms},
-		{"ten times as slow, which one window does not prove", 100, 75, 270 * ms, 20 * ms},
-		{"faster than ever: base follows by a third", 100, 125, 14 * ms, 18 * ms},
-		{"few: by one at least", 10, 11, 25 * ms, 20 * ms},
-		{"the least", 9, paceLeast, 270 * ms, 20 * ms},
-		{"the most", 4000, paceMost, 20 * ms, 20 * ms},
+		{"more end than it lets", 300, 435, 570 / .027, 20 * ms, 20 * ms},
+		{"as many as it lets", 540, 540, 20000, 27 * ms, 20 * ms},
+		{"late tells nothing", 540, 540, 20000, 270 * ms, 20 * ms},
+		{"fewer", 540, 405, 10000, 20 * ms, 20 * ms},
+		{"faster than ever: base follows by a third", 500, 494, 20000, 14 * ms, 18 * ms},
+		{"few: what it begins with", 300, 278, 100, 25 * ms, 20 * ms},
+		{"from below", 56, 156, 100, 25 * ms, 20 * ms},
+		{"the most", 4000, 4048, 1e6, 20 * ms, 20 * ms},
 	} {
 		p := pace{limit: c.limit, base: 20 * ms, asked: now, cut: 500, mark: 500, hold: now.Add(time.Hour)}
-		got := p.next(now, reading{typical: c.took, busy: true}, true)
+		got := p.next(now, reading{typical: c.took, rate: c.rate, busy: true}, true)
 		if !near(p.limit, c.want) || got != int64(p.limit) || p.base != c.base {
 			t.Errorf("%s: limit %v (%d), not %v; base %s, not %s", c.name, p.limit, got, c.want, p.base, c.base)
 		}

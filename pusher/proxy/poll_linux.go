@@ -90,7 +90,7 @@ func (p *poller) run() {
 		if turn%1024 == 0 {
 			p.out.processors(runtime.GOMAXPROCS(0)) // which can change
 		}
-		if p.found = p.look(); p.found == 0 {
+		if p.found = p.look(); p.found == 0 && !p.pressed() {
 			p.out.flush(false)
 			p.asleep.Store(true)
 			p.resume()
@@ -124,6 +124,19 @@ func (p *poller) change(f func([]*lane) []*lane) {
 	}
 	all = f(all)
 	p.lanes.Store(&all)
+}
+
+// pressed says whether lanes have so much to do that the poller must not sleep: the
+// runtime's would wake it only when nobody has anything to do, or after 10 ms.
+func (p *poller) pressed() bool {
+	if all := p.lanes.Load(); all != nil {
+		for _, l := range *all {
+			if l.pressed() {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // resume lets lanes go on that wait for this look.

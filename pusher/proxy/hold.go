@@ -124,13 +124,14 @@ func heldAs(pr *principal, it *item, now time.Time) (id string, rec []byte) {
 const swapTimeout = 100 * time.Millisecond
 
 // overtakes reports whether another replica holds an older value of what would
-// be the first of a burst here. Then it has taken that one's place on the
-// shelf, for the newest must arrive last.
+// be the first of a burst here, or a repeat. Then it has taken that one's place
+// on the shelf, for the newest must arrive last; a repeat waits for no Flight.
 func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 	a := pr.app
 	first := it.verdict.Outcome == limiter.Sent && it.verdict.First()
-	// A, B, A within a window must end with A, although A was delivered before.
-	repeats := it.verdict.Outcome == limiter.Deduplicated && it.verdict.Flight == nil && it.claim.Conflated()
+	// A, B, A within a window must end with A, although A was delivered before, or is under way as far as this
+	// replica has heard: its caller may have its answer, and B been held, before the store knows that it arrived.
+	repeats := it.verdict.Outcome == limiter.Deduplicated && it.claim.Conflated()
 	if !first && !repeats || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
 		return false
 	}

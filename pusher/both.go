@@ -44,17 +44,22 @@ func newHMACStates(secret []byte) *hmacStates {
 	return h
 }
 
+// bothMost is the longest body that is digested before its signature is known to be
+// right: who has no secret must not make a long one cost more than its reading. It
+// holds a publish of the largest size that the shared clusters take.
+const bothMost = 16 << 10
+
 // padding is what both digests put between a message and its length.
 var padding = [sha256.BlockSize]byte{0x80}
 
 // both leaves the hexadecimal HMAC-SHA256 of m.text in m.hex and the MD5 of body
 // in m.bodySum. It reports false, and has done nothing, where the body is too
-// short for the one to be hidden behind the other.
+// short for the one to be hidden behind the other, or longer than bothMost.
 func (m *mac) both(body []byte) bool {
 	n := len(m.text)
 	inner := (n + 1 + 8 + sha256.BlockSize - 1) / sha256.BlockSize
 	whole := len(body) / md5.BlockSize
-	if m.states == nil || whole < inner+1 {
+	if m.states == nil || whole < inner+1 || len(body) > bothMost {
 		return false
 	}
 	// The rest of the inner message stands behind the text, and is cut off again.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
 	"github.com/pushguard/pushguard/limiter"
@@ -427,4 +428,38 @@ func TestWaitingForAProcessorIsSeen(t *testing.T) {
 	measured.Done()
 	close(enough)
 	both.Wait()
+}
+
+// Whatever frames as a request can be told apart and refused without a fault, and what is
+// refused as one that stays is one that fasthttp reads as such.
+func FuzzSeeming(f *testing.F) {
+	judge, err := limiter.New(limiter.Policy{App: "7", Rules: []limiter.Rule{{Match: limiter.Match{Event: []string{"alarm.*"}}, Priority: quota.Critical}}}, nil, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	p := New(Config{})
+	p.table.Store(&table{byKey: map[string]*principal{"ck": {app: &App{ID: "7", Limiter: judge}, caller: judge.Caller("care-api")}}})
+	r := &rig{}
+	key := pusher.NewKey("ck", "secret")
+	for _, seed := range []string{
+		r.wire(key, "/apps/7/events", eventBody("alarm.fire", "c", "x")), r.wire(key, "/apps/7/batch_events", `{"batch":[`+eventBody("a", "c", "x")+`]}`),
+		r.wire(key, "/apps/7/channels/c/events", `{"data":"x"}`), r.wire(key, "/apps/7/events", "{}", "Connection: close"), ask, "POST / HTTP/1.1\r\nConnection:\r\n\r\n",
+		"GET http://x/apps/7/channels?auth_key=ck HTTP/1.1\r\nhost: x\r\nconnection: Keep-Alive\r\n\r\n",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if frame(b, laneRoom) != frameWhole {
+			return
+		}
+		w := &laneWorker{lane: &lane{p: p}}
+		if is := w.seeming(b); is.app == nil && is.class == quota.Critical {
+			t.Error("critical, of nobody")
+		}
+		last := closes(b)
+		var h fasthttp.RequestHeader
+		if h.Read(bufio.NewReaderSize(bytes.NewReader(b), laneRoom)) == nil && h.IsHTTP11() && h.ConnectionClose() && !last {
+			t.Errorf("a connection that is to be closed would stay: %q", b)
+		}
+	})
 }

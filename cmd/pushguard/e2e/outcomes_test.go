@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -71,6 +72,7 @@ var meetings = []meeting{
 	{title: "Pusher cannot be reached", place: "dead", call: say("hello", "x"), status: 502, outcome: "unavailable", reason: "upstream_unreachable"},
 	{title: "Pusher answers 500", place: "failing", call: say("hello", "x"), status: 502, outcome: "unavailable", reason: "upstream_error"},
 	{title: "Pusher does not answer in time", place: "hanging", call: say("hello", "x"), status: 504, outcome: "unavailable", reason: "upstream_timeout"},
+	{title: "Pusher has answered nobody for a while, and as many as it may be sent hang", place: "silent", call: say("hello", "x"), status: 503, outcome: "unavailable", reason: "upstream_silent"},
 	{title: "Pusher closes the connection instead of answering", place: "dropping", call: say("hello", "x"), status: 502, outcome: "unavailable", reason: "upstream_connection_lost"},
 	{title: "the upstream breaker is open", place: "tripped", before: say("hello", "x"), call: say("hello", "x"), status: 503, outcome: "unavailable", reason: "upstream_breaker_open"},
 	{title: "the app was switched off at Pusher", place: "disabled", call: say("hello", "x"), status: 403, outcome: "refused", reason: "upstream_refused"},
@@ -95,7 +97,7 @@ func TestOutcomes(t *testing.T) {
 		s.control(t, `{"fail":"`+fail+`"}`)
 		return s
 	}
-	healthy := startSim(t, apps...)
+	healthy, mute := startSim(t, apps...), startSim(t, apps...)
 	places := []place{
 		{name: "healthy", plan: "growth", upstream: healthy, rules: `
       - { match: { event: twice }, dedupe: 5m }
@@ -117,6 +119,8 @@ func TestOutcomes(t *testing.T) {
 		{name: "dead", plan: "growth"},
 		{name: "failing", plan: "growth", upstream: broken("500")},
 		{name: "hanging", plan: "growth", upstream: broken("hang"), more: ", timeout: 300ms"},
+		{name: "silent", plan: "growth", upstream: mute, more: ", timeout: 3s, fold: { enabled: false }, upstream_breaker: { min_requests: 1000000 }", rules: `
+      - { match: { event: vital }, priority: critical }`},
 		{name: "dropping", plan: "growth", upstream: broken("drop")},
 		{name: "tripped", plan: "growth", more: ", upstream_breaker: { min_requests: 1, open_for: 5m }"},
 		{name: "disabled", plan: "growth", upstream: broken("disabled")},
@@ -167,8 +171,20 @@ func TestOutcomes(t *testing.T) {
 				if m.before.op != "" {
 					sdk.do(t, m.before)
 				}
+				speaks := func() {}
+				if m.place == "silent" {
+					speaks = g.silenced(t, mute, cred)
+				}
 				got := sdk.do(t, m.call)
 				wire := tap.last()
+				for range 5 {
+					if m.place != "silent" || wire.header.Get("Pushguard-Reason") != "upstream_timeout" {
+						break
+					} // else it was the one that went to find out
+					got = sdk.do(t, m.call)
+					wire = tap.last()
+				}
+				speaks()
 				if wire.status != m.status || wire.outcome() != m.outcome || wire.header.Get("Pushguard-Reason") != m.reason {
 					t.Errorf("%s met %d %q %q, want %d %q %q: %s", kit.name, wire.status, wire.outcome(), wire.header.Get("Pushguard-Reason"), m.status, m.outcome, m.reason, wire.body)
 				}
@@ -353,6 +369,40 @@ func difference(have, want string) string {
 		}
 	}
 	return "no difference"
+}
+
+// silenced has more critical publishes under way to an upstream that hangs than
+// it may be sent, and others in line before any of lesser priority, until ended.
+func (g *guard) silenced(t *testing.T, upstream *sim, c credentials) (ended func()) {
+	t.Helper()
+	upstream.control(t, `{"fail":"hang"}`)
+	var stop atomic.Bool
+	var all sync.WaitGroup
+	for range 300 { // 256 may go to begin with
+		all.Go(func() {
+			again := time.NewTicker(100 * time.Millisecond)
+			defer again.Stop()
+			for !stop.Load() {
+				got, err := postAs(g.data, c.App, c.Key, c.Secret, `{"name":"vital","channel":"room","data":"x"}`)
+				if err != nil || got.status < 500 && !stop.Load() {
+					t.Errorf("an upstream that hangs: %d %s %v", got.status, got.body, err)
+					return
+				}
+				<-again.C
+			}
+		})
+	}
+	ended = sync.OnceFunc(func() {
+		stop.Store(true)
+		upstream.control(t, `{"fail":"none"}`) // those that hang are answered
+		all.Wait()
+	})
+	t.Cleanup(ended)
+	until(t, "Pusher is called silent", func() bool {
+		_, metrics := g.get(t, "/metrics")
+		return strings.Contains(metrics, fmt.Sprintf("pushguard_upstream_silent{app=%q} 1\n", c.App))
+	})
+	return ended
 }
 
 // tap stands between an SDK and the guard and notes what the SDKs do not show:

@@ -150,6 +150,9 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 	fmt.Fprintf(b, "  minute   %s publishes, %s refused\n", grouped(asked), grouped(refused))
 	for _, app := range a.Apps {
 		fmt.Fprintf(b, "  app      %s to %s: upstream breaker %s, %.1f%% errors", app.ID, app.Upstream.URL, app.Upstream.State, app.Upstream.ErrorRate*100)
+		if app.Upstream.Silent {
+			b.WriteString(", SILENT: it answers nothing, and one request each 100 ms finds out")
+		}
 		if app.Mode != "enforce" {
 			fmt.Fprintf(b, ", mode %s", app.Mode)
 		}

@@ -119,7 +119,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "dead", plan: "growth"},
 		{name: "failing", plan: "growth", upstream: broken("500")},
 		{name: "hanging", plan: "growth", upstream: broken("hang"), more: ", timeout: 300ms"},
-		{name: "silent", plan: "growth", upstream: mute, more: ", timeout: 3s, fold: { enabled: false }, upstream_breaker: { min_requests: 1000000 }", rules: `
+		{name: "silent", plan: "growth", upstream: mute, more: ", timeout: 3s, fold: { enabled: false }, upstream_breaker: { off: true }", rules: `
       - { match: { event: vital }, priority: critical }`},
 		{name: "dropping", plan: "growth", upstream: broken("drop")},
 		{name: "tripped", plan: "growth", more: ", upstream_breaker: { min_requests: 1, open_for: 5m }"},

@@ -55,6 +55,8 @@ export function verdict(f, a, now) {
   if (a.breaker.state === "open") return out("bad", "Plan used up", "Stopped: the plan is used up", upper(a.breaker.reason) + ". The plan is whole again at 00:00 UTC." + incident);
   const down = a.apps.filter((x) => x.upstream.state !== "closed");
   if (down.length) return out("bad", "Pusher failing", `Pusher fails for app ${down.map((x) => x.id).join(", ")}`, `${percent(down[0].upstream.error_rate, 0)} of recent calls failed; the upstream breaker is ${down[0].upstream.state}.` + incident);
+  const mute = a.apps.filter((x) => x.upstream.silent);
+  if (mute.length) return out("bad", "Pusher silent", `Pusher answers nothing for app ${mute.map((x) => x.id).join(", ")}`, "One publish is tried each 100 ms, critical ones first; who waits in vain is refused at no cost. The first answer ends it." + incident);
   if (!f.ready.ready) {
     const bad = f.ready.checks.filter((c) => !c.ok);
     return out("bad", "Not ready", "This replica is not ready: " + bad.map((c) => c.name).join(", "), bad.map((c) => c.detail).join("; ") + incident);

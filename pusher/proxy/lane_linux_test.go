@@ -256,7 +256,9 @@ func TestManyUnrulyPeers(t *testing.T) {
 			case 0: // a half-closed peer has its answer
 				_, _ = io.WriteString(c, ask)
 				_ = c.(*net.TCPConn).CloseWrite()
-				if b, err := io.ReadAll(r); err != nil || !bytes.HasPrefix(b, []byte("HTTP/1.1 404")) {
+				b, err := io.ReadAll(r)
+				// Where this machine is too slow for so many, some are told so: they wait with what is least important.
+				if shed := bytes.Contains(b, []byte("Pushguard-Reason: overloaded\r\n")); err != nil || !shed && !bytes.HasPrefix(b, []byte("HTTP/1.1 404")) {
 					t.Errorf("half closed: %q %v", b, err)
 				}
 			case 1: // a reset in the middle

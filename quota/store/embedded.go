@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,7 +31,15 @@ type embedded struct {
 	snap    sync.Mutex // one snapshot at a time
 	retryAt atomic.Int64
 	closed  atomic.Bool
+	yielded atomic.Int64 // when the hook last yielded, since start
 }
+
+// start is what the hook counts from.
+var start = time.Now()
+
+// scriptTurn is how long a script runs before it lets others run. Go takes the processor from a goroutine only
+// after 10 ms, and a heartbeat's script is done before that: who publishes met its whole length four times a second.
+const scriptTurn = 200 * time.Microsecond
 
 // memoryCommands change nothing that is kept.
 var memoryCommands = map[string]bool{
@@ -59,6 +68,10 @@ func openEmbedded(ctx context.Context, o Options) (*Store, error) {
 		return fail(err)
 	}
 	if o.Dir == "" {
+		e.mr.Server().SetPreHook(func(*server.Peer, string, ...string) bool {
+			e.giveWay(time.Since(start))
+			return false
+		})
 		return s, nil
 	}
 	// Straight into the server: a pipeline over an in-memory pipe would block on its own answers. A command that
@@ -76,8 +89,16 @@ func openEmbedded(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// giveWay lets others run once in a scriptTurn.
+func (e *embedded) giveWay(now time.Duration) {
+	if last := e.yielded.Load(); int64(now)-last > int64(scriptTurn) && e.yielded.CompareAndSwap(last, int64(now)) {
+		runtime.Gosched()
+	}
+}
+
 // hook sees every command before it runs, those of scripts included, in the order in which they run.
 func (e *embedded) hook(p *server.Peer, cmd string, args ...string) bool {
+	e.giveWay(time.Since(start))
 	if cmd == markCommand {
 		e.cuts <- e.j.cut()
 		p.WriteInline("OK")

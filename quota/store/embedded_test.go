@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -331,4 +333,50 @@ func FuzzReadFrames(f *testing.F) {
 			t.Fatal("what is written cannot be read back", err)
 		}
 	})
+}
+
+// A script of the store runs beside requests, on the same processor where there is but one: it must not keep it until
+// the runtime takes it away, after 10 ms.
+func TestScriptsGiveWay(t *testing.T) {
+	for _, dir := range []string{"", t.TempDir()} {
+		s := openDir(t, dir)
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		done := make(chan error, 1)
+		before := processorTime(t)
+		go func() {
+			done <- s.rdb.Eval(ctx, "for i = 1, 10000 do redis.call('EXISTS', 'k' .. i) end return 1", nil).Err()
+		}()
+		turns := 0
+		for {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatal(err)
+				}
+				took := processorTime(t) - before
+				if took < 10*time.Millisecond {
+					t.Fatalf("the script took %v: too short to tell", took)
+				}
+				t.Log(turns, took)
+			if most := int(took / time.Millisecond); turns < most {
+					t.Errorf("others ran %d times in %v of a script; want at least %d", turns, took, most)
+				}
+			default:
+				turns++
+				runtime.Gosched()
+				continue
+			}
+			break
+		}
+	}
+}
+
+// processorTime is what this process has used.
+func processorTime(t *testing.T) time.Duration {
+	t.Helper()
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

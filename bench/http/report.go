@@ -70,6 +70,15 @@ func (r *results) added(name string, of func(*sample) float64) float64 {
 	return r.paired(name, direct, of, func(a, b float64) float64 { return a - b })
 }
 
+// span is the least and the most of a figure.
+func (r *results) span(name string, of func(*sample) float64) (low, high float64) {
+	low = math.Inf(1)
+	for _, s := range r.by[name] {
+		low, high = min(low, of(s)), max(high, of(s))
+	}
+	return low, high
+}
+
 func median(v []float64) float64 {
 	if len(v) == 0 {
 		return 0
@@ -102,7 +111,7 @@ func (b *bench) report(w io.Writer, m *machine, full, refusing, half *results, r
 		ceilings(w, secure, refusing)
 	}
 	if len(half.names) > 0 {
-		fmt.Fprintf(w, "\n**Half load**: %.0f publishes/s at a constant rate (half of nginx proxy_pass above), open loop, 64 connections; latency from the time each was due.\n\n", rate)
+		fmt.Fprintf(w, "\n**Half load**: %.0f publishes/s at a constant rate (half of nginx proxy_pass above), open loop, 64 connections; latency from the time each was due; medians of %d rounds.\n\n", rate, len(half.by[half.names[0]]))
 		latencyTable(w, half)
 		fmt.Fprintf(w, "\n**One in flight**: one connection, one request after the other.\n\n")
 		latencyTable(w, alone)
@@ -144,10 +153,7 @@ func (b *bench) table(w io.Writer, r *results, to, cpuTo string) {
 		if s := r.by[name]; len(s) > 0 && !s[0].refuses {
 			calls = number("%.3f", r.median(name, callsPer))
 		}
-		low, high := math.Inf(1), 0.0
-		for _, s := range r.by[name] {
-			low, high = min(low, s.perSecond), max(high, s.perSecond)
-		}
+		low, high := r.span(name, perSecond)
 		fmt.Fprintf(w, "| %s | %.0f | %.0f – %.0f | %s | %.2f / %.2f | %s | %s | %s |\n", name, r.median(name, perSecond), low, high,
 			number("%.2f", r.ratio(name, to, perSecond)), r.median(name, p50), r.median(name, p99), cpu, cpuRatio, calls)
 	}
@@ -181,7 +187,7 @@ func ceilings(w io.Writer, full, refusing *results) {
 }
 
 func latencyTable(w io.Writer, r *results) {
-	fmt.Fprintf(w, "| | p50 / p99 ms | added to direct, p50 / p99 ms | × %s, p99 | × %s, added p99 | CPU s per 10k |\n|---|---|---|---|---|---|\n", nginxPlain, nginxPlain)
+	fmt.Fprintf(w, "| | p50 / p99 ms | p99 min – max | added to direct, p50 / p99 ms | × %s, p99 | × %s, added p99 | CPU s per 10k |\n|---|---|---|---|---|---|---|\n", nginxPlain, nginxPlain)
 	for _, name := range r.names {
 		added, addedRatio, cpu := "–", "–", "–"
 		if name != direct {
@@ -195,7 +201,8 @@ func latencyTable(w io.Writer, r *results) {
 				note = " (fell behind)"
 			}
 		}
-		fmt.Fprintf(w, "| %s%s | %.3f / %.3f | %s | %s | %s | %s |\n", name, note, r.median(name, p50), r.median(name, p99),
+		low, high := r.span(name, p99)
+		fmt.Fprintf(w, "| %s%s | %.3f / %.3f | %.2f – %.2f | %s | %s | %s | %s |\n", name, note, r.median(name, p50), r.median(name, p99), low, high,
 			added, number("%.2f", r.ratio(name, nginxPlain, p99)), addedRatio, cpu)
 	}
 }

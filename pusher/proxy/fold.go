@@ -67,7 +67,7 @@ type waiter struct {
 	out     outgoing
 	since   time.Time // when it joined the line
 	lanes   []uint64
-	same    uint64 // hash of what must be equal to share a publish to several channels
+	same    uint64 // equal where what must be equal is, to share a publish to several channels
 	channel uint64 // hash of its one channel
 	got     answer
 	group   []*waiter // of a leader: who shares its call, itself first
@@ -127,32 +127,22 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 	w := &j.wait
 	w.j, w.out = j, out
 	f.publishes.Add(int64(sending))
+	caller := maphash.String(f.seed, pr.caller.Name())
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != toSend {
 			continue
 		}
 		if !batch {
-			w.publish = foldable(it.publish)
+			w.publish, w.same = foldable(it.publish), it.claim.Digest[0]
 		}
 		for _, ch := range it.claim.Channels {
-			var h maphash.Hash
-			h.SetSeed(f.seed)
-			h.WriteString(pr.caller.Name())
-			h.WriteByte(0)
-			h.WriteString(ch)
-			w.lanes = append(w.lanes, h.Sum64())
+			w.channel = maphash.String(f.seed, ch)
+			w.lanes = append(w.lanes, w.channel+caller)
 		}
 	}
-	if p := w.publish; p != nil {
-		var h maphash.Hash
-		h.SetSeed(f.seed)
-		for _, part := range [...][]byte{p.Name, p.Data, p.SocketID, p.Info} {
-			h.Write(part)
-			h.WriteByte(0)
-		}
-		w.same = h.Sum64()
-		w.channel = maphash.Bytes(f.seed, p.Channels[0])
+	if p := w.publish; p != nil && w.same == 0 { // nobody else wanted a digest
+		w.same = maphash.Bytes(f.seed, p.Data)
 	}
 
 	f.mu.Lock()

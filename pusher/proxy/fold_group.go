@@ -93,8 +93,10 @@ func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
 	if head.publish == nil {
 		return nil, bearsCall, true
 	}
-	picks = f.pick(f.picks[0][:0], i, f.cfg.Channels, sharesTrigger)
-	f.picks[0] = picks
+	if f.repeated(i) {
+		picks = f.pick(f.picks[0][:0], i, f.cfg.Channels, sharesTrigger)
+		f.picks[0] = picks
+	}
 	kind, full = sharesTrigger, len(picks)+1 >= f.cfg.Channels
 	if len(picks) == 0 || f.app.Billing.MultiChannelPerChannel {
 		batch := f.pick(f.picks[1][:0], i, f.cfg.Batch, sharesBatch)
@@ -110,6 +112,18 @@ func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
 	return picks, kind, full
 }
 
+// repeated reports whether somebody behind the i-th waiter may have the same to
+// say, which is seldom so and dear to find out in full.
+func (f *folder) repeated(i int) bool {
+	same := f.queue[i].same
+	for _, w := range f.queue[i+1:] {
+		if w != nil && w.same == same {
+			return true
+		}
+	}
+	return false
+}
+
 // pick finds up to most-1 companions for the i-th waiter in a call of a kind,
 // none of which would overtake another of its lane.
 func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
@@ -118,8 +132,10 @@ func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
 	for l := range f.blocked {
 		f.behind[l] = struct{}{}
 	}
-	clear(f.named)
-	f.named[head.channel] = struct{}{}
+	if kind == sharesTrigger {
+		clear(f.named)
+		f.named[head.channel] = struct{}{}
+	}
 	for at := i + 1; at < len(f.queue) && len(picks)+1 < most; at++ {
 		w := f.queue[at]
 		if w == nil {
@@ -128,13 +144,14 @@ func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
 		ok := w.publish != nil && !f.stuck(w, f.behind)
 		if ok && kind == sharesTrigger {
 			_, twice := f.named[w.channel] // a channel is named once; a hash that says so wrongly costs a call, no more
-			ok = !twice && sameButChannel(head, w)
+			if ok = !twice && sameButChannel(head, w); ok {
+				f.named[w.channel] = struct{}{}
+			}
 		}
 		if !ok {
 			f.block(w, f.behind)
 			continue
 		}
-		f.named[w.channel] = struct{}{}
 		picks = append(picks, at)
 	}
 	return picks

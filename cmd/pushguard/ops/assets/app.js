@@ -12,6 +12,7 @@ import { replicas } from "./replicas.js";
 import { savings } from "./savings.js";
 import { audit } from "./audit.js";
 import { dialogs, signIn } from "./levers.js";
+import { app, drawnBy, link, refreshSession, render } from "./state.js";
 
 const screens = [
   ["overview", "Overview", overview],
@@ -24,63 +25,12 @@ const screens = [
   ["audit", "Audit", audit],
 ];
 
-/** app is all that the screens share. */
-export const app = {
-  frame: null, // the newest
-  heard: 0, // when it came, by performance.now()
-  skew: 0, // the guard's clock minus this machine's, in ms
-  lost: false,
-  account: null,
-  route: ["overview"],
-  session: { can_write: false, sign_in: true, who: "" },
-  fetched: new Map(),
-  get now() { return Date.now() + app.skew; },
-  render,
-  ask,
-  refreshSession,
-};
-
-let pending = false;
-function render() {
-  if (pending) return;
-  pending = true;
-  requestAnimationFrame(() => { pending = false; draw(); });
-}
-
-/**
- * ask gives what path answers: at once what is known, and anew when it is older
- * than every seconds. While a screen asks, it stays fresh.
- */
-function ask(path, every = 5) {
-  let e = app.fetched.get(path);
-  if (!e) {
-    e = { at: -1e9 };
-    app.fetched.set(path, e);
-    if (app.fetched.size > 40) app.fetched.delete(app.fetched.keys().next().value);
-  }
-  if (!e.busy && performance.now() - e.at > every * 1000 && !app.lost) {
-    e.busy = true;
-    api(path).then((v) => { e.value = v; e.error = null; }, (err) => { e.error = err; })
-      .finally(() => { e.busy = false; e.at = performance.now(); render(); });
-  }
-  return e;
-}
-
-async function refreshSession() {
-  try { app.session = await api("/api/v1/session"); } catch (err) { if (err.status === 401) location.reload(); }
-  render();
-}
-
 function readRoute() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const route = path.split("/").filter(Boolean).map(decodeURIComponent);
   app.route = screens.some(([name]) => name === route[0]) ? route : ["overview"];
   const account = new URLSearchParams(query).get("account");
   if (account) app.account = account;
-}
-
-export function link(...path) {
-  return "#/" + path.map(encodeURIComponent).join("/") + (app.frame?.status.accounts.length > 1 ? "?account=" + encodeURIComponent(app.account) : "");
 }
 
 /** age is how old the newest frame is, in seconds. */
@@ -166,6 +116,7 @@ function say(text) {
   document.getElementById("say").textContent = text;
 }
 
+drawnBy(draw);
 let bootAssets = null;
 readRoute();
 addEventListener("hashchange", () => {

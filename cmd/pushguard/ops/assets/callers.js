@@ -1,8 +1,7 @@
 import { h } from "./view.js";
-import { spark, whole } from "./chart.js";
+import { shareBar, spark, whole } from "./chart.js";
 import { count, plural, rate } from "./format.js";
 import { aboveUsual, factor, loud, times } from "./verdict.js";
-import { shareBar } from "./overview.js";
 
 const outcomes = ["sent", "deduplicated", "conflated", "digested", "vacant", "throttled", "contained", "over_budget", "braked", "unavailable"];
 const groupOf = { sent: "passed", deduplicated: "folded", conflated: "folded", digested: "folded", vacant: "folded", throttled: "limited", contained: "limited", over_budget: "shed", braked: "shed", unavailable: "failed" };

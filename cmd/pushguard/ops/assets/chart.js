@@ -1,7 +1,7 @@
 // The two charts, drawn by uPlot, and the small ones, drawn as SVG.
 /* global uPlot */
 import { h } from "./view.js";
-import { clock, count, rate, short, span, zone } from "./format.js";
+import { clock, count, percent, rate, span, zone } from "./format.js";
 
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 
@@ -226,4 +226,5 @@ export function meter(used, marks, severity, label) {
     marks.map((m) => h("i", { css: { left: m * 100 + "%" } })));
 }
 
-export { count, span };
+/** shareBar is a part of a whole, 0 to 1. */
+export const shareBar = (f) => h("span", { class: "share" }, h("span", { class: "track" }, h("span", { class: "fill", css: { width: (Math.min(1, f) * 100).toFixed(1) + "%" } })), h("span", { class: "num" }, percent(f, f < 0.1 ? 1 : 0)));

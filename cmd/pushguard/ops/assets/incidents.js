@@ -1,11 +1,11 @@
 import { h } from "./view.js";
 import { both, clockZone, count, day, percent, rate, span, when } from "./format.js";
 import { culprit, mark, times } from "./verdict.js";
-import { link } from "./app.js";
-import { shareBar } from "./overview.js";
+import { link } from "./state.js";
+import { shareBar } from "./chart.js";
 import { openLever } from "./levers.js";
 
-export const noDetector = () => h("section", { key: "none", class: "card empty" }, mark("note"),
+const noDetector = () => h("section", { key: "none", class: "card empty" }, mark("note"),
   h("div", null, h("h2", null, "The detector is not running"), h("p", { class: "muted" }, "So no incident is found here. Rates, dedupe, the quota breaker and the brake work without it.")));
 
 export function incidents(app, a, f) {

@@ -1,9 +1,9 @@
 // The levers. Each says what it would do now before it does it.
 import { h } from "./view.js";
 import { api } from "./api.js";
-import { clockZone, count, percent, rate, span } from "./format.js";
+import { clockZone, count } from "./format.js";
 import { levelWords, mark } from "./verdict.js";
-import { app } from "./app.js";
+import { app } from "./state.js";
 
 let open = null; // { kind, incident, fields, effect, error, busy, done }
 let timer = 0, asked = 0;
@@ -211,5 +211,3 @@ function signInDialog() {
         h("div", { class: "actions" }, h("button", { type: "button", class: "button", onclick: close }, "Cancel"), h("button", { class: "button primary", disabled: !!it.busy }, "Sign in")))
       : [h("p", null, app.session.why), h("div", { class: "actions" }, h("button", { class: "button primary", onclick: close }, "Close"))]);
 }
-
-export { percent, rate, span };

@@ -1,9 +1,9 @@
 import { h } from "./view.js";
 import { api } from "./api.js";
-import { burn, flow, flows, legend, meter, spark, whole } from "./chart.js";
+import { burn, flow, flows, legend, meter, shareBar, spark, whole } from "./chart.js";
 import { both, clock, clockZone, count, percent, plural, rate, short, span, store, stored, when, zoneName } from "./format.js";
 import { aboveUsual, asked, culprit, factor, held, levelWords, loud, loudest, mark, times } from "./verdict.js";
-import { link } from "./app.js";
+import { link } from "./state.js";
 import { openLever } from "./levers.js";
 
 const windows = { "10m": 600, "1h": 3600, "24h": 86400 };
@@ -207,8 +207,6 @@ function callersCard(app, a) {
           h("td", null, hist ? spark(whole(e.value, hist.asked), whole(e.value, hist.held)) : ""));
       })))));
 }
-
-export const shareBar = (f) => h("span", { class: "share" }, h("span", { class: "track" }, h("span", { class: "fill", css: { width: (Math.min(1, f) * 100).toFixed(1) + "%" } })), h("span", { class: "num" }, percent(f, f < 0.1 ? 1 : 0)));
 
 function leversCard(app, a) {
   return h("section", { key: "levers", class: "card" },

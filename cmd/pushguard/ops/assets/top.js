@@ -1,6 +1,6 @@
 import { h } from "./view.js";
 import { count } from "./format.js";
-import { shareBar } from "./overview.js";
+import { shareBar } from "./chart.js";
 
 const kinds = [["caller", "Callers"], ["event", "Events"], ["channel", "Channels"], ["payload", "Payloads"]];
 const windows = [["10s", "10 s"], ["1m", "1 min"], ["10m", "10 min"], ["1h", "1 hour"]];

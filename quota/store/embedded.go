@@ -30,6 +30,7 @@ type embedded struct {
 	cuts    chan cut   // the hook's answer to a snapshot script
 	snap    sync.Mutex // one snapshot at a time
 	retryAt atomic.Int64
+	aged    atomic.Int64 // Unix ns to which keys were aged
 	closed  atomic.Bool
 	yielded atomic.Int64 // when the hook last yielded, since start
 }
@@ -49,7 +50,7 @@ var memoryCommands = map[string]bool{
 
 func openEmbedded(ctx context.Context, o Options) (*Store, error) {
 	e := &embedded{mr: miniredis.NewMiniRedis(), log: o.Log, cuts: make(chan cut, 1)}
-	e.mr.ClockTTL(true)
+	e.aged.Store(time.Now().UnixNano())
 	opt := (&redis.UniversalOptions{Addrs: []string{"embedded"}}).Simple()
 	u := &redis.UniversalOptions{}
 	common(u, o.Timeout)
@@ -110,17 +111,30 @@ func (e *embedded) hook(p *server.Peer, cmd string, args ...string) bool {
 	return false
 }
 
+// ageEvery is how often keys grow older. They live for hours and days, so a second less for a new one does no harm;
+// and miniredis looks at every key to age one, which with each command would be the dearest part of a script.
+const ageEvery = time.Second
+
+// age lets expire what has lived long enough.
+func (e *embedded) age(now time.Time) {
+	at := e.aged.Load()
+	if by := now.UnixNano() - at; by >= int64(ageEvery) && e.aged.CompareAndSwap(at, now.UnixNano()) {
+		e.mr.FastForward(time.Duration(by))
+	}
+}
+
 // begin refuses work while the disk is behind memory, after another try to catch up.
 func (e *embedded) begin() error {
 	if e.closed.Load() {
 		return ErrClosed
 	}
+	now := time.Now()
+	e.age(now)
 	err := e.failed()
 	if err == nil {
 		return nil
 	}
-	now := time.Now().UnixNano()
-	if at := e.retryAt.Load(); now < at || !e.retryAt.CompareAndSwap(at, now+int64(time.Second)) {
+	if at := e.retryAt.Load(); now.UnixNano() < at || !e.retryAt.CompareAndSwap(at, now.Add(time.Second).UnixNano()) {
 		return err
 	}
 	return e.snapshot()

@@ -80,6 +80,24 @@ func TestEmbeddedRemembers(t *testing.T) {
 	}
 }
 
+// What is kept for a time goes when that is over, and not before.
+func TestEmbeddedForgets(t *testing.T) {
+	s := openDir(t, t.TempDir())
+	if err := s.PutPoll(ctx, "care", "1", noon, noon, []byte("list")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		later time.Duration
+		want  string
+	}{{time.Minute, "list"}, {occupiedKept*time.Second - 2*time.Minute, "list"}, {time.Minute + ageEvery, ""}} {
+		s.emb.aged.Add(-int64(c.later))
+		say(t, s, "something")
+		if b, err := s.LastPoll(ctx, "care", "1"); err != nil || string(b) != c.want {
+			t.Fatalf("%v later: %q %v, want %q", c.later, b, err, c.want)
+		}
+	}
+}
+
 func TestEmbeddedServesOneProcess(t *testing.T) {
 	dir := t.TempDir()
 	openDir(t, dir)
@@ -358,7 +376,7 @@ func TestScriptsGiveWay(t *testing.T) {
 					t.Fatalf("the script took %v: too short to tell", took)
 				}
 				t.Log(turns, took)
-			if most := int(took / time.Millisecond); turns < most {
+				if most := int(took / time.Millisecond); turns < most {
 					t.Errorf("others ran %d times in %v of a script; want at least %d", turns, took, most)
 				}
 			default:
@@ -372,7 +390,7 @@ func TestScriptsGiveWay(t *testing.T) {
 }
 
 // processorTime is what this process has used.
-func processorTime(t *testing.T) time.Duration {
+func processorTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

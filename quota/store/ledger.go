@@ -141,10 +141,10 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 	} else if b.Join {
 		mode = "join"
 	}
-	args := make([]any, 0, 14+14*len(b.Pots))
+	args := make([]any, 0, 15+14*len(b.Pots))
 	proposed := newEpoch()
 	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, proposed, mode, b.TTL.Milliseconds(),
-		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now))
+		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now), s.runs())
 	for i := range b.Pots {
 		p := &b.Pots[i]
 		args = append(args, p.PPM, p.Acked, p.Ret, p.Spent, p.Over, p.Idle,
@@ -159,6 +159,14 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 		p.Fresh = p.Epoch == proposed
 	}
 	return p, err
+}
+
+// runs is 1 where the server can tell one run of it from the next. The embedded store has no runs: its journal is replayed.
+func (s *Store) runs() int {
+	if s.emb != nil {
+		return 0
+	}
+	return 1
 }
 
 // elapsed is the part of the day that is over at now, in millionths.

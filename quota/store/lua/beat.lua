@@ -2,46 +2,59 @@
 -- KEYS: account, then for each pot: day, live, gone.
 -- ARGV: 1 now ms, 2 id, 3 seq, 4 epoch known, 5 epoch proposed, 6 mode (''|join|leave|bury), 7 ttl ms (negative: nobody else can be alive),
 --       8 plan by config, 9 its name, 10 floor normal ppm, 11 floor critical ppm, 12 reader version, 13 keep s,
---       14 part of the day that is over, ppm,
+--       14 part of the day that is over, ppm, 15 '1' where the server is asked for its run id,
 --       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3,
 --       the taken and the spent of closed replicas as last heard.
 local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
 local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
 local A = KEYS[1]
-local a = redis.call('HMGET', A, 'min', 'epoch', 'run', 'cg', 'plan', 'planname', 'cfg', 'sv', 'lost')
+local a = call('HMGET', A, 'min', 'epoch', 'run', 'cg', 'plan', 'planname', 'cfg', 'sv', 'lost', 'exday', 'exat', 'exwhy',
+  'brake', 'burn')
 if a[1] and num(a[1]) > num(ARGV[12]) then return {'NEWER', a[1]} end
-local epoch, run, cg, sv = a[2], a[3] or '', num(a[4]), num(a[8])
+local epoch, run, cg, sv, cfg = a[2], a[3] or '', num(a[4]), num(a[8]), a[7]
 if not epoch then
   if known ~= '' then return {'LOST', 'the store is empty'} end
   epoch = proposed
-  redis.call('HSET', A, 'v', '1', 'min', '1', 'epoch', epoch, 'cg', '0', 'sv', '0', 'run', '')
+  call('HSET', A, 'v', '1', 'min', '1', 'epoch', epoch, 'cg', '0', 'sv', '0', 'run', '')
 elseif known ~= '' and known ~= epoch then
   return {'LOST', 'the store was filled anew'}
 end
 -- The config's plan counts when the account is new or the config changed; else what plan set said stays.
 local plan, planname = num(a[5]), a[6] or ''
 if not a[5] or (mode == 'join' and a[7] ~= ARGV[8]) then
-  plan, planname, sv = num(ARGV[8]), ARGV[9], sv + 1
-  redis.call('HSET', A, 'plan', str(plan), 'planname', planname, 'cfg', ARGV[8], 'sv', str(sv))
+  plan, planname, sv, cfg = num(ARGV[8]), ARGV[9], sv + 1, ARGV[8]
+  call('HSET', A, 'plan', str(plan), 'planname', planname, 'cfg', ARGV[8], 'sv', str(sv))
 end
 
 -- Before anything is written: does the store still know what this replica was told?
 local pots = (#KEYS - 1) / 3
+local readOf, liveOf, mineOf, isLive = {}, {}, {}, {}
 for p = 1, pots do
-  local live, gone = KEYS[3 * p], KEYS[3 * p + 1]
-  local s = redis.call('HGET', live, id) or redis.call('HGET', gone, id)
-  local acked = num(ARGV[14 + 14 * (p - 1) + 2])
-  if acked > 0 and (not s or unpackEntry(s).seq < acked) then
+  local all, mine = call('HGETALL', KEYS[3 * p]), nil
+  for i = 1, #all, 2 do
+    if all[i] == id then
+      mine, isLive[p] = unpackEntry(all[i + 1]), true
+      break
+    end
+  end
+  if not mine then
+    local back = call('HGET', KEYS[3 * p + 1], id)
+    mine = back and unpackEntry(back)
+  end
+  local acked = num(ARGV[15 + 14 * (p - 1) + 2])
+  if acked > 0 and (not mine or mine.seq < acked) then
     return {'LOST', 'the store forgot this replica\'s last reports'}
   end
+  readOf[p] = call('HMGET', KEYS[3 * p - 1], 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc', 't')
+  liveOf[p], mineOf[p] = all, mine
 end
 
-local r = runID()
+local r = ARGV[15] == '1' and runID() or ''
 if r ~= run then
-  redis.call('HSET', A, 'run', r)
+  call('HSET', A, 'run', r)
   if run ~= '' then
     cg = cg + 1
-    redis.call('HSET', A, 'cg', str(cg))
+    call('HSET', A, 'cg', str(cg))
   end
 end
 
@@ -50,8 +63,8 @@ end
 local shareOf, takenOf, idleOf, borrowed = {}, {}, {}, {}
 local idleSum, borrowedSum = 0, 0
 for p = 2, pots do
-  shareOf[p] = math.floor(plan * num(ARGV[14 + 14 * (p - 1) + 1]) / 1e6)
-  takenOf[p] = num(redis.call('HGET', KEYS[3 * p - 1], 't'))
+  shareOf[p] = math.floor(plan * num(ARGV[15 + 14 * (p - 1) + 1]) / 1e6)
+  takenOf[p] = num(readOf[p][8])
   idleOf[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - takenOf[p])
   borrowed[p] = math.max(0, takenOf[p] - shareOf[p])
   idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
@@ -60,7 +73,7 @@ end
 -- What was closed lately, for a replica that has not heard of it: after a loss of data it says so, or those who still
 -- take the closed ones for live would have them counted twice.
 local function closedLately(G)
-  local list, all = {}, redis.call('HGETALL', G)
+  local list, all = {}, call('HGETALL', G)
   for i = 1, #all, 2 do
     if unpackEntry(all[i + 1]).beat > now - 600000 and #list < 256 then
       list[#list + 1] = all[i]
@@ -78,25 +91,19 @@ local lost = num(a[9])
 local withheld, replicas = lost > 0 and now > lost - 3000 and now < lost + 3000, 0
 for p = 1, pots do
   local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
-  local o = 14 + 14 * (p - 1)
-  local d = redis.call('HMGET', D, 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc')
+  local o = 15 + 14 * (p - 1)
+  local d = readOf[p]
   local rt, rs, adj, av = num(d[1]), num(d[2]), num(d[3]), num(d[4])
   local hat, hid = num(d[5]), d[6]
   local hc = num(d[7]) -- the part of rt and rs that was closed since the last loss of data, see heal.lua
   local fresh = not d[1]
 
-  local mine = redis.call('HGET', R, id)
-  if not mine then
-    local back = redis.call('HGET', G, id)
-    if back then -- taken for dead, yet here: its tokens are its own again
-      local e = unpackEntry(back)
-      rt, rs = rt - taken(e), rs - taken(e)
-      redis.call('HDEL', G, id)
-      mine = back
-    end
+  local mine, all = mineOf[p], liveOf[p]
+  if mine and not isLive[p] then -- taken for dead, yet here: its tokens are its own again
+    rt, rs = rt - taken(mine), rs - taken(mine)
+    call('HDEL', G, id)
   end
-  local e = mine and unpackEntry(mine) or
-    {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
+  local e = mine or {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
   local late = seq <= e.seq -- an old request that was stuck on the way: it changes nothing
   if mode == 'bury' then
     late = false
@@ -108,7 +115,6 @@ for p = 1, pots do
   -- Everybody else: sum up, and close those that are silent for too long. What they held counts as spent.
   local T, S, others, vector = rt + adj, rs + adj, 0, {}
   local n = 1
-  local all = redis.call('HGETALL', R)
   for i = 1, #all, 2 do
     if all[i] ~= id then
       local x = unpackEntry(all[i + 1])
@@ -117,8 +123,8 @@ for p = 1, pots do
         rt, rs, hc = rt + taken(x), rs + taken(x), hc + taken(x)
         S = S + taken(x)
         x.cg = cg
-        redis.call('HSET', G, all[i], packEntry(x))
-        redis.call('HDEL', R, all[i])
+        call('HSET', G, all[i], packEntry(x))
+        call('HDEL', R, all[i])
       else
         n = n + 1
         S = S + x.spent
@@ -142,9 +148,10 @@ for p = 1, pots do
     local lim = {L - fn - fc, L - fc, L}
     local unmet, met = false, false
     for c = 3, 1, -1 do
-      local want, need = num(ARGV[o + 6 + c]), num(ARGV[o + 9 + c])
-      if want < need then want = need end
-      if want > 0 then
+      local want, need = ARGV[o + 6 + c], ARGV[o + 9 + c]
+      if want ~= '0' or need ~= '0' then
+        want, need = num(want), num(need)
+        if want < need then want = need end
         if withheld or lim[c] - T < need or lim[c] <= T then
           if need > 0 then unmet = true end
         else
@@ -167,10 +174,10 @@ for p = 1, pots do
     -- neither would ever hand it back.
     if unmet and (not hid or hid == '' or hid == id or hat < now - 1000) then
       hat, hid = now, id
-      redis.call('HSET', D, 'hat', str(now), 'hid', id)
+      call('HSET', D, 'hat', str(now), 'hid', id)
     elseif hid == id and (met or hat < now - 1000) then
       hat, hid = 0, ''
-      redis.call('HSET', D, 'hat', '0', 'hid', '')
+      call('HSET', D, 'hat', '0', 'hid', '')
     end
   end
   if hat > 0 and hid ~= id and hat > now - 5000 then hungry = '1' end
@@ -181,32 +188,38 @@ for p = 1, pots do
     rt, rs, hc = rt + taken(e), rs + taken(e), hc + taken(e)
     S = S - e.spent + taken(e)
     e.cg = cg
-    redis.call('HSET', G, id, packEntry(e))
-    redis.call('HDEL', R, id)
-  elseif not late or not redis.call('HGET', R, id) then
-    redis.call('HSET', R, id, packEntry(e))
+    call('HSET', G, id, packEntry(e))
+    call('HDEL', R, id)
+  elseif not late or not isLive[p] then
+    call('HSET', R, id, packEntry(e))
   end
-  redis.call('HSET', D, 'rt', str(rt), 'rs', str(rs), 't', str(T), 'hc', str(hc))
-  closed[p] = (rt ~= num(ARGV[o + 13]) or rs ~= num(ARGV[o + 14])) and closedLately(G) or false
+  local rtNow, rsNow, tNow, hcNow = str(rt), str(rs), str(T), str(hc)
+  if rtNow ~= d[1] or rsNow ~= d[2] or tNow ~= d[8] or hcNow ~= d[7] then
+    call('HSET', D, 'rt', rtNow, 'rs', rsNow, 't', tNow, 'hc', hcNow)
+  end
+  closed[p] = (rtNow ~= ARGV[o + 13] or rsNow ~= ARGV[o + 14]) and closedLately(G) or false
   if p > 1 then
     idleSum, borrowedSum = idleSum - idleOf[p], borrowedSum - borrowed[p]
     idleOf[p], borrowed[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - T), math.max(0, T - shareOf[p])
     idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
   end
-  if fresh then redis.call('HSET', D, 'loss', epoch) end
+  if fresh then call('HSET', D, 'loss', epoch) end
   if not mine then
-    redis.call('EXPIRE', D, ARGV[13])
-    redis.call('EXPIRE', R, ARGV[13])
-    redis.call('EXPIRE', G, ARGV[13])
+    call('EXPIRE', D, ARGV[13])
+    call('EXPIRE', R, ARGV[13])
+    call('EXPIRE', G, ARGV[13])
   end
 
-  for _, x in ipairs({str(e.g[1]), str(e.g[2]), str(e.g[3]), str(T), str(S), str(others), hungry, str(L),
-    str(rt), str(rs), str(adj), str(av), str(#vector / 2)}) do out[#out + 1] = x end
-  for _, x in ipairs(vector) do out[#out + 1] = x end
+  local x = #out
+  out[x + 1], out[x + 2], out[x + 3], out[x + 4], out[x + 5] = str(e.g[1]), str(e.g[2]), str(e.g[3]), tNow, str(S)
+  out[x + 6], out[x + 7], out[x + 8], out[x + 9], out[x + 10] = str(others), hungry, str(L), rtNow, rsNow
+  out[x + 11], out[x + 12], out[x + 13] = d[3] or '0', d[4] or '0', str(#vector / 2)
+  for i = 1, #vector do out[x + 13 + i] = vector[i] end
 end
 out[4], out[5] = withheld and '1' or '0', str(replicas)
-local st = redis.call('HMGET', A, 'sv', 'plan', 'planname', 'cfg', 'exday', 'exat', 'exwhy', 'brake', 'burn')
-for i = 1, 9 do out[#out + 1] = st[i] or '' end
+local x = #out
+out[x + 1], out[x + 2], out[x + 3], out[x + 4] = str(sv), str(plan), planname, cfg or ''
+out[x + 5], out[x + 6], out[x + 7], out[x + 8], out[x + 9] = a[10] or '', a[11] or '', a[12] or '', a[13] or '', a[14] or ''
 for p = 1, pots do
   out[#out + 1] = closed[p] and str(#closed[p] / 2) or '-1' -- as it was heard
   for _, x in ipairs(closed[p] or {}) do out[#out + 1] = x end

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	pusherhttp "github.com/pusher/pusher-http-go/v5"
@@ -54,11 +55,11 @@ func (c *checkCmd) Run(p *process) error {
 	}
 	out := &report{w: p.stdout}
 	out.line(fmt.Sprintf("config: %s is complete", name), nil)
-	out.line(fmt.Sprintf("secrets: all %d references are resolved", loaded.References()), nil)
+	out.line(fmt.Sprintf("secrets: %s", resolved(loaded.References())), nil)
 	if !c.Online {
 		return nil
 	}
-	text, err := reachStore(p.ctx, cfg)
+	text, err := reachStore(p.ctx, cfg, c.Replacing)
 	out.line("store: "+text, err)
 	for i := range cfg.Accounts {
 		for j := range cfg.Accounts[i].Apps {
@@ -94,9 +95,27 @@ func (c *checkCmd) Run(p *process) error {
 		out.line("limits: "+text, nil)
 	}
 	if out.failed > 0 {
-		return fmt.Errorf("%d of the online checks failed", out.failed)
+		return fmt.Errorf("%s failed", counted(out.failed, "online check"))
 	}
 	return nil
+}
+
+func resolved(references int) string {
+	switch references {
+	case 0:
+		return "the config refers to none"
+	case 1:
+		return "the one reference is resolved"
+	}
+	return fmt.Sprintf("all %d references are resolved", references)
+}
+
+// counted is "1 app", "2 apps".
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // report is the list that check prints.
@@ -120,9 +139,18 @@ func (r *report) line(what string, err error) {
 // leaves behind expires with the day's counts.
 const checkAccount = "pushguard-check"
 
-func reachStore(ctx context.Context, cfg *config.Config) (string, error) {
+func reachStore(ctx context.Context, cfg *config.Config, replacing bool) (string, error) {
 	if cfg.Store.Embedded() {
-		return "embedded, in " + cfg.DataDir + ", which can be written to", writableDir(cfg.DataDir)
+		if err := writableDir(cfg.DataDir); err != nil {
+			return "", err
+		}
+		switch held := dataDirHeld(cfg.DataDir); {
+		case held && !replacing:
+			return "", fmt.Errorf("data_dir %s is in use by a running pushguard, and the embedded store serves one process: stop that one first, give this one a data_dir of its own, or share a Redis; say --replacing if it is the guard to be replaced", cfg.DataDir)
+		case held:
+			return "embedded, in " + cfg.DataDir + ", held by the one to be replaced: this one can start only when that one has ended", nil
+		}
+		return "embedded, in " + cfg.DataDir + ", which can be written to", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -207,9 +235,25 @@ func skewed(skew time.Duration) error {
 func portFree(ctx context.Context, addr string) error {
 	ln, err := listen(ctx, addr, false)
 	if err != nil {
-		return fmt.Errorf("%s cannot be opened (%w): end what holds it, choose another, or say --replacing if it is the guard to be replaced", addr, err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("%s cannot be opened (%w): end what holds it, choose another, or say --replacing if it is the guard to be replaced", addr, err)
+		}
+		return fmt.Errorf("%s cannot be opened (%w)%s", addr, err, portHint(err))
 	}
 	return ln.Close()
+}
+
+// portHint says what to do about a port that cannot be opened.
+func portHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "; another process holds it"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return "; this machine has no such address: leave the host out for all of its addresses"
+	case errors.Is(err, syscall.EACCES):
+		return "; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or root"
+	}
+	return ""
 }
 
 // openFiles compares the process's limit with what the config allows.
@@ -224,7 +268,7 @@ func openFiles(cfg *config.Config) (string, error) {
 	}
 	need := uint64(cfg.MaxConnections + apps*upstreamConns + 64)
 	if limit < need {
-		return "", fmt.Errorf("%d open files are allowed, but max_connections and %d apps may need %d: raise LimitNOFILE (ulimit -n), or lower max_connections to %d", limit, apps, need, max(int64(limit)-int64(need)+int64(cfg.MaxConnections), 1))
+		return "", fmt.Errorf("%d open files are allowed, but max_connections and the connections to %s may need %d: raise LimitNOFILE (ulimit -n), or lower max_connections to %d", limit, counted(apps, "app"), need, max(int64(limit)-int64(need)+int64(cfg.MaxConnections), 1))
 	}
 	return fmt.Sprintf("%d open files are allowed, at most %d needed", limit, need), nil
 }
@@ -259,11 +303,11 @@ func withoutURL(err error) error {
 // it: a guard that is running there holds its lock.
 func writableDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data_dir: %w", err)
+		return fmt.Errorf("data_dir %s cannot be made (%w): set data_dir to a directory that this user may write to", dir, err)
 	}
 	f, err := os.CreateTemp(dir, ".check-*")
 	if err != nil {
-		return fmt.Errorf("data_dir cannot be written to: %w", err)
+		return fmt.Errorf("data_dir %s cannot be written to (%w): give it to this user, or set data_dir to another", dir, err)
 	}
 	_ = f.Close()
 	return os.Remove(f.Name())

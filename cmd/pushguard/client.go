@@ -59,9 +59,20 @@ func (f *adminFlags) call(ctx context.Context, method, path string, in, out any)
 		if json.Unmarshal(b, &e) != nil || e.Error == "" {
 			e.Error = strings.TrimSpace(string(b))
 		}
+		if resp.StatusCode == http.StatusUnauthorized {
+			return fmt.Errorf("the guard answered 401: %s", f.tokenHint())
+		}
 		return fmt.Errorf("the guard answered %d: %s", resp.StatusCode, e.Error)
 	}
 	return json.Unmarshal(b, out)
+}
+
+// tokenHint says what to do about a refused token, to somebody at a terminal.
+func (f *adminFlags) tokenHint() string {
+	if f.Token == "" {
+		return "it wants its admin token (admin.token in its config): set PUSHGUARD_ADMIN_TOKEN to it, or give --token"
+	}
+	return "the token in PUSHGUARD_ADMIN_TOKEN or --token is not its admin token (admin.token in its config)"
 }
 
 // operator is the name that the audit trail gets.

@@ -101,6 +101,11 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 			return g, err
 		}
 	}
+	if cfg.Store.Embedded() {
+		if err := writableDir(cfg.DataDir); err != nil {
+			return g, err
+		}
+	}
 	g.store, err = store.Open(ctx, cfg.Store.Reveal(), store.Options{Dir: cfg.DataDir, Log: log})
 	if err != nil {
 		return g, err
@@ -143,12 +148,12 @@ func startGuardOn(ctx context.Context, cfg *config.Config, log *slog.Logger, lev
 	})
 	if g.data == nil {
 		if g.data, err = listen(ctx, cfg.Listen, given.reuse); err != nil {
-			return g, fmt.Errorf("data port: %w; another process may hold it, see --listen", err)
+			return g, fmt.Errorf("data port: %w%s; see listen in the config, and --listen", err, portHint(err))
 		}
 	}
 	if g.admin == nil {
 		if g.admin, err = listen(ctx, cfg.Admin.Listen, given.reuse); err != nil {
-			return g, fmt.Errorf("admin port: %w; another process may hold it, see --admin", err)
+			return g, fmt.Errorf("admin port: %w%s; see admin.listen in the config, and --admin", err, portHint(err))
 		}
 	}
 	g.gate, g.adminGate = newGate(g.data, given.reuse), newGate(g.admin, given.reuse)

@@ -306,8 +306,6 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 			b = fmt.Appendf(b, "caller %q has used its share of account %s's plan (%d messages a day)", who, a.Account, plan)
 		case limiter.Exhausted:
 			b = fmt.Appendf(b, "Pusher says that account %s has used up its plan", a.Account)
-		case limiter.StoreLost:
-			b = fmt.Appendf(b, "the shared store is out of reach and this replica has spent what it may without it")
 		case limiter.SheddingBulk, limiter.SheddingNormal, limiter.CriticalOnly, limiter.FloorReserved:
 			b = fmt.Appendf(b, "account %s has used %d of %d messages, and what is left is kept for publishes more important than %s ones", a.Account, used, plan, it.claim.Rule.Priority())
 		default:
@@ -315,6 +313,9 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		}
 		return fmt.Appendf(b, "; the day ends at %s.", reset)
 	case limiter.Unavailable:
+		if v.Reason == limiter.StoreLost {
+			return append(b, "pushguard's store is out of reach, and this replica has spent what it may send without it (on_store_loss); it was not sent, and cost nothing. Try again in a moment."...)
+		}
 		return append(b, "Pusher failed on the same publish from another request, and on this one's tries; it was not delivered."...)
 	}
 	return append(b, v.Outcome.String()...)

@@ -103,6 +103,10 @@ func (b *binder) tree(src string) (root ast.Node, err error) {
 		if errors.As(err, &se) {
 			m, msg = place(se.Token), "not valid YAML: "+printable(se.Message)
 		}
+		if l, c := tabIndent(src, m.line); l > 0 {
+			b.fail(mark{l, c}, "", "not valid YAML: a tab indents this line", "YAML wants spaces: replace it with as many as the lines around it have")
+			return nil, errSyntax
+		}
 		hint := "check indentation, quotes and brackets here and in the line above"
 		if lines := strings.Split(src, "\n"); m.line <= len(lines) && strings.Contains(lines[m.line-1], "${") {
 			hint += `; inside { } and [ ] a reference needs quotes, as "${NAME}"`
@@ -124,6 +128,21 @@ func (b *binder) tree(src string) (root ast.Node, err error) {
 		ast.Walk(anchorWalk{b.anchors}, root)
 	}
 	return root, nil
+}
+
+// tabIndent finds a tab in the indentation of line or the one above it; 0 if there is none.
+func tabIndent(src string, line int) (l, column int) {
+	lines := strings.Split(src, "\n")
+	for l := line; l >= max(line-1, 1); l-- {
+		if l > len(lines) {
+			continue
+		}
+		rest := strings.TrimLeft(lines[l-1], " ")
+		if strings.HasPrefix(rest, "\t") && strings.TrimSpace(rest) != "" {
+			return l, len(lines[l-1]) - len(rest) + 1
+		}
+	}
+	return 0, 0
 }
 
 type anchorWalk struct{ found map[string]ast.Node }

@@ -201,6 +201,7 @@ var mistakes = []mistake{
 	{"merge of a word", "contain: auto", "log: { <<: text }", "log merges (<<) what is no mapping", true},
 	{"second document", "contain: auto", "---\ncontain: auto", "a second YAML document begins here", true},
 	{"reference without quotes in brackets", `"${CARE_API_SECRET}"`, "${CARE_API_SECRET}", `inside { } and [ ] a reference needs quotes, as "${NAME}"`, true},
+	{"a tab", "contain: auto", "breaker:\n\tburn_rate: on", "26:1: not valid YAML: a tab indents this line; YAML wants spaces", true},
 	{"bad YAML", "contain: auto", "contain: [auto", "26:1: not valid YAML: ',' or ']' must be specified", true},
 }
 

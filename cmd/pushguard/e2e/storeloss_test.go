@@ -36,8 +36,15 @@ func TestWhatGuardsSayWhenTheStoreIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		_, _ = io.Copy(io.Discard, resp.Body)
-		return resp.StatusCode, resp.Header.Get("Pushguard-Reason")
+		said, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		why := resp.Header.Get("Pushguard-Reason")
+		if why == "store_lost" && (!strings.Contains(string(said), "pushguard's store is out of reach") || strings.Contains(string(said), "Pusher failed")) {
+			t.Errorf("a caller is refused because the store is lost, and told: %s", said)
+		}
+		return resp.StatusCode, why
 	}
 	for _, p := range policies {
 		if code, why := publish(guards[p]); code != http.StatusOK {

@@ -13,7 +13,7 @@ type Config struct {
 	DataDir string `yaml:"data_dir,omitempty"`
 	// Where usage is kept: "embedded" (one replica), or redis://…, rediss://…, redis+sentinel://h1,h2/master, redis+cluster://h1,h2 (shared by all replicas).
 	Store Store `yaml:"store,omitempty"`
-	// What a replica may still send while the store is out of reach: lease (what it holds and a bounded share), open (a bounded local share without a lease), closed (nothing).
+	// What a replica may still send while the store is out of reach: lease (what it holds, about 1.5 s of its traffic, then nothing: the plan is kept, publishes are refused with 503), open (beyond that, its even part of what was left of the plan), closed (nothing).
 	OnStoreLoss LossPolicy `yaml:"on_store_loss,omitempty"`
 	// Name of this replica in the store, the logs and on the dashboard. Empty means the host's name.
 	Replica string `yaml:"replica,omitempty"`

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/quota"
 )
 
 // FoldConfig says how publishes share calls. The zero value has the defaults.
@@ -39,11 +40,17 @@ type FoldConfig struct {
 // There is no goroutine of its own: one of those that wait makes the call and
 // wakes the others, each with its own true answer. Those of the express lane do
 // not even wait: they are gone on with.
+//
+// Whoever waits has a place before the upstream already (admission). While the
+// upstream is silent nobody leaves but who goes to find out, and nobody waits for
+// longer than its patience: fold_silence.go.
 type folder struct {
 	app   *App
 	cfg   FoldConfig
 	seed  maphash.Seed
 	timer *time.Timer
+	door  *admission
+	call  func(j *job, out outgoing, now time.Time) answer
 
 	mu      sync.Mutex
 	queue   []*waiter      // in order of arrival
@@ -55,6 +62,7 @@ type folder struct {
 	behind  map[uint64]struct{} // scratch of pick
 	named   map[uint64]struct{} // likewise
 	picks   [2][]int            // likewise
+	watches bool                // the timer is set to look whether anything is answered
 
 	publishes, sent, splits atomic.Int64
 }
@@ -65,7 +73,10 @@ type waiter struct {
 	j       *job
 	publish *pusher.Publish // nil: not to be folded
 	out     outgoing
+	sending int       // how many events it brings
 	since   time.Time // when it joined the line
+	class   quota.Priority
+	until   time.Time // when its patience with a silent upstream is over
 	lanes   []uint64
 	same    uint64 // equal where what must be equal is, to share a publish to several channels
 	channel uint64 // hash of its one channel
@@ -73,7 +84,7 @@ type waiter struct {
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
 	era     int64     // of a leader: when it left
-	probe   bool      // it goes to find out whether the upstream is still silent
+	probe   bool      // it goes to find out whether the upstream still is silent
 	wake    chan struct{}
 	visit   *visit // who goes on instead of being woken
 }
@@ -99,11 +110,12 @@ func newFolder(a *App, cfg FoldConfig) *folder {
 	cfg.Batch = or(cfg.Batch, or(a.Limits.Batch, 10))
 	cfg.Channels = or(cfg.Channels, or(a.Limits.Channels, 100))
 	cfg.Calls = or(cfg.Calls, 64)
-	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(),
+	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(), door: a.Upstream.admission, call: a.Upstream.call,
 		flying: map[uint64]int{}, waiting: map[uint64]int{},
 		blocked: map[uint64]struct{}{}, behind: map[uint64]struct{}{}, named: map[uint64]struct{}{}}
-	f.timer = time.AfterFunc(time.Hour, f.windowEnds)
+	f.timer = time.AfterFunc(time.Hour, f.timeIsOver)
 	f.timer.Stop()
+	f.door.enlist(f)
 	return f
 }
 
@@ -125,8 +137,9 @@ func (a *App) FoldStats() FoldStats {
 // j nor v are the caller's any more.
 func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time, v *visit) (got answer, left bool) {
 	w := &j.wait
-	w.j, w.out = j, out
-	f.publishes.Add(int64(sending))
+	w.j, w.out, w.sending = j, out, sending
+	w.class = j.class()
+	w.until = j.judged.Add(patience[w.class])
 	caller := maphash.String(f.seed, pr.caller.Name())
 	for i := range j.items {
 		it := &j.items[i]
@@ -146,7 +159,7 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 	}
 
 	f.mu.Lock()
-	if (f.calls == 0 && len(f.queue) == 0) || ((w.probe || w.publish == nil && f.calls < f.cfg.Calls) && !f.held(w)) {
+	if f.mayGo(w) {
 		w.group, w.kind = append(w.group[:0], w), bearsCall
 		f.depart(w)
 		f.mu.Unlock()
@@ -159,12 +172,16 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 		for _, l := range w.lanes {
 			f.waiting[l]++
 		}
-		if len(f.queue) == 1 {
-			f.timer.Reset(f.cfg.Window)
+		silent, probe := f.door.silence.is.Load(), w.probe
+		if silent || len(f.queue) == 1 {
+			f.arm()
 		}
 		f.mu.Unlock()
 		if v != nil {
 			return answer{}, true
+		}
+		if silent && probe {
+			f.door.askOn()
 		}
 		<-w.wake
 	}
@@ -188,6 +205,12 @@ func foldable(p *pusher.Publish) *pusher.Publish {
 	return p
 }
 
+// mayGo reports whether w need not wait. f.mu is held.
+func (f *folder) mayGo(w *waiter) bool {
+	idle := f.calls == 0 && len(f.queue) == 0
+	return (idle || w.probe || w.publish == nil && f.calls < f.cfg.Calls) && !f.held(w)
+}
+
 // held reports whether a lane of w has an earlier publish in the line or in
 // flight. f.mu is held.
 func (f *folder) held(w *waiter) bool {
@@ -204,6 +227,7 @@ func (f *folder) depart(leader *waiter) {
 	f.calls++
 	leader.era = f.era
 	for _, w := range leader.group {
+		f.publishes.Add(int64(w.sending))
 		for _, l := range w.lanes {
 			f.flying[l]++
 		}
@@ -248,10 +272,7 @@ func (f *folder) arrive(leader *waiter) {
 	}
 	runtime.Gosched()
 	f.mu.Lock()
-	switch {
-	case leader.probe && !leader.got.silent && leader.era == f.era:
-		f.era, f.calls = f.era+1, 0 // those that hang keep their lanes, and nothing else waits for them
-	case leader.era == f.era:
+	if leader.era == f.era {
 		f.calls--
 	}
 	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
@@ -267,14 +288,4 @@ func drop(m map[uint64]int, l uint64) {
 		return
 	}
 	m[l]--
-}
-
-// windowEnds lets everything go that has waited long enough.
-func (f *folder) windowEnds() {
-	f.mu.Lock()
-	leaders := f.form(true)
-	f.mu.Unlock()
-	for _, w := range leaders {
-		w.rouse()
-	}
 }

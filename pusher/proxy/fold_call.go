@@ -19,7 +19,7 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	leader := group[0]
 	f.sent.Add(1)
 	if len(group) == 1 {
-		leader.got = f.app.Upstream.call(leader.j, leader.out, now)
+		leader.got = f.call(leader.j, leader.out, now)
 		return
 	}
 	j := leader.j
@@ -50,7 +50,7 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	if j.trace != nil {
 		linkGroup(group)
 	}
-	got := f.app.Upstream.call(j, out, now)
+	got := f.call(j, out, now)
 	if got.fate == limiter.Refused && divisible(got.status) {
 		f.splits.Add(1)
 		half := len(group) / 2

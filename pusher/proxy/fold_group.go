@@ -9,8 +9,13 @@ import (
 
 // form makes groups of those that wait, in order, and returns their leaders,
 // to be woken. With all false only full groups leave: other calls are still in
-// flight, and whose end comes soon. f.mu is held.
+// flight, and whose end comes soon. While the upstream is silent nobody leaves.
+// f.mu is held.
 func (f *folder) form(all bool) (leaders []*waiter) {
+	if f.door.silence.is.Load() {
+		f.arm()
+		return nil
+	}
 	clear(f.blocked)
 	for i := 0; i < len(f.queue) && f.calls < f.cfg.Calls; i++ {
 		head := f.queue[i]
@@ -32,13 +37,18 @@ func (f *folder) form(all bool) (leaders []*waiter) {
 			f.queue[at] = nil
 		}
 		for _, w := range head.group {
-			for _, l := range w.lanes {
-				drop(f.waiting, l)
-			}
+			f.quit(w)
 		}
 		f.depart(head)
 		leaders = append(leaders, head)
 	}
+	f.close()
+	f.arm()
+	return leaders
+}
+
+// close closes the gaps that those left who are gone. f.mu is held.
+func (f *folder) close() {
 	rest := f.queue[:0]
 	for _, w := range f.queue {
 		if w != nil {
@@ -47,14 +57,13 @@ func (f *folder) form(all bool) (leaders []*waiter) {
 	}
 	clear(f.queue[len(rest):])
 	f.queue = rest
-	// What is overdue and still here waits for a lane or for a free call, and is
-	// looked at when a call ends.
-	if len(rest) > 0 {
-		if left := f.overdue(); left > 0 {
-			f.timer.Reset(left)
-		}
+}
+
+// quit notes that w is in the line no more. f.mu is held.
+func (f *folder) quit(w *waiter) {
+	for _, l := range w.lanes {
+		drop(f.waiting, l)
 	}
-	return leaders
 }
 
 // overdue is how much of its window the longest waiting has left. f.mu is held.

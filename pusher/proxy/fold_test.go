@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -10,8 +11,10 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/sim"
+	"github.com/pushguard/pushguard/quota"
 )
 
 // together sends all bodies at the same moment and returns their answers, in
@@ -290,8 +293,7 @@ func foldingIsInvisible(tb testing.TB) func(*rapid.T) {
 func BenchmarkFoldForm(b *testing.B) {
 	for _, same := range []bool{true, false} {
 		b.Run(map[bool]string{true: "same", false: "distinct"}[same], func(b *testing.B) {
-			a := &App{ID: "7"}
-			f := newFolder(a, FoldConfig{})
+			f := newFolder(foldable7(), FoldConfig{})
 			ws := make([]*waiter, 64)
 			for i := range ws {
 				ws[i] = &waiter{publish: &pusher.Publish{Name: []byte("e"), Data: []byte("d"), Channels: [][]byte{fmt.Appendf(nil, "c%d", i)}, Raw: []byte("{}")}, lanes: []uint64{uint64(i)}, channel: uint64(i)}
@@ -323,14 +325,25 @@ func BenchmarkFoldForm(b *testing.B) {
 	}
 }
 
+// foldable7 is an app to whose fold a test does everything by hand.
+func foldable7() *App {
+	return &App{ID: "7", Upstream: &Upstream{url: &url.URL{Host: "pusher.invalid"}, admission: newAdmission(4 * time.Second)}}
+}
+
 // No publish leaves while an earlier one of its lane is in the line or in
 // flight, except behind it in the same batch, whatever waits and whatever ends
-// first.
+// first. While the upstream is silent only who is asked for leaves, the most
+// important that may, and who has waited for as long as its patience is, is refused
+// then and at no other time.
 func TestTheLineNeverOvertakesInALane(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// The window ends when the story says so; the clock must not end it beside it.
-		f := newFolder(&App{ID: "7"}, FoldConfig{Batch: 4, Channels: 6, Calls: rapid.IntRange(1, 5).Draw(t, "calls"), Window: time.Hour})
+		f := newFolder(foldable7(), FoldConfig{Batch: 4, Channels: 6, Calls: rapid.IntRange(1, 5).Draw(t, "calls"), Window: time.Hour})
+		f.timer.Stop()
+		f.timer = time.NewTimer(time.Hour)
 		defer f.timer.Stop()
+		now := moment()
+		is := &f.door.silence.is
 		number := map[*waiter]int{}
 		inFlight := map[*waiter]bool{} // leaders
 		gone := map[uint64]int{}       // the highest number that left, by lane
@@ -368,7 +381,10 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 		step := map[string]func(*rapid.T){
 			"join": func(t *rapid.T) {
 				lane := rapid.Uint64Range(1, 4).Draw(t, "lane")
-				w := &waiter{lanes: []uint64{lane}, wake: make(chan struct{}, 1), since: time.Now()}
+				w := &waiter{lanes: []uint64{lane}, wake: make(chan struct{}, 1), since: time.Now(), sending: 1}
+				w.class = quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class"))
+				w.until = now.Add(patience[w.class])
+				w.probe = is.Load() // for nobody else comes
 				if rapid.IntRange(0, 4).Draw(t, "alone") > 0 {
 					same := rapid.Uint64Range(1, 2).Draw(t, "same")
 					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, lane)}}, same
@@ -378,16 +394,82 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 				}
 				joined++
 				number[w] = joined
+				if f.mayGo(w) {
+					w.group, w.kind = append(w.group[:0], w), bearsCall
+					f.depart(w)
+					leave([]*waiter{w})
+					return
+				}
 				f.queue = append(f.queue, w)
 				for _, l := range w.lanes {
 					f.waiting[l]++
 				}
 			},
-			"window ends": func(t *rapid.T) { leave(f.form(true)) },
+			"window ends": func(t *rapid.T) {
+				if leaders := f.form(true); is.Load() && len(leaders) > 0 {
+					t.Fatal("somebody left into a silence unasked")
+				} else {
+					leave(leaders)
+				}
+			},
+			"it falls silent or speaks": func(t *rapid.T) {
+				is.Store(!is.Load())
+				f.hears(is.Load())
+			},
+			"one is asked for": func(t *rapid.T) {
+				if !is.Load() {
+					t.Skip("of a silence")
+				}
+				var best *waiter
+				ahead := map[uint64]bool{}
+				class := quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class at least"))
+				for _, w := range f.queue {
+					free := true
+					for _, lane := range w.lanes {
+						free = free && !ahead[lane] && f.flying[lane] == 0
+						ahead[lane] = true
+					}
+					if free && w.class >= class && (best == nil || w.class > best.class) {
+						best = w
+					}
+				}
+				w := f.ask(class)
+				if w != best {
+					t.Fatalf("of a line of %d another one was asked for than is due", len(f.queue))
+				}
+				if w != nil {
+					leave([]*waiter{w})
+				}
+			},
+			"patience ends": func(t *rapid.T) {
+				if !is.Load() {
+					t.Skip("of a silence")
+				}
+				now = now.Add(time.Duration(rapid.Int64Range(1, int64(patience[quota.Critical])).Draw(t, "later")))
+				due, rest := 0, 0
+				for _, w := range f.queue {
+					if now.Before(w.until) {
+						rest++
+					} else {
+						due++
+					}
+				}
+				up := f.give(now)
+				for _, w := range up {
+					if now.Before(w.until) || w.got.fate != limiter.NotSent || w.got.word != "upstream_silent" || len(w.group) > 0 {
+						t.Fatalf("refused %s before its time with %+v", w.until.Sub(now), w.got)
+					}
+				}
+				if len(up) != due || len(f.queue) != rest {
+					t.Fatalf("%d were refused of %d, %d wait on of %d", len(up), due, len(f.queue), rest)
+				}
+			},
 			"call ends": func(t *rapid.T) {
 				for l := range inFlight {
 					delete(inFlight, l)
-					f.calls--
+					if l.era == f.era {
+						f.calls--
+					}
 					for _, w := range l.group {
 						for _, lane := range w.lanes {
 							drop(f.flying, lane)
@@ -402,6 +484,9 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 			},
 		}
 		t.Repeat(step)
+		if is.Load() {
+			step["it falls silent or speaks"](t)
+		}
 		for range joined + 1 { // everything leaves in the end
 			step["call ends"](t)
 		}

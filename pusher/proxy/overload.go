@@ -309,15 +309,22 @@ const overloadText = "pushguard has more publishes than it can carry at this mom
 
 // noPlace is the answer of a call that was not made for want of a place.
 func (u *Upstream) noPlace() answer {
-	out := answer{
+	if u.admission.silence.is.Load() {
+		return u.unasked()
+	}
+	return answer{
 		fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.Overloaded, word: limiter.Overloaded.String(),
 		status: fasthttp.StatusServiceUnavailable, retryAfter: time.Second, text: overloadText, silent: true,
 	}
-	if u.admission.silence.is.Load() {
-		out.reason, out.word = limiter.UpstreamFailing, "upstream_silent"
-		out.text = "Pusher at " + u.url.Host + " does not answer anything at this moment, so only now and then a request goes to it; this one was not sent and cost no message. Try again in a second."
+}
+
+// unasked is the answer of a call that was not made because the upstream is silent.
+func (u *Upstream) unasked() answer {
+	return answer{
+		fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_silent",
+		status: fasthttp.StatusServiceUnavailable, retryAfter: time.Second, silent: true,
+		text: "Pusher at " + u.url.Host + " does not answer anything at this moment, so only now and then a request goes to it; this one was not sent and cost no message. Try again in a second.",
 	}
-	return out
 }
 
 // carry takes the events of j that are to be sent upstream, alone or with

@@ -1,16 +1,18 @@
 package proxy
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/pushguard/pushguard/quota"
 )
 
 // silence is what an admission knows of an upstream that does not answer at all.
 //
-// It begins when every place is taken and no call has been answered for a while
-// (silenceAfter, silenceCalls). Nothing is known then: the upstream may be gone,
+// It begins when every place is taken, or every call of a fold, and no call has been
+// answered for a while (silenceAfter, silenceCalls). Nothing is known then: the upstream may be gone,
 // may have lost what it was sent, or may be about to answer all of it. What is
 // sent meanwhile is of unknown fate and paid for; what waits in line and is then
 // refused is neither. So from then on only one request goes every silenceProbe,
@@ -20,7 +22,8 @@ import (
 // more, or callers would meet the upstream's silence of a second for as long as
 // its timeout is.
 //
-// What comes as long as there is a place goes: to refuse it would be a guess.
+// What comes as long as there is a place goes: to refuse it would be a guess. Who has
+// one and waits in a fold for a call is asked for and refused like those in line.
 type silence struct {
 	is    atomic.Bool
 	heard atomic.Int64 // when the upstream last answered, Unix nanoseconds
@@ -34,6 +37,9 @@ type silence struct {
 	lost  atomic.Int64
 	ended atomic.Int64
 	told  func(silent bool, lasted time.Duration)
+	// folds are the lines behind the places, in which some wait who have one: one a
+	// reload of the app, until nobody has it any more.
+	folds []weak.Pointer[folder]
 }
 
 const (
@@ -63,6 +69,7 @@ func (a *admission) noPlace(now time.Time) {
 	}
 	s.is.Store(true)
 	a.open()
+	a.tell(true)
 	if s.told != nil {
 		s.told(true, now.Sub(s.began))
 	}
@@ -88,12 +95,60 @@ func (a *admission) probe() {
 	}
 }
 
-// ask lets the first of those in line go. a.mu is held.
+// ask lets the most important one of those in line go. Those in a fold's line came
+// first, and have their places already. a.mu is held.
 func (a *admission) ask() {
-	if t := a.head(quota.Bulk); t != nil {
+	t, class := a.head(quota.Bulk), quota.Bulk
+	if t != nil {
+		class = t.class
+	}
+	for _, p := range a.silence.folds {
+		if f := p.Value(); f != nil {
+			if w := f.ask(class); w != nil {
+				w.rouse()
+				return
+			}
+		}
+	}
+	if t != nil {
 		a.under.Add(1)
 		t.probe = true
 		a.goes(t)
+	}
+}
+
+// askOn lets another one go, because who went waits in a fold's line behind one of
+// its own lane.
+func (a *admission) askOn() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.silence.is.Load() {
+		a.ask()
+	}
+}
+
+// wanting is noPlace for who waits in a fold's line for a call.
+func (a *admission) wanting() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.noPlace(moment())
+}
+
+// enlist has f told of silences, for as long as anybody has it.
+func (a *admission) enlist(f *folder) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := &a.silence
+	s.folds = slices.DeleteFunc(s.folds, func(p weak.Pointer[folder]) bool { return p.Value() == nil })
+	s.folds = append(s.folds, weak.Make(f))
+}
+
+// tell tells the folds. a.mu is held.
+func (a *admission) tell(silent bool) {
+	for _, p := range a.silence.folds {
+		if f := p.Value(); f != nil {
+			f.hears(silent)
+		}
 	}
 }
 
@@ -109,6 +164,7 @@ func (a *admission) speaks(now time.Time) {
 	s.is.Store(false)
 	a.open()
 	a.window.turn(now, 0) // what hung tells nothing
+	a.tell(false)
 	if s.told != nil {
 		s.told(false, now.Sub(s.began))
 	}

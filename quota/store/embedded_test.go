@@ -375,7 +375,6 @@ func TestScriptsGiveWay(t *testing.T) {
 				if took < 10*time.Millisecond {
 					t.Fatalf("the script took %v: too short to tell", took)
 				}
-				t.Log(turns, took)
 				if most := int(took / time.Millisecond); turns < most {
 					t.Errorf("others ran %d times in %v of a script; want at least %d", turns, took, most)
 				}

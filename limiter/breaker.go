@@ -148,7 +148,7 @@ func (s standing) word() bool      { return s&byWord != 0 }
 // level, one after another and in order, outside of any lock; it runs in the goroutine of the
 // publish that caused the change, so it should hand over and return.
 func NewBreaker(now time.Time, cfg BreakerConfig, onTransition func(Transition)) (*Breaker, error) {
-	b := &Breaker{notify: onTransition, since: now, reason: "nothing used yet", burn: newBurn()}
+	b := &Breaker{notify: onTransition, since: now, reason: "closed at this replica's start", burn: newBurn()}
 	b.word.Store(int64(stand(quota.DayOf(now), Closed, 0)))
 	if err := b.Configure(cfg); err != nil {
 		return nil, err

@@ -62,6 +62,8 @@ func newStage(t testing.TB, at ...time.Time) *stage {
 		{Name: "try-slower", Match: limiter.Match{Event: []string{"status.*"}}, Priority: quota.Normal, Rates: []limiter.Rate{{PerSecond: 2, Burst: 2, Per: limiter.PerCaller}}, Mode: limiter.Observe},
 		{Name: "refresh", Match: limiter.Match{Event: []string{"notification.*"}, Channel: []string{"private-user-*"}}, Priority: quota.Bulk, Dedupe: 2 * time.Second,
 			Rates: []limiter.Rate{{PerSecond: 20, Burst: 40, Per: limiter.PerCaller}}},
+		// One that was given no name is called by what it matches, at length.
+		{Name: "event=report.*,export.* channel=private-tenant-*,presence-tenant-* caller=billing", Match: limiter.Match{Event: []string{"report.*", "export.*"}, Channel: []string{"private-tenant-*", "presence-tenant-*"}, Caller: []string{"billing"}}},
 	})
 	s.account(st, "shop", "pro", []string{"checkout", "stock"}, []limiter.Rule{
 		{Name: "stock", Match: limiter.Match{Event: []string{"stock.*"}}, Priority: quota.Normal, Conflate: time.Second},
@@ -328,6 +330,7 @@ func resolved(now time.Time) Incident {
 	end := in.StartedAt.Add(22 * time.Minute)
 	in.ID, in.State, in.ResolvedAt, in.Action, in.Factor, in.AckedBy = "care-20260510-2", IncidentResolved, &end, ActionReleased, 4.6, "anna"
 	in.Culprits = []Culprit{{Caller: "notifier", Event: "*", Channel: "private-team-*", Share: 0.88}}
+	in.Forecast = ForecastStatus{} // nothing was known yet
 	return in
 }
 

@@ -1,7 +1,7 @@
 import { h } from "./view.js";
 import { shareBar, spark, whole } from "./chart.js";
 import { count, plural, rate } from "./format.js";
-import { aboveUsual, factor, loud, times } from "./verdict.js";
+import { aboveUsual, factor, incidentOf, times } from "./verdict.js";
 
 const outcomes = ["sent", "deduplicated", "conflated", "digested", "vacant", "throttled", "contained", "over_budget", "braked", "unavailable"];
 const groupOf = { sent: "passed", deduplicated: "folded", conflated: "folded", digested: "folded", vacant: "folded", throttled: "limited", contained: "limited", over_budget: "shed", braked: "shed", unavailable: "failed" };
@@ -13,15 +13,15 @@ const columns = [
   ["factor", "× usual", (c) => factor(c), "num"],
   ["held", "Refused/min", (c) => c.held_1m, "num"],
   ["today", "Messages today", (c) => c.messages_today, "num"],
-  ["share", "Share of publishes", (c) => c.rate_1m, ""],
+  ["share", "Share of publishes", (c) => c.rate_10s, ""],
 ];
 let sort = "rate", down = true, find = "";
 
-export function callers(app, a) {
+export function callers(app, a, f) {
   // The stream carries the busiest fifty; the rest is asked for.
   const all = a.callers_total > a.callers.length ? app.ask("/api/v1/status", 5).value?.accounts.find((x) => x.name === a.name)?.callers : null;
   const e = app.ask(`/api/v1/history?account=${encodeURIComponent(a.name)}&window=10m&points=60&callers=1`, 10);
-  const total = a.callers.reduce((n, c) => n + c.rate_1m, 0) || 1;
+  const total = a.callers.reduce((n, c) => n + c.rate_10s, 0) || 1;
   const by = columns.find(([n]) => n === sort)[2];
   const list = [...(all || a.callers)].filter((c) => c.name.toLowerCase().includes(find.toLowerCase()))
     .sort((x, y) => (by(x) < by(y) ? -1 : by(x) > by(y) ? 1 : x.name < y.name ? -1 : 1) * (down ? -1 : 1));
@@ -34,7 +34,7 @@ export function callers(app, a) {
           h("th", { key: name, scope: "col", class: kind, "aria-sort": sort === name ? (down ? "descending" : "ascending") : "none" },
             h("button", { class: "sort", onclick: () => { if (sort === name) down = !down; else { sort = name; down = name !== "name"; } app.render(); } }, title, h("span", { "aria-hidden": "true" }, sort === name ? (down ? " ↓" : " ↑") : "")))),
           h("th", { scope: "col" }, "10 minutes"), h("th", { scope: "col" }, "What became of them"))),
-        h("tbody", null, list.map((c) => row(c, e.value, total)))))),
+        h("tbody", null, list.map((c) => row(c, e.value, total, aboveUsual(c, incidentOf(f, a, c)))))))),
     h("section", { key: "key", class: "card" },
       h("div", { class: "head" }, h("h2", null, "What the colours say")),
       h("ul", { class: "legend" }, outcomes.map((o) => h("li", null, h("span", { class: "swatch " + groupOf[o] }), o.replace("_", " ")))),
@@ -43,7 +43,7 @@ export function callers(app, a) {
   ];
 }
 
-function row(c, history, total) {
+function row(c, history, total, above) {
   const hist = history?.callers?.find((x) => x.name === c.name);
   const f = factor(c), all = Object.values(c.outcomes).reduce((n, x) => n + x, 0);
   const would = Object.entries(c.would || {});
@@ -51,10 +51,10 @@ function row(c, history, total) {
     h("th", { scope: "row" }, c.name),
     h("td", { class: "num" }, rate(c.rate_10s)),
     h("td", { class: "num muted" }, c.usual_per_s === null ? "–" : rate(c.usual_per_s)),
-    h("td", { class: "num" }, loud(c) ? h("span", { class: "tag warn" }, aboveUsual(c)) : c.usual_per_s > 0 && c.rate_10s > 0 ? times(f) : "–"),
+    h("td", { class: "num" }, above ? h("span", { class: "tag warn" }, above) : c.usual_per_s > 0 && c.rate_10s > 0 ? times(f) : "–"),
     h("td", { class: "num" + (c.held_1m ? " held-text" : " muted") }, count(c.held_1m)),
     h("td", { class: "num" }, count(c.messages_today)),
-    h("td", null, shareBar(c.rate_1m / total)),
+    h("td", null, shareBar(c.rate_10s / total)),
     h("td", null, hist ? spark(whole(history, hist.asked), whole(history, hist.held)) : ""),
     h("td", null, h("div", { class: "mix", role: "img", "aria-label": outcomes.filter((o) => c.outcomes[o]).map((o) => `${o.replace("_", " ")} ${count(c.outcomes[o])}`).join(", ") || "nothing yet" },
       outcomes.filter((o) => c.outcomes[o]).map((o) => h("i", { key: o, class: "swatch " + groupOf[o], css: { "flex-grow": c.outcomes[o] / Math.max(1, all) } }))),

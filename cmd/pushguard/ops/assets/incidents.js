@@ -60,7 +60,7 @@ function detail(app, i) {
             h("dt", null, "Rate"), h("dd", null, i.per_s > 0 ? `${rate(i.per_s)} publishes/s` : "not known"),
             h("dt", null, "Baseline"), h("dd", null, i.baseline_per_s > 0 ? `${rate(i.baseline_per_s)} publishes/s` : "not known"),
             h("dt", null, "Over the baseline"), h("dd", null, `${count(i.excess_messages)} messages`),
-            h("dt", null, "Forecast without action"), h("dd", null, i.forecast?.exhausted_at ? `plan used up ${clockZone(i.forecast.exhausted_at)}` : "the plan lasts until the reset")),
+            h("dt", null, "At the pace of the last minutes"), h("dd", null, i.forecast?.exhausted_at ? `plan used up ${clockZone(i.forecast.exhausted_at)}` : i.forecast?.used_at_reset ? "the plan lasts until the reset" : "not known yet")),
           h("p", { class: "muted small" }, h("a", { href: link("incidents") }, "All incidents")))),
       h("div", { key: "left", class: "col" },
         h("section", { key: "who", class: "card" }, h("div", { class: "head" }, h("h2", null, "Who makes the excess")),

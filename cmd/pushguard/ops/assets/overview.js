@@ -2,7 +2,7 @@ import { h } from "./view.js";
 import { api } from "./api.js";
 import { burn, flow, flows, legend, meter, shareBar, spark, whole } from "./chart.js";
 import { both, clock, clockZone, count, percent, plural, rate, short, span, store, stored, when, zoneName } from "./format.js";
-import { aboveUsual, asked, culprit, factor, held, levelWords, loud, loudest, mark, times } from "./verdict.js";
+import { aboveUsual, asked, culprit, factor, held, incidentOf, levelWords, loud, loudest, mark, times } from "./verdict.js";
 import { link } from "./state.js";
 import { openLever } from "./levers.js";
 
@@ -78,7 +78,7 @@ export function overview(app, a, f, v) {
       h("div", { key: "left", class: "col" },
         burnCard(app, a, s, window),
         flowCard(app, a, f, s, window),
-        callersCard(app, a)),
+        callersCard(app, f, a)),
       h("div", { key: "right", class: "col side" },
         leversCard(app, a),
         breakerCard(a),
@@ -124,7 +124,7 @@ function testing(app, a) {
 
 /** named is what an open incident says of a caller. */
 const named = (f, a, c) => {
-  const i = f.incidents.find((x) => x.account === a.name && x.culprits.some((y) => y.caller === c.name));
+  const i = incidentOf(f, a, c);
   return i && `${times(i.factor)} its usual rate` + (i.action === "contained" ? ", contained" : "");
 };
 
@@ -185,9 +185,9 @@ function flowCard(app, a, f, s, window) {
     flow(d, label));
 }
 
-function callersCard(app, a) {
+function callersCard(app, f, a) {
   const e = app.ask(`/api/v1/history?account=${encodeURIComponent(a.name)}&window=10m&points=60&callers=1`, 10);
-  const total = a.callers.reduce((n, c) => n + c.rate_1m, 0) || 1;
+  const total = a.callers.reduce((n, c) => n + c.rate_10s, 0) || 1;
   const list = a.callers.filter((c) => c.rate_1m > 0 || c.messages_today > 0).sort((x, y) => y.rate_10s - x.rate_10s || y.messages_today - x.messages_today).slice(0, 8);
   return h("section", { key: "callers", class: "card" },
     h("div", { class: "head" }, h("h2", null, "Callers"), h("a", { href: link("callers") }, `All ${a.callers_total}`)),
@@ -196,16 +196,17 @@ function callersCard(app, a) {
         h("th", { scope: "col" }, "Caller"), h("th", { scope: "col", class: "num" }, "Publishes/s"), h("th", { scope: "col", class: "num wide-only" }, "Usual"),
         h("th", { scope: "col", class: "num" }, "Refused/min"), h("th", { scope: "col", class: "num wide-only" }, "Messages today"), h("th", { scope: "col", class: "wide-only" }, "Share"), h("th", { scope: "col" }, "10 minutes"))),
       h("tbody", null, list.map((c) => {
-        const hist = e.value?.callers?.find((x) => x.name === c.name);
+        const hist = e.value?.callers?.find((x) => x.name === c.name), above = aboveUsual(c, incidentOf(f, a, c));
         return h("tr", { key: c.name },
-          h("th", { scope: "row" }, c.name, loud(c) && h("span", { class: "tag warn" }, aboveUsual(c))),
+          h("th", { scope: "row" }, c.name, above && h("span", { class: "tag warn" }, above)),
           h("td", { class: "num" }, rate(c.rate_10s)),
           h("td", { class: "num wide-only muted" }, c.usual_per_s === null ? "–" : rate(c.usual_per_s)),
           h("td", { class: "num" + (c.held_1m ? " held-text" : " muted") }, count(c.held_1m)),
           h("td", { class: "num wide-only" }, count(c.messages_today)),
-          h("td", { class: "wide-only" }, shareBar(c.rate_1m / total)),
+          h("td", { class: "wide-only" }, shareBar(c.rate_10s / total)),
           h("td", null, hist ? spark(whole(e.value, hist.asked), whole(e.value, hist.held)) : ""));
-      })))));
+      })))),
+    !list.length && h("p", { class: "muted" }, "Nobody has published today. Give your app's Pusher SDK the host and port of the data port."));
 }
 
 function leversCard(app, a) {

@@ -38,8 +38,12 @@ export const factor = (c) => (c.usual_per_s === null ? 0 : c.rate_10s / Math.max
 /** loud is three times its usual rate and more, and not just a publish now and then. */
 export const loud = (c) => factor(c) >= 3 && c.rate_10s >= 1;
 
-/** aboveUsual is how far, in a word. */
-export const aboveUsual = (c) => (c.usual_per_s < 0.1 ? "was silent" : times(factor(c)));
+/** incidentOf is the open incident that names a caller. */
+export const incidentOf = (f, a, c) => f.incidents.find((i) => i.account === a.name && i.state !== "resolved" && i.culprits.some((x) => x.caller === c.name));
+
+/** aboveUsual is how far, in a word, "" if it is not. The incident that names a caller knows better than the last
+ * hour, which the incident itself is a part of; so every place tells the same figure. */
+export const aboveUsual = (c, incident) => (incident ? times(incident.factor) : !loud(c) ? "" : c.usual_per_s < 0.1 ? "was silent" : times(factor(c)));
 
 export function verdict(f, a, now) {
   const out = (severity, short, title, text) => ({ severity, short, title, text });

@@ -97,6 +97,18 @@ for (const size of ["wide", "narrow"]) {
   }
 }
 
+await part("an incident tells one figure everywhere, and no forecast that is not known", async (page) => {
+  await go(page, "overview");
+  await page.getByText("× 14 its usual rate").first().waitFor();
+  await page.locator("tr", { hasText: "refresher" }).locator(".tag", { hasText: /^× 14$/ }).waitFor();
+  await go(page, "callers");
+  await page.locator("tr", { hasText: "refresher" }).locator(".tag", { hasText: /^× 14$/ }).waitFor();
+  await go(page, "incidents/care-20260510-2");
+  await page.getByText("not known yet").waitFor();
+  await go(page, "incidents/care-20260511-1");
+  await page.getByText(/plan used up \d/).waitFor();
+}, { signedIn: true });
+
 await part("first paint is small, and nothing comes from elsewhere", async (page, context) => {
   const cdp = await context.newCDPSession(page);
   await cdp.send("Network.enable");

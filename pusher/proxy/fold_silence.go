@@ -108,7 +108,7 @@ func (f *folder) ask(class quota.Priority) *waiter {
 	f.queue[best] = nil
 	f.quit(w)
 	f.close()
-	w.group, w.kind = append(w.group[:0], w), bearsCall
+	w.group, w.kind, w.probe = append(w.group[:0], w), bearsCall, true
 	f.depart(w)
 	return w
 }

@@ -126,11 +126,17 @@ func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard
 	}
 	poll.out.processors(1)
 	poll.out.flush(true)
-	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{MaxConns: 1, ReadTimeout: timeout, MaxIdleConnDuration: time.Minute},
-		func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) })
+	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: timeout, MaxIdleConnDuration: time.Minute},
+		func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) }, oneSlot())
 	s.poll = poll
 	t.Cleanup(func() { s.close(); _ = ln.Close(); _ = poll.file.Close() })
 	return s, func() string { return <-got }
+}
+
+func oneSlot() *slots {
+	s := new(slots)
+	s.init(1)
+	return s
 }
 
 // A request whose time is over before it was written is not written any more,

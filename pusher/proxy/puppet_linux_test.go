@@ -88,7 +88,7 @@ func newPuppetOn(t *testing.T, poll *poller) *puppet {
 	client.RootCAs = roots
 	p := &puppet{t: t}
 	server.KeyLogWriter = &p.keys
-	p.conns = newUpConns(ln.Addr().String(), &fasthttp.HostClient{MaxConns: 1, ReadTimeout: 30 * time.Second, MaxIdleConnDuration: time.Minute,
+	p.conns = newUpConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: 30 * time.Second, MaxIdleConnDuration: time.Minute,
 		MaxResponseBodySize: 1 << 20, IsTLS: true, TLSConfig: client},
 		func(addr string, d time.Duration) (net.Conn, error) {
 			c, err := net.DialTimeout("tcp", addr, d)
@@ -96,7 +96,7 @@ func newPuppetOn(t *testing.T, poll *poller) *puppet {
 				return nil, &notSentError{err}
 			}
 			return c, nil
-		})
+		}, oneSlot())
 	p.conns.poll = poll
 	shaken := make(chan error, 1)
 	go func() {

@@ -62,6 +62,7 @@ type rigConfig struct {
 	upstream  string         // instead of the simulator
 	roots     *x509.CertPool // who may sign for it; nil: the system's
 	timeout   time.Duration
+	conns     int // at most, to the upstream; 0: the default
 	fold      *FoldConfig
 	sim       sim.Config
 	minCalls  uint
@@ -127,7 +128,7 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		t.Fatal(err)
 	}
 	key := pusher.NewKey("k", rigSecret)
-	up, err := NewUpstream(UpstreamConfig{URL: c.upstream, Key: key, Timeout: c.timeout, MinCalls: c.minCalls, Off: c.minCalls == 0})
+	up, err := NewUpstream(UpstreamConfig{URL: c.upstream, Key: key, Timeout: c.timeout, MaxConns: c.conns, MinCalls: c.minCalls, Off: c.minCalls == 0})
 	if err != nil {
 		t.Fatal(err)
 	}

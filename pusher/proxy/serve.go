@@ -92,6 +92,7 @@ func (j *job) release() {
 	if j.wait.j != nil {
 		j.wait.release()
 	}
+	j.turn.probe = false
 	if j.in == &j.parsed {
 		j.parsed = request{}
 	}

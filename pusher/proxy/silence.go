@@ -37,6 +37,7 @@ type silence struct {
 	lost  atomic.Int64
 	ended atomic.Int64
 	told  func(silent bool, lasted time.Duration)
+	over  func() // it ends; nil: nobody need know
 	// folds are the lines behind the places, in which some wait who have one: one a
 	// reload of the app, until nobody has it any more.
 	folds []weak.Pointer[folder]
@@ -164,6 +165,9 @@ func (a *admission) speaks(now time.Time) {
 	s.is.Store(false)
 	a.open()
 	a.window.turn(now, 0) // what hung tells nothing
+	if s.over != nil {
+		s.over()
+	}
 	a.tell(false)
 	if s.told != nil {
 		s.told(false, now.Sub(s.began))

@@ -155,8 +155,19 @@ func TestFullIsNotSilent(t *testing.T) {
 // go, although what it was sent before still hangs; and who was told that it is
 // silent paid nothing.
 func TestASilenceEndsWithTheFirstAnswer(t *testing.T) {
-	for name, fold := range map[string]*FoldConfig{"alone": nil, "folded": {Calls: 2}} {
-		t.Run(name, func(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		fold  *FoldConfig
+		conns int
+		plain bool // not on the poller's connections, as where a trace is wanted
+	}{
+		{name: "alone"},
+		{name: "folded", fold: &FoldConfig{Calls: 2}},
+		{name: "with fewer connections than places", conns: 3},
+		{name: "the same by fasthttp's client", conns: 3, plain: true},
+		{name: "folded, and no connection is left", fold: &FoldConfig{Calls: 2}, conns: 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			var silent atomic.Bool
 			var hang, served atomic.Int64
 			release := make(chan struct{})
@@ -171,7 +182,10 @@ func TestASilenceEndsWithTheFirstAnswer(t *testing.T) {
 				fmt.Fprint(w, "{}")
 			}))
 			t.Cleanup(up.Close)
-			r := newRig(t, rigConfig{upstream: up.URL, fold: fold, timeout: 20 * time.Second})
+			r := newRig(t, rigConfig{upstream: up.URL, fold: c.fold, conns: c.conns, timeout: 20 * time.Second})
+			if c.plain {
+				r.app.Upstream.conns = nil
+			}
 			door := r.app.Upstream.admission
 			door.mu.Lock()
 			door.pace.limit, door.pace.base, door.may = 4, time.Millisecond, 4
@@ -213,7 +227,7 @@ func TestASilenceEndsWithTheFirstAnswer(t *testing.T) {
 			if o := r.app.Upstream.Overload(); o.UnderWay != 0 || o.Waiting != 0 || door.silence.lost.Load() != 0 {
 				t.Errorf("%+v, %d lost", o, door.silence.lost.Load())
 			}
-			if fold == nil && r.used() != 3*sent.Load() { // one call and two deliveries
+			if c.fold == nil && r.used() != 3*sent.Load() { // one call and two deliveries
 				t.Errorf("%d were sent, the ledger booked %d", sent.Load(), r.used())
 			}
 		})

@@ -11,7 +11,7 @@ import (
 // upConns are for Linux alone; elsewhere fasthttp's client does all.
 type upConns struct{}
 
-func newUpConns(string, *fasthttp.HostClient, dialTCP) *upConns { return nil }
+func newUpConns(string, *fasthttp.HostClient, dialTCP, *slots) *upConns { return nil }
 
 func (*upConns) do([]byte, bool, *fasthttp.Response, time.Time) error { return fasthttp.ErrNoFreeConns }
 func (*upConns) reserve(*visit) bool                                  { return false }

@@ -26,7 +26,7 @@ type upConns struct {
 	timeout time.Duration
 	keep    time.Duration // how long one may be idle
 	maxBody int
-	slots   chan struct{} // one a call under way
+	slots   *slots // one a call under way
 
 	mu     sync.Mutex
 	idle   []*upConn // used last at the end
@@ -36,13 +36,13 @@ type upConns struct {
 }
 
 // newUpConns has c's settings. It is nil where the kernel gives no poller.
-func newUpConns(addr string, c *fasthttp.HostClient, dial dialTCP) *upConns {
+func newUpConns(addr string, c *fasthttp.HostClient, dial dialTCP, most *slots) *upConns {
 	poll := thePoller()
 	if poll == nil {
 		return nil
 	}
 	s := &upConns{addr: addr, poll: poll, dial: dial, timeout: c.ReadTimeout, keep: c.MaxIdleConnDuration,
-		maxBody: c.MaxResponseBodySize, slots: make(chan struct{}, c.MaxConns)}
+		maxBody: c.MaxResponseBodySize, slots: most}
 	if c.IsTLS {
 		s.secure = c.TLSConfig
 	}
@@ -51,43 +51,33 @@ func newUpConns(addr string, c *fasthttp.HostClient, dial dialTCP) *upConns {
 	return s
 }
 
-// do sends a request once and reads its answer. began is when the call did.
+// do sends a request once and reads its answer. began is when the call did. It has a
+// slot.
 func (s *upConns) do(wire []byte, head bool, resp *fasthttp.Response, began time.Time) error {
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		wait := time.NewTimer(s.timeout)
-		defer wait.Stop()
-		select {
-		case s.slots <- struct{}{}:
-		case <-wait.C:
-			return fasthttp.ErrNoFreeConns
-		}
-	}
-	defer func() { <-s.slots }()
 	return s.try(nil, wire, head, resp, began)
 }
 
 // reserve takes a kept connection for a call that v will launch, if there is one
 // and a slot for it.
 func (s *upConns) reserve(v *visit) bool {
-	select {
-	case s.slots <- struct{}{}:
-	default:
+	slot := s.slots.try()
+	if slot == nil {
 		return false
 	}
 	if v.call = s.take(); v.call == nil {
-		<-s.slots
+		slot.free()
 		return false
 	}
+	v.slot = slot
 	return true
 }
 
 // unreserve gives back what reserve took.
 func (s *upConns) unreserve(v *visit) {
 	s.put(v.call, v.call.used)
-	v.call = nil
-	<-s.slots
+	slot := v.slot
+	v.call, v.slot = nil, nil
+	slot.free()
 }
 
 // launch has the request in j.wire written, and v go on when something comes or
@@ -114,9 +104,9 @@ func (s *upConns) launch(v *visit, j *job, began time.Time) bool {
 
 // landed ends the call that v launched.
 func (s *upConns) landed(v *visit, wire []byte, resp *fasthttp.Response, began time.Time) error {
-	l := v.call
-	v.call = nil
-	defer func() { <-s.slots }()
+	l, slot := v.call, v.slot
+	v.call, v.slot = nil, nil
+	defer slot.free()
 	return s.try(l, wire, false, resp, began)
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -35,7 +36,8 @@ type UpstreamConfig struct {
 	// of the answer. 0 means 4 s, which is shorter than the SDKs' own 5 s, so
 	// that the caller hears the reason.
 	Timeout time.Duration
-	// MaxConns bounds connections to the upstream. 0 means 512.
+	// MaxConns bounds connections to the upstream, apart from those whose calls hang
+	// from before an answer that ended a silence. 0 means 512.
 	MaxConns int
 	// FailureRate, MinCalls and Window: the breaker opens when at least
 	// MinCalls calls ended within Window and FailureRate (0–1) of them failed.
@@ -74,6 +76,7 @@ type Upstream struct {
 	dial    dialTCP
 	client  *fasthttp.HostClient
 	conns   *upConns // instead of client, where that is possible
+	slots   slots
 	breaker circuitbreaker.CircuitBreaker[any]
 	timeout time.Duration
 	off     bool
@@ -121,10 +124,9 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	}
 	dial := func(addr string, timeout time.Duration) (net.Conn, error) { return up.dial(addr, timeout) }
 	up.client = &fasthttp.HostClient{
-		Addr:               addr,
-		DialTimeout:        dial,
-		MaxConns:           or(cfg.MaxConns, 512),
-		MaxConnWaitTimeout: up.timeout,
+		Addr:        addr,
+		DialTimeout: dial,
+		MaxConns:    math.MaxInt, // slots bounds them
 		// A connection that Pusher's side has closed is only noticed by
 		// sending on it, and then the publish's fate is unknown. So idle ones
 		// go early, well before the 60 s of the usual load balancer.
@@ -153,7 +155,9 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 			return sec, nil
 		}
 	}
-	up.conns = newUpConns(addr, up.client, dial)
+	up.slots.init(or(cfg.MaxConns, 512))
+	up.admission.silence.over = up.slots.anew
+	up.conns = newUpConns(addr, up.client, dial, &up.slots)
 	up.off = cfg.Off
 	rate := or(cfg.FailureRate, 0.5)
 	up.breaker = circuitbreaker.NewBuilder[any]().
@@ -307,6 +311,13 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 		resp.Reset()
 	}
 	j.answered = true
+	if u.sink == nil && !j.turn.probe && !j.wait.probe {
+		slot, err := u.slots.take(began.Add(u.timeout))
+		if err != nil {
+			return err
+		}
+		defer slot.free()
+	}
 	if u.conns != nil && u.sink == nil && j.trace == nil {
 		j.wire = u.appendRequest(j.wire[:0], out, j.target)
 		return u.conns.do(j.wire, out.method == fasthttp.MethodHead, resp, began)
@@ -333,7 +344,7 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	if u.sink != nil {
 		u.sink(req, resp)
 	} else {
-		err = u.client.DoTimeout(req, resp, u.timeout)
+		err = u.client.DoDeadline(req, resp, began.Add(u.timeout))
 	}
 	if span != nil {
 		endCall(span, resp.StatusCode(), err)

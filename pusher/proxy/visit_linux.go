@@ -15,6 +15,7 @@ type visit struct {
 	conn *laneConn
 	job  *job    // of a request that will go on
 	call *upConn // what it goes on with
+	slot *slotEra
 	// The request: in, where the lane read it itself, from bytes that are copied
 	// into raw; otherwise in ctx, by fasthttp.
 	in   request
@@ -82,7 +83,7 @@ func (v *visit) survive() {
 		v.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
 		v.ctx.Request.Reset()
 		v.ctx.Response.Reset()
-		v.conn, v.job, v.call, v.mine, v.written = nil, nil, nil, false, false
+		v.conn, v.job, v.call, v.slot, v.mine, v.written = nil, nil, nil, nil, false, false
 	}
 }
 

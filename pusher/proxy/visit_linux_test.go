@@ -201,8 +201,8 @@ func everyEnd(t *testing.T, over wire) {
 		}
 		eventually(t, "the connection's end, or not", func() bool { return conns.kept() == map[bool]int{true: 1}[c.kept] })
 	}
-	if o := r.app.Upstream.Overload(); o.UnderWay != 0 || len(conns.slots) != 0 || r.proxy.InFlight() != 0 {
-		t.Errorf("%d places, %d slots and %d requests were not given back", o.UnderWay, len(conns.slots), r.proxy.InFlight())
+	if o := r.app.Upstream.Overload(); o.UnderWay != 0 || len(conns.slots.era.Load().taken) != 0 || r.proxy.InFlight() != 0 {
+		t.Errorf("%d places, %d slots and %d requests were not given back", o.UnderWay, len(conns.slots.era.Load().taken), r.proxy.InFlight())
 	}
 }
 

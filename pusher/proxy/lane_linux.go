@@ -198,6 +198,20 @@ func refuseConnection(status int, why string) []byte {
 		status, fasthttp.StatusMessage(status), serverName, contentPlain, headerOutcome, outcomeRefused, headerReason, len(why), why)
 }
 
+// beginsTLS says whether b is how a TLS client begins: a handshake record.
+func beginsTLS(b []byte) bool { return len(b) >= 3 && b[0] == 0x16 && b[1] == 3 && b[2] <= 4 }
+
+// warnOfTLS tells the operator, once a minute at most, what the caller cannot
+// read: the refusal of its handshake is plain text. Half of Pusher's SDKs speak
+// TLS unless they are told not to.
+func (p *Proxy) warnOfTLS(peer netip.Addr) {
+	now, last := p.now().Unix(), p.toldTLS.Load()
+	if now-last < 60 || !p.toldTLS.CompareAndSwap(last, now) {
+		return
+	}
+	p.log.Warn("a caller speaks TLS to the data port, which does not: turn TLS off in its SDK (useTLS: false, ssl=False, scheme http), or give this port a certificate (tls in the config)", "from", peer)
+}
+
 // enter counts a connection, unless there are too many.
 func (l *lane) enter(c *laneConn) (why string, status int) {
 	l.connsMu.Lock()

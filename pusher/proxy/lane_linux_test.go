@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -505,5 +506,59 @@ func TestWhatHasBegunGoesFirst(t *testing.T) {
 		if got := w.next(false); got != want {
 			t.Fatalf("task %d is %p, want %p", i, got, want)
 		}
+	}
+}
+
+// A caller sends a body that is far too large, all of it, before it reads: it gets the refusal, not a reset.
+func TestTheRefusalOfALargeBodyIsRead(t *testing.T) {
+	_, addr := port(t, Config{}, true)
+	body := strings.Repeat("x", 3<<20)
+	for range 5 {
+		c := dial(t, addr)
+		fmt.Fprintf(c, "POST /apps/1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", len(body))
+		for rest := body; rest != ""; rest = rest[1<<16:] { // as an SDK does, piece by piece
+			if _, err := io.WriteString(c, rest[:1<<16]); err != nil {
+				t.Fatal("sending:", err)
+			}
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal("reading:", err)
+		}
+		said, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || !strings.Contains(string(said), "larger than any publish") {
+			t.Fatalf("%d %q %v", resp.StatusCode, said, err)
+		}
+	}
+}
+
+// One that asks first, as PHP's and curl do with a large body, is told why not.
+func TestAskingBeforeALargeBody(t *testing.T) {
+	_, addr := port(t, Config{}, true)
+	c := dial(t, addr)
+	fmt.Fprintf(c, "POST /apps/1/events HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\nExpect: 100-continue\r\n\r\n", 3<<20)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge || resp.Header.Get("Pushguard-Outcome") != "refused" || !strings.Contains(string(said), "larger than any publish") {
+		t.Errorf("%d %v %q %v", resp.StatusCode, resp.Header, said, err)
+	}
+}
+
+// An SDK that speaks TLS unless told otherwise is pointed at a plain port: its handshake fails at once, and the log
+// says what to do, once.
+func TestTLSSpokenToAPlainPort(t *testing.T) {
+	log := &lockedBuffer{}
+	_, addr := port(t, Config{Log: slog.New(slog.NewTextHandler(log, nil))}, true)
+	for range 3 {
+		c := tls.Client(dial(t, addr), &tls.Config{InsecureSkipVerify: true})
+		if err := c.Handshake(); err == nil || !strings.Contains(err.Error(), "does not look like a TLS handshake") {
+			t.Fatal(err)
+		}
+	}
+	if said := log.String(); strings.Count(said, "a caller speaks TLS to the data port") != 1 || !strings.Contains(said, "useTLS: false") || !strings.Contains(said, "from=127.0.0.1") {
+		t.Error(said)
 	}
 }

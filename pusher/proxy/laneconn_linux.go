@@ -352,6 +352,9 @@ func (l *lane) hand(c *laneConn, unread []byte, last bool) bool {
 	l.connsMu.Lock()
 	delete(l.conns, c)
 	l.connsMu.Unlock()
+	if beginsTLS(unread) {
+		l.p.warnOfTLS(c.peer)
+	}
 	h := &handedConn{Conn: plain, from: c, unread: unread}
 	if len(c.rest) == 0 {
 		l.give(h)
@@ -393,9 +396,10 @@ func (c *laneConn) send(b []byte) {
 // already.
 type handedConn struct {
 	net.Conn
-	from   *laneConn
-	unread []byte
-	once   sync.Once
+	from    *laneConn
+	unread  []byte
+	lingers bool
+	once    sync.Once
 }
 
 func (h *handedConn) Read(b []byte) (int, error) {
@@ -409,7 +413,22 @@ func (h *handedConn) Read(b []byte) (int, error) {
 	return h.Conn.Read(b)
 }
 
+// How long, and for how many bytes, a peer is listened to that goes on sending
+// what was refused. Closed at once, the kernel would answer it with a reset, and
+// many clients then never read the refusal.
+const (
+	lingerFor  = time.Second
+	lingerMost = 32 << 20
+)
+
+func (h *handedConn) lingerOnClose() { h.lingers = true }
+
 func (h *handedConn) Close() error {
+	if tcp, ok := h.Conn.(*net.TCPConn); ok && h.lingers {
+		_ = tcp.CloseWrite()
+		_ = tcp.SetReadDeadline(time.Now().Add(lingerFor))
+		_, _ = io.CopyN(io.Discard, tcp, lingerMost)
+	}
 	err := h.Conn.Close()
 	h.once.Do(func() { h.from.lane.leave(h.from) })
 	return err

@@ -71,6 +71,7 @@ type Proxy struct {
 	table    atomic.Pointer[table]
 	jobs     sync.Pool
 	draining atomic.Bool
+	toldTLS  atomic.Int64 // when a caller that speaks TLS to a plain port was last told of, Unix seconds
 	retiring atomic.Bool
 
 	endMu     sync.Mutex
@@ -116,9 +117,8 @@ func New(cfg Config) *Proxy {
 	p.table.Store(&table{})
 	maxBody := or(cfg.MaxBody, 1<<20)
 	p.server = &fasthttp.Server{
-		Handler: p.serve,
-		// A client that asks first is not told to send what will be refused.
-		ContinueHandler:              func(h *fasthttp.RequestHeader) bool { return h.ContentLength() <= maxBody },
+		Handler:                      p.serve,
+		ExpectHandler:                p.expected,
 		ErrorHandler:                 p.refuseUnread,
 		Name:                         serverName,
 		Concurrency:                  or(cfg.MaxConns, 65536),

@@ -327,6 +327,24 @@ func (p *Proxy) authenticate(j *job, method, path, query, id []byte, now time.Ti
 func (p *Proxy) refuseUnread(ctx *fasthttp.RequestCtx, err error) {
 	r := p.unread(err)
 	r.onto(&ctx.Response)
+	if c, ok := ctx.Conn().(lingerer); ok && r.status == fasthttp.StatusRequestEntityTooLarge {
+		c.lingerOnClose()
+	}
+}
+
+// lingerer is a connection that can be closed so that the peer, who is still
+// sending, reads the last answer.
+type lingerer interface{ lingerOnClose() }
+
+// expected answers a client that asks before it sends a body: what would be
+// refused for its length is refused now.
+func (p *Proxy) expected(ctx *fasthttp.RequestCtx) int {
+	if ctx.Request.Header.ContentLength() <= p.server.MaxRequestBodySize {
+		return fasthttp.StatusContinue
+	}
+	r := p.unread(fasthttp.ErrBodyTooLarge)
+	r.onto(&ctx.Response)
+	return r.status
 }
 
 // unread is the answer to what cannot be read as a request.

@@ -75,14 +75,18 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { ended = code }),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.ValueFormatter(withDefault),
 		kong.UsageOnError(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "pushguard:", err)
 		return exitFailed
 	}
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0:
 		args = []string{"--help"}
+	case len(args) == 1 && args[0] == "--version": // as everybody tries it
+		args = []string{"version"}
 	}
 	kctx, err := parser.Parse(args)
 	if ended >= 0 {
@@ -106,6 +110,15 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	fmt.Fprintln(stderr, "pushguard:", err)
 	return exitFailed
+}
+
+// withDefault is what --help says of a value: where a placeholder stands in for the default, that too.
+func withDefault(v *kong.Value) string {
+	help := kong.DefaultHelpValueFormatter(v)
+	if v.Flag != nil && v.Flag.PlaceHolder != "" && v.HasDefault && v.Default != "" {
+		help += " Default: " + v.Default + "."
+	}
+	return help
 }
 
 // asked is the command that a mistake was made in, as far as it was understood.

@@ -11,7 +11,7 @@ import (
 type manCmd struct{}
 
 func (manCmd) Help() string {
-	return "Example:\n  pushguard man | man -l -\n  pushguard man > /usr/local/share/man/man1/pushguard.1"
+	return "Examples:\n  pushguard man | man -l -\n  pushguard man > /usr/local/share/man/man1/pushguard.1"
 }
 
 // Run prints the manual as man(7) reads it, of the same model and the same words

@@ -29,7 +29,7 @@ func (replayCmd) Help() string {
 	return `The traffic is run through the real limiter, quota and detector in virtual time, beside
 Pusher alone with its plan. docs/replay.md has the words of a scenario.
 
-Example:
+Examples:
   pushguard replay bench/replay/welkin.yaml --chart welkin.svg
   pushguard replay trace.jsonl --config pushguard.yaml --compare stricter.yaml`
 }

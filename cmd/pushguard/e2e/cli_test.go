@@ -125,7 +125,24 @@ func TestEveryCommandShowsAnExample(t *testing.T) {
 			if !found || !strings.Contains(after, "pushguard "+name) {
 				t.Errorf("shows no example of itself:\n%s", out)
 			}
+			after, _, _ = strings.Cut(after, "Flags:")
+			if n := strings.Count(after, "\n    pushguard "); n > 1 && !strings.HasPrefix(after, "s:") {
+				t.Errorf("calls %d examples one:\n%s", n, out)
+			}
 		})
+	}
+}
+
+// What a flag is when it is not given stands in its help, and --version works as everywhere.
+func TestHelpTellsDefaults(t *testing.T) {
+	for name, want := range map[string]string{"load": "How long. Default: 10s.", "top": "How many lines. Default: 20.", "demo": "Default: 60s.", "sim": "Default: 127.0.0.1:6001."} {
+		if out, _, _ := command(t, name, "--help"); !strings.Contains(out, want) {
+			t.Errorf("%s --help does not say %q:\n%s", name, want, out)
+		}
+	}
+	long, errs, code := command(t, "--version")
+	if short, _, _ := command(t, "version"); code != 0 || errs != "" || long != short {
+		t.Errorf("--version leaves with %d: %q %q, not %q", code, long, errs, short)
 	}
 }
 

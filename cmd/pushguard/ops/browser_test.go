@@ -23,6 +23,7 @@ import (
 // is restarted is, or be frozen, as one whose machine hangs.
 type port struct {
 	stage *stage
+	mute  *mute
 	addr  string
 	mu    sync.Mutex
 	srv   *http.Server
@@ -76,6 +77,10 @@ func (p *port) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.ops.stream.most = 0
 		p.ops.stream.mu.Unlock()
 		p.mu.Unlock()
+	case "/mute":
+		err = p.mute.fall()
+	case "/speak":
+		err = p.mute.speak()
 	case "/acts":
 		p.stage.detector.mu.Lock()
 		defer p.stage.detector.mu.Unlock()
@@ -132,7 +137,7 @@ func TestInABrowser(t *testing.T) {
 	defer cancel()
 	var running sync.WaitGroup
 	running.Go(func() { s.live(ctx) })
-	p := &port{stage: s, addr: "127.0.0.1:0"}
+	p := &port{stage: s, mute: newMute(t, s.accounts[1].Apps[0]), addr: "127.0.0.1:0"}
 	if err := p.up(); err != nil {
 		t.Fatal(err)
 	}

@@ -37,5 +37,5 @@ export function replicas(app, a, f) {
       h("div", { class: "head" }, h("h2", null, "Ways to Pusher")),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ways to Pusher" }, h("table", null,
         h("thead", null, h("tr", null, h("th", { scope: "col" }, "App"), h("th", { scope: "col" }, "Upstream"), h("th", { scope: "col" }, "Breaker"), h("th", { scope: "col", class: "num" }, "Errors"), h("th", { scope: "col" }, "Mode"))),
-        h("tbody", null, a.apps.map((x) => h("tr", { key: x.id }, h("th", { scope: "row" }, x.id), h("td", null, h("code", null, x.upstream.url)), h("td", null, h("span", { class: "tag " + (x.upstream.state === "closed" ? "good" : "bad") }, x.upstream.state), x.upstream.silent && h("span", { class: "tag bad" }, "silent")), h("td", { class: "num" }, percent(x.upstream.error_rate)), h("td", null, x.mode))))))))];
+        h("tbody", null, a.apps.map((x) => h("tr", { key: x.id }, h("th", { scope: "row" }, x.id), h("td", null, h("code", null, x.upstream.url)), h("td", null, h("span", { class: "tag " + (x.upstream.state === "closed" ? "good" : "bad") }, x.upstream.state), x.upstream.silent && " ", x.upstream.silent && h("span", { class: "tag bad" }, "silent")), h("td", { class: "num" }, percent(x.upstream.error_rate)), h("td", null, x.mode))))))))];
 }

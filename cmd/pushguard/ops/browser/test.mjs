@@ -65,7 +65,7 @@ async function frames(page, n = 1) {
   }
 }
 const shot = (page, name) => page.screenshot({ path: `shots/${name}.png`, fullPage: true });
-const control = (path) => fetch(CONTROL + path, { method: "POST" }).then(async (r) => { must(r.ok, path + ": " + r.status); return r; });
+const control = (path) => fetch(CONTROL + path, { method: "POST" }).then(async (r) => { must(r.ok, `${path}: ${r.status} ${r.ok || await r.text()}`); return r; });
 
 async function accessible(page, what) {
   // Trusted types forbid script from text on this page, also to a tester; the
@@ -406,6 +406,33 @@ await part("a day of history is there in under a second", async (page) => {
   await frames(page);
   await shot(page, "wide-light-overview-day");
 });
+
+for (const [size, scheme] of [["wide", "light"], ["narrow", "dark"]]) {
+  await part(`a Pusher that falls silent is the verdict, until it speaks ${size} ${scheme}`, async (page) => {
+    await go(page, "overview");
+    await page.getByLabel("Account").selectOption("shop");
+    const said = page.getByRole("heading", { name: "Pusher answers nothing for app shop-1" });
+    await page.getByRole("heading", { name: /All right/ }).waitFor();
+    await control("/mute");
+    await said.waitFor();
+    await page.getByText("who waits in vain is refused at no cost").waitFor();
+    await page.waitForFunction(() => document.title.startsWith("Pusher silent"));
+    must((await page.textContent("#say")).includes("Pusher answers nothing"), "a screen reader does not hear it");
+    await accessible(page, "a silent Pusher");
+    await shot(page, `${size}-${scheme}-overview-silent`);
+    await page.getByLabel("Account").selectOption("care");
+    await page.getByRole("heading", { name: /Runaway/ }).waitFor(); // it is not that one's
+    await page.getByLabel("Account").selectOption("shop");
+    await page.goto(page.url().replace("#/overview", "#/replicas"));
+    await page.locator("tr", { hasText: "shop-1" }).locator(".tag.bad", { hasText: "silent" }).waitFor();
+    await accessible(page, "a silent way to Pusher");
+    await shot(page, `${size}-${scheme}-replicas-silent`);
+    await control("/speak");
+    await page.locator("tr", { hasText: "shop-1" }).locator(".tag.bad").waitFor({ state: "detached" });
+    await page.goto(page.url().replace("#/replicas", "#/overview"));
+    await page.getByRole("heading", { name: /All right/ }).waitFor();
+  }, { size, scheme, signedIn: true });
+}
 
 await part("honest when stale: says how old, and recovers by itself", async (page) => {
   await go(page, "overview");

@@ -56,6 +56,13 @@ func (c *checkCmd) Run(p *process) error {
 	out := &report{w: p.stdout}
 	out.line(fmt.Sprintf("config: %s is complete", name), nil)
 	out.line(fmt.Sprintf("secrets: %s", resolved(loaded.References())), nil)
+	for i := range cfg.Accounts {
+		for j := range cfg.Accounts[i].Apps {
+			if app := &cfg.Accounts[i].Apps[j]; countsBlindly(app) {
+				out.warn(fmt.Sprintf("subscribers: Pusher bills each delivery, and nothing here says how many subscribe to the channels of app %s: each counts as one subscriber until Pusher's webhooks come to /webhooks/%s, or subscribers or learn is set", app.ID, app.ID))
+			}
+		}
+	}
 	if !c.Online {
 		return nil
 	}
@@ -90,7 +97,7 @@ func (c *checkCmd) Run(p *process) error {
 	if err != nil {
 		// Only a flood of connections meets it; a default config must pass on a
 		// default machine.
-		fmt.Fprintf(p.stdout, "warn  limits: %v\n", err)
+		out.warn("limits: " + err.Error())
 	} else {
 		out.line("limits: "+text, nil)
 	}
@@ -132,6 +139,14 @@ func (r *report) line(what string, err error) {
 		return
 	}
 	fmt.Fprintf(r.w, "ok    %s\n", what)
+}
+
+func (r *report) warn(what string) { fmt.Fprintf(r.w, "warn  %s\n", what) }
+
+// countsBlindly says whether all that is known of an app's fan-out is the default: then the plan is spent faster
+// than the count says, by as much as channels have subscribers.
+func countsBlindly(app *config.App) bool {
+	return app.Learn == nil && len(app.Subscribers.Patterns) == 0 && app.Subscribers.Default == config.DefaultApp().Subscribers.Default
 }
 
 // checkAccount is the name under which check proves that it may do with the

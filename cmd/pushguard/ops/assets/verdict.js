@@ -61,6 +61,10 @@ export function verdict(f, a, now) {
   if (down.length) return out("bad", "Pusher failing", `Pusher fails for app ${down.map((x) => x.id).join(", ")}`, `${percent(down[0].upstream.error_rate, 0)} of recent calls failed; the upstream breaker is ${down[0].upstream.state}.` + incident);
   const mute = a.apps.filter((x) => x.upstream.silent);
   if (mute.length) return out("bad", "Pusher silent", `Pusher answers nothing for app ${mute.map((x) => x.id).join(", ")}`, "One publish is tried each 100 ms, critical ones first; who waits in vain is refused at no cost. The first answer ends it." + incident);
+  const l = a.ledger;
+  if (!l.store_up && (l.on_store_loss === "closed" || (l.on_store_loss === "lease" && l.lease === 0))) {
+    return out("bad", "Store lost", "Nothing passes: the store is out of reach", `${l.store_error}, since ${clockZone(l.store_since)}. ${l.lease === 0 ? "The lease is spent" : "Nothing is sent without it"} (on_store_loss: ${l.on_store_loss}). When the store is back everything goes on by itself.` + incident);
+  }
   if (!f.ready.ready) {
     const bad = f.ready.checks.filter((c) => !c.ok);
     return out("bad", "Not ready", "This replica is not ready: " + bad.map((c) => c.name).join(", "), bad.map((c) => c.detail).join("; ") + incident);

@@ -249,7 +249,7 @@ func (t *pot) report(now time.Time, keep int64, horizon time.Duration, drain boo
 	// spent is read before over and idle: what is settled in between is then still pending, never forgotten.
 	r := store.PotReport{Name: t.name, Acked: t.acked, Spent: t.spent.Load(), Want: want, Need: need}
 	r.Over, r.Ret, r.Idle = t.over.Load(), t.returned.Sum(), t.holds(Critical)
-	r.ClosedTaken, r.ClosedSpent = t.heard.ClosedTaken, t.heard.ClosedSpent
+	r.ClosedTaken, r.ClosedSpent, r.ClosedVersion = t.heard.ClosedTaken, t.heard.ClosedSpent, t.heard.ClosedVersion
 	t.sent = r
 	return r
 }
@@ -281,7 +281,7 @@ func (t *pot) apply(seq int64, s store.PotState, limits store.Counts) {
 // complete adds to an answer what it left out because it was heard before.
 func (t *pot) complete(s store.PotState) store.PotState {
 	if !s.ClosedNews {
-		s.Closed = t.heard.Closed
+		s.Closed, s.ClosedFrom, s.ClosedVersion = t.heard.Closed, t.heard.ClosedFrom, t.heard.ClosedVersion
 	}
 	return s
 }

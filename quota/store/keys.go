@@ -10,7 +10,7 @@ import (
 //
 //	pg:{account}:state            hash   plan, brake, exhausted, epoch (see lua/beat.lua)
 //	pg:{account}:audit            list   newest first, bounded
-//	pg:{account}:D:pot            hash   the day's totals of a pot: what closed replicas took, corrections
+//	pg:{account}:D:pot            hash   the day's totals of a pot: what closed replicas took (cv: its version), corrections
 //	pg:{account}:D:pot:live       hash   replica → its entry
 //	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
 //	pg:{account}:learned:topic    list   messages about learned subscriber counts, and …:count how many there ever were

@@ -32,8 +32,8 @@ type PotReport struct {
 	Over  int64 // messages sent beyond the leases
 	Idle  int64 // tokens held unused at this moment
 	Want  Counts
-	// ClosedTaken and ClosedSpent are those of the last PotState that was heard.
-	ClosedTaken, ClosedSpent int64
+	// ClosedTaken, ClosedSpent and ClosedVersion are those of the last PotState that was heard.
+	ClosedTaken, ClosedSpent, ClosedVersion int64
 
 	Need Counts // what the most expensive waiting publish of each class needs: granted whole or not at all
 }
@@ -69,12 +69,14 @@ type PotState struct {
 	Hungry  bool   // another replica refuses publishes for want of tokens
 
 	ClosedTaken, ClosedSpent int64 // the part of replicas that are gone
-	// Closed are those of them that were gone lately (128 at most). Only with ClosedNews: the part differs from what the
-	// Beat said was heard last.
-	Closed                []Entry
-	ClosedNews            bool
-	Adjust, AdjustVersion int64
-	Others                []Entry
+	// Closed are those of them that were gone lately (128 at most): all that were last heard at ClosedFrom (Unix ms; 0: not
+	// known) or later. ClosedVersion tells one such list from the next. Only with ClosedNews: the part or the list differs
+	// from what the Beat said was heard last.
+	Closed                    []Entry
+	ClosedFrom, ClosedVersion int64
+	ClosedNews                bool
+	Adjust, AdjustVersion     int64
+	Others                    []Entry
 }
 
 // State is what holds for the whole account.
@@ -141,14 +143,14 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 	} else if b.Join {
 		mode = "join"
 	}
-	args := make([]any, 0, 15+14*len(b.Pots))
+	args := make([]any, 0, 15+15*len(b.Pots))
 	proposed := newEpoch()
 	args = append(args, b.Now.UnixMilli(), b.ID, b.Seq, b.Epoch, proposed, mode, b.TTL.Milliseconds(),
 		b.Plan, b.PlanName, b.Floors[1], b.Floors[2], readerVersion, keepSeconds, elapsed(b.Day, b.Now), s.runs())
 	for i := range b.Pots {
 		p := &b.Pots[i]
 		args = append(args, p.PPM, p.Acked, p.Ret, p.Spent, p.Over, p.Idle,
-			p.Want[0], p.Want[1], p.Want[2], p.Need[0], p.Need[1], p.Need[2], p.ClosedTaken, p.ClosedSpent)
+			p.Want[0], p.Want[1], p.Want[2], p.Need[0], p.Need[1], p.Need[2], p.ClosedTaken, p.ClosedSpent, p.ClosedVersion)
 	}
 	res, err := s.run(ctx, beatScript, ledgerKeys(b.Account, b.Day, names), args...)
 	if err != nil {
@@ -233,7 +235,7 @@ func parsePulse(res []string, pots int) (*Pulse, error) {
 		if n < 0 {
 			continue
 		}
-		p.Pots[i].ClosedNews = true
+		p.Pots[i].ClosedNews, p.Pots[i].ClosedVersion, p.Pots[i].ClosedFrom = true, r.num(), r.num()
 		for range n {
 			if r.err != nil {
 				break
@@ -262,7 +264,12 @@ func (s *Store) Heal(ctx context.Context, b *Beat, st State, known []Knowledge) 
 		names[i] = k.Report.Name
 		own := fmt.Sprint(k.Report.Acked, 0, b.Now.UnixMilli(), k.Granted[0], k.Granted[1], k.Granted[2],
 			k.Report.Ret, k.Report.Spent, k.Report.Over, k.Report.Idle)
-		args = append(args, k.Last.ClosedTaken, k.Last.ClosedSpent, k.Last.Adjust, k.Last.AdjustVersion, 1+len(k.Last.Others), b.ID, own)
+		from := k.Last.ClosedFrom
+		if k.Report.Acked == 0 {
+			from = 1 // it has heard nothing, and so there is nothing that it could not name
+		}
+		args = append(args, k.Last.ClosedTaken, k.Last.ClosedSpent, k.Last.Adjust, k.Last.AdjustVersion,
+			from, k.Last.ClosedVersion, 1+len(k.Last.Others), b.ID, own)
 		for _, o := range k.Last.Others {
 			args = append(args, o.ID, o.Packed)
 		}

@@ -4,7 +4,7 @@
 --       8 plan by config, 9 its name, 10 floor normal ppm, 11 floor critical ppm, 12 reader version, 13 keep s,
 --       14 part of the day that is over, ppm, 15 '1' where the server is asked for its run id,
 --       then for each pot: limit ppm (0: the plan itself), acked seq, ret, spent, over, idle, want 1..3, need 1..3,
---       the taken and the spent of closed replicas as last heard.
+--       the taken and the spent of closed replicas as last heard, and the version of that.
 local now, id, seq = num(ARGV[1]), ARGV[2], num(ARGV[3])
 local known, proposed, mode, ttl = ARGV[4], ARGV[5], ARGV[6], num(ARGV[7])
 local A = KEYS[1]
@@ -41,11 +41,11 @@ for p = 1, pots do
     local back = call('HGET', KEYS[3 * p + 1], id)
     mine = back and unpackEntry(back)
   end
-  local acked = num(ARGV[15 + 14 * (p - 1) + 2])
+  local acked = num(ARGV[15 + 15 * (p - 1) + 2])
   if acked > 0 and (not mine or mine.seq < acked) then
     return {'LOST', 'the store forgot this replica\'s last reports'}
   end
-  readOf[p] = call('HMGET', KEYS[3 * p - 1], 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc', 't')
+  readOf[p] = call('HMGET', KEYS[3 * p - 1], 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc', 't', 'cv', 'from')
   liveOf[p], mineOf[p] = all, mine
 end
 
@@ -63,21 +63,30 @@ end
 local shareOf, takenOf, idleOf, borrowed = {}, {}, {}, {}
 local idleSum, borrowedSum = 0, 0
 for p = 2, pots do
-  shareOf[p] = math.floor(plan * num(ARGV[15 + 14 * (p - 1) + 1]) / 1e6)
+  shareOf[p] = math.floor(plan * num(ARGV[15 + 15 * (p - 1) + 1]) / 1e6)
   takenOf[p] = num(readOf[p][8])
   idleOf[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - takenOf[p])
   borrowed[p] = math.max(0, takenOf[p] - shareOf[p])
   idleSum, borrowedSum = idleSum + idleOf[p], borrowedSum + borrowed[p]
 end
 
--- What was closed lately, for a replica that has not heard of it: after a loss of data it says so, or those who still
--- take the closed ones for live would have them counted twice.
-local function closedLately(G)
-  local list, all = {}, call('HGETALL', G)
+-- What was closed lately, for a replica that has not heard of it: after a loss of data it tells those by name, so that
+-- nobody is counted twice or forgotten. The last ten minutes, 128 at most; from says from which beat on they are all there.
+local function closedLately(G, version, healed)
+  local all, late, from = call('HGETALL', G), {}, math.max(num(healed), now - 600000, 1)
   for i = 1, #all, 2 do
-    if unpackEntry(all[i + 1]).beat > now - 600000 and #list < 256 then
-      list[#list + 1] = all[i]
-      list[#list + 1] = all[i + 1]
+    local beat = unpackEntry(all[i + 1]).beat
+    if beat >= from then late[#late + 1] = {beat, all[i], all[i + 1]} end
+  end
+  if #late > 128 then
+    table.sort(late, function(a, b) return a[1] > b[1] end)
+    from = late[129][1] + 1
+  end
+  local list = {version, str(from)}
+  for _, x in ipairs(late) do
+    if x[1] >= from then
+      list[#list + 1] = x[2]
+      list[#list + 1] = x[3]
     end
   end
   return list
@@ -91,16 +100,16 @@ local lost = num(a[9])
 local withheld, replicas = lost > 0 and now > lost - 3000 and now < lost + 3000, 0
 for p = 1, pots do
   local D, R, G = KEYS[3 * p - 1], KEYS[3 * p], KEYS[3 * p + 1]
-  local o = 15 + 14 * (p - 1)
+  local o = 15 + 15 * (p - 1)
   local d = readOf[p]
   local rt, rs, adj, av = num(d[1]), num(d[2]), num(d[3]), num(d[4])
   local hat, hid = num(d[5]), d[6]
   local hc = num(d[7]) -- the part of rt and rs that was closed since the last loss of data, see heal.lua
   local fresh = not d[1]
 
-  local mine, all = mineOf[p], liveOf[p]
+  local mine, all, turned = mineOf[p], liveOf[p], false -- turned: who is closed is not what it was
   if mine and not isLive[p] then -- taken for dead, yet here: its tokens are its own again
-    rt, rs = rt - taken(mine), rs - taken(mine)
+    rt, rs, turned = rt - taken(mine), rs - taken(mine), true
     call('HDEL', G, id)
   end
   local e = mine or {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
@@ -122,7 +131,7 @@ for p = 1, pots do
       if x.beat < now - ttl or ttl < 0 then
         rt, rs, hc = rt + taken(x), rs + taken(x), hc + taken(x)
         S = S + taken(x)
-        x.cg = cg
+        x.cg, turned = cg, true
         call('HSET', G, all[i], packEntry(x))
         call('HDEL', R, all[i])
       else
@@ -187,17 +196,20 @@ for p = 1, pots do
   elseif (mode == 'leave' or mode == 'bury') and not late then
     rt, rs, hc = rt + taken(e), rs + taken(e), hc + taken(e)
     S = S - e.spent + taken(e)
-    e.cg = cg
+    e.cg, turned = cg, true
     call('HSET', G, id, packEntry(e))
     call('HDEL', R, id)
   elseif not late or not isLive[p] then
     call('HSET', R, id, packEntry(e))
   end
   local rtNow, rsNow, tNow, hcNow = str(rt), str(rs), str(T), str(hc)
-  if rtNow ~= d[1] or rsNow ~= d[2] or tNow ~= d[8] or hcNow ~= d[7] then
-    call('HSET', D, 'rt', rtNow, 'rs', rsNow, 't', tNow, 'hc', hcNow)
+  local cv = d[9] or '1'
+  if turned then cv = str(num(cv) + 1) end
+  if rtNow ~= d[1] or rsNow ~= d[2] or tNow ~= d[8] or hcNow ~= d[7] or cv ~= d[9] then
+    call('HSET', D, 'rt', rtNow, 'rs', rsNow, 't', tNow, 'hc', hcNow, 'cv', cv)
   end
-  closed[p] = (rtNow ~= ARGV[o + 13] or rsNow ~= ARGV[o + 14]) and closedLately(G) or false
+  -- A release before this one changes rt and rs, and not cv.
+  closed[p] = (rtNow ~= ARGV[o + 13] or rsNow ~= ARGV[o + 14] or cv ~= ARGV[o + 15]) and closedLately(G, cv, d[10]) or false
   if p > 1 then
     idleSum, borrowedSum = idleSum - idleOf[p], borrowedSum - borrowed[p]
     idleOf[p], borrowed[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - T), math.max(0, T - shareOf[p])
@@ -221,7 +233,7 @@ local x = #out
 out[x + 1], out[x + 2], out[x + 3], out[x + 4] = str(sv), str(plan), planname, cfg or ''
 out[x + 5], out[x + 6], out[x + 7], out[x + 8], out[x + 9] = a[10] or '', a[11] or '', a[12] or '', a[13] or '', a[14] or ''
 for p = 1, pots do
-  out[#out + 1] = closed[p] and str(#closed[p] / 2) or '-1' -- as it was heard
+  out[#out + 1] = closed[p] and str(#closed[p] / 2 - 1) or '-1' -- as it was heard
   for _, x in ipairs(closed[p] or {}) do out[#out + 1] = x end
 end
 return out

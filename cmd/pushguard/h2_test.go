@@ -238,3 +238,17 @@ func TestHTTP2Leaves(t *testing.T) {
 		t.Errorf("leaving took %s", took)
 	}
 }
+
+// An SDK that does not speak TLS is pointed at a port that does: it is told so, in the plain text that it reads.
+func TestPlainHTTPSpokenToATLSPort(t *testing.T) {
+	l, _ := secure(t)
+	resp, err := http.Post("http://"+l.g.data.Addr().String()+"/apps/1/events?auth_key=k", "application/json", strings.NewReader(`{"name":"e","channel":"c","data":"d"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	said, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusBadRequest || resp.Header.Get("Pushguard-Outcome") != "refused" || !strings.Contains(string(said), "speaks TLS: turn it on in the SDK") {
+		t.Errorf("%d %v %q %v", resp.StatusCode, resp.Header, said, err)
+	}
+}

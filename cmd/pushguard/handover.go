@@ -169,9 +169,37 @@ func (c *certificates) over(ln net.Listener) net.Listener {
 	if c == nil {
 		return ln
 	}
-	return tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+	return tlsListener{tls.NewListener(ln, &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		return c.cfg.Load(), nil
-	}})
+	}})}
+}
+
+// tlsListener tells who speaks plain HTTP to a TLS port that it does, as net/http does.
+type tlsListener struct{ net.Listener }
+
+// Accept returns connections whose Handshake answers a plain request.
+func (l tlsListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return tlsConn{c.(*tls.Conn)}, nil
+}
+
+type tlsConn struct{ *tls.Conn }
+
+const plainRefusal = "this data port speaks TLS: turn it on in the SDK (useTLS: true, ssl=True, scheme https)."
+
+func (c tlsConn) Handshake() error {
+	err := c.Conn.Handshake()
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) && plain.Conn != nil {
+		switch string(plain.RecordHeader[:]) {
+		case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET":
+			fmt.Fprintf(plain.Conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\nPushguard-Outcome: refused\r\nPushguard-Reason: invalid_request\r\nContent-Length: %d\r\n\r\n%s", len(plainRefusal), plainRefusal)
+		}
+	}
+	return err
 }
 
 // notify tells systemd; without it, it does nothing.

@@ -60,7 +60,8 @@ type soak struct {
 	replica  *stage.Replica
 	load     *load
 	samples  []sample
-	told     map[string]int64 // outcomes until the last second that was watched
+	told     map[string]int64            // outcomes until the last second that was watched
+	shed     map[string]map[string]int64 // who got no place, by the fault of that second and by cause
 	faults   []fault
 	reloads  int
 	leftOver error
@@ -208,6 +209,7 @@ func (s *soak) soak(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		s.attribute(one, name)
 		s.samples = append(s.samples, one)
 		if s.watch != nil {
 			s.tell(one, name)
@@ -325,6 +327,7 @@ func (s *soak) judge(out io.Writer) error {
 	arrived := s.pusher.arrived()
 	lost, doubled := s.load.compare(arrived)
 	fmt.Fprintf(out, "\nfaults %d; publishes %d (%.0f/s), connections opened %d, config reloads %d; answers: %s\n", len(s.faults), c.total, float64(c.total)/s.long.Seconds(), c.connections, s.reloads, c.words())
+	fmt.Fprintf(out, "no place (overloaded, upstream_silent), by cause: %s\n", s.shedWords())
 	fmt.Fprintf(out, "critical publishes: %d answered 200, %d arrived; lost %d, doubled %d\n", c.critical, int64(len(arrived)), lost, doubled)
 	fmt.Fprintf(out, "latency of what was sent, ms: p50 %.1f  p99 %.1f  (faults included)\n", c.p50, c.p99)
 	if lost+doubled > 0 {

@@ -53,6 +53,30 @@ func TestGrowthIsSeen(t *testing.T) {
 	}
 }
 
+// Who got no place is told by cause, and by the fault that was on.
+func TestCausesOfNoPlace(t *testing.T) {
+	var s soak
+	if got := s.shedWords(); got != "none" {
+		t.Error(got)
+	}
+	for _, step := range []struct {
+		fault string
+		shed  map[string]float64
+	}{
+		{"", map[string]float64{"waited": 3, "silent": 0}},
+		{"Pusher does not answer", map[string]float64{"waited": 3, "silent": 40}},
+		{"Pusher does not answer", map[string]float64{"waited": 5, "silent": 70}},
+		{"", map[string]float64{"waited": 6, "silent": 70}},
+	} {
+		one := sample{shed: step.shed}
+		s.attribute(one, step.fault)
+		s.samples = append(s.samples, one)
+	}
+	if got := s.shedWords(); got != "Pusher does not answer: silent 70, waited 2; no fault: waited 4" {
+		t.Error(got)
+	}
+}
+
 // TestMain lets this binary be the soak itself.
 func TestMain(m *testing.M) {
 	if os.Getenv("SOAK_ITSELF") != "" {

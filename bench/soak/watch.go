@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -17,7 +18,8 @@ type sample struct {
 	at                                time.Duration
 	resident, heap, goroutines, files float64
 	answered                          int64
-	limit, under, waiting             float64 // of requests on their way to Pusher
+	limit, under, waiting             float64            // of requests on their way to Pusher
+	shed                              map[string]float64 // who got no place, by cause, since the start
 }
 
 // measure is something that must stay flat. Slack is what a process may gain at
@@ -39,7 +41,7 @@ var scraper = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 
 // sample looks at the process from outside, but for what only Go itself knows.
 func (s *soak) sample(at time.Duration) (sample, error) {
-	one := sample{at: at, answered: s.load.answered.Load()}
+	one := sample{at: at, answered: s.load.answered.Load(), shed: map[string]float64{}}
 	pid := s.replica.Pid()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -82,12 +84,59 @@ func (s *soak) sample(at time.Duration) (sample, error) {
 			one.under = v
 		case `pushguard_overload_waiting{app="` + appID + `"}`:
 			one.waiting = v
+		case "pushguard_overload_crowded_total":
+			one.shed["crowded"] = v
+		}
+		if labels, is := strings.CutPrefix(name, "pushguard_overload_shed_total{"); is {
+			_, cause, _ := strings.Cut(labels, `cause="`)
+			cause, _, _ = strings.Cut(cause, `"`)
+			one.shed[cause] += v
 		}
 	}
 	if one.goroutines == 0 || one.heap == 0 {
 		return one, fmt.Errorf("/metrics has no go_goroutines or go_memstats_heap_inuse_bytes")
 	}
 	return one, lines.Err()
+}
+
+// attribute notes who got no place since the last sample, as of the fault that is on.
+func (s *soak) attribute(one sample, fault string) {
+	if fault == "" {
+		fault = "no fault"
+	}
+	if s.shed == nil {
+		s.shed = map[string]map[string]int64{}
+	}
+	var last sample
+	if n := len(s.samples); n > 0 {
+		last = s.samples[n-1]
+	}
+	for cause, n := range one.shed {
+		if n -= last.shed[cause]; n <= 0 {
+			continue
+		}
+		if s.shed[fault] == nil {
+			s.shed[fault] = map[string]int64{}
+		}
+		s.shed[fault][cause] += int64(n)
+	}
+}
+
+// shedWords are the causes, each fault's by themselves. What came between two
+// samples is the later one's.
+func (s *soak) shedWords() string {
+	var all []string
+	for _, fault := range slices.Sorted(maps.Keys(s.shed)) {
+		var of []string
+		for _, cause := range slices.Sorted(maps.Keys(s.shed[fault])) {
+			of = append(of, fmt.Sprintf("%s %d", cause, s.shed[fault][cause]))
+		}
+		all = append(all, fault+": "+strings.Join(of, ", "))
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	return strings.Join(all, "; ")
 }
 
 // tell tells what was answered since it was last called, and what is under way.

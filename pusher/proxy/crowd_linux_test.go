@@ -303,7 +303,7 @@ func TestACrowdIsTurnedAwayUnverified(t *testing.T) {
 	if got := answered[0].Load(); got != many {
 		t.Fatalf("%d answers", got)
 	}
-	if got := door.shed[quota.Normal].Load(); got != many {
+	if got := door.shed[quota.Normal][ShedProcessor].Load(); got != many {
 		t.Errorf("%d are counted as shed, of %d", got, many)
 	}
 	if got := l.turnedAway.Load(); got != many {

@@ -79,7 +79,7 @@ func (f *folder) give(now time.Time) (up []*waiter) {
 		f.queue[i] = nil
 		f.quit(w)
 		w.got = got
-		f.door.shed[w.class].Add(1)
+		f.door.shed[w.class][ShedSilent].Add(1)
 		up = append(up, w)
 	}
 	f.close()

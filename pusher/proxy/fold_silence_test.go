@@ -95,7 +95,7 @@ func TestAFoldInASilence(t *testing.T) {
 		all.Wait()
 		var shed int64
 		for c := range f.door.shed {
-			shed += f.door.shed[c].Load()
+			shed += f.door.shed[c][ShedSilent].Load()
 		}
 		var refused, out int64
 		for _, s := range story {

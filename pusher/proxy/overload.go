@@ -34,7 +34,7 @@ type admission struct {
 	waiting atomic.Int64 // how many would be
 
 	ahead atomic.Int64 // how many may be under way for a critical one to go
-	shed  [quota.Priorities]atomic.Int64
+	shed  [quota.Priorities][ShedCauses]atomic.Int64
 	// vain is until when nobody of a priority joins the line, Unix nanoseconds: one
 	// has just stood there in vain, so to wait and then be refused would cost both
 	// sides more than to be refused.
@@ -79,7 +79,8 @@ type turn struct {
 	prev, next *turn
 	standing   bool
 	class      quota.Priority
-	probe      bool // it goes to find out whether the upstream still is silent
+	probe      bool      // it goes to find out whether the upstream still is silent
+	why        ShedCause // there is no place for it
 }
 
 // line is first in, first out: publishes of one caller must not overtake.
@@ -117,8 +118,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 		return true
 	}
 	if vain := a.vain[class].Load(); vain != 0 && time.Now().UnixNano() < vain {
-		a.shed[class].Add(1)
-		return false
+		return a.refuse(t, ShedVain)
 	}
 	a.mu.Lock()
 	a.waiting.Add(1) // before the look at what is free: who leaves looks the other way round
@@ -130,8 +130,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	if a.waiting.Load() > maxWaiting && !a.evict(class) {
 		a.waiting.Add(-1)
 		a.mu.Unlock()
-		a.shed[class].Add(1)
-		return false
+		return a.refuse(t, ShedLineFull)
 	}
 	if t.wake == nil {
 		t.wake, t.timer = make(chan bool, 1), time.NewTimer(patience[class])
@@ -141,7 +140,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	a.lines[class].join(t)
 	a.noPlace(moment())
 	a.mu.Unlock()
-	ok := false
+	ok, why := false, ShedGaveWay
 	select {
 	case ok = <-t.wake:
 		t.timer.Stop()
@@ -149,6 +148,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 		a.mu.Lock()
 		gone := !t.standing
 		if !gone {
+			why = ShedWaited
 			a.lines[class].leave(t)
 			a.waiting.Add(-1)
 		}
@@ -158,10 +158,20 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 		}
 	}
 	if !ok {
-		a.shed[class].Add(1)
 		a.vain[class].Store(time.Now().Add(patience[class] / 3).UnixNano())
+		return a.refuse(t, why)
 	}
-	return ok
+	return true
+}
+
+// refuse notes why there is no place for t.
+func (a *admission) refuse(t *turn, why ShedCause) (ok bool) {
+	if a.silence.is.Load() {
+		why = ShedSilent
+	}
+	t.why = why
+	a.shed[t.class][why].Add(1)
+	return false
 }
 
 // enterNow takes a place if there is one and nobody waits for it.
@@ -308,8 +318,8 @@ func (p *Proxy) crowded(j *job) bool {
 const overloadText = "pushguard has more publishes than it can carry at this moment, and more important ones go first; the request was not sent and cost no message. Try again in a second."
 
 // noPlace is the answer of a call that was not made for want of a place.
-func (u *Upstream) noPlace() answer {
-	if u.admission.silence.is.Load() {
+func (u *Upstream) noPlace(why ShedCause) answer {
+	if why == ShedSilent {
 		return u.unasked()
 	}
 	return answer{
@@ -335,7 +345,7 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 	}
 	door := a.Upstream.admission
 	if !door.enter(&j.turn, j.class()) {
-		return a.Upstream.noPlace()
+		return a.Upstream.noPlace(j.turn.why)
 	}
 	j.wait.probe = j.turn.probe
 	defer door.done(moment(), &got)
@@ -346,7 +356,7 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 // admit is call, if there is a place for it.
 func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Time) (got answer) {
 	if !u.admission.enter(&j.turn, class) {
-		return u.noPlace()
+		return u.noPlace(j.turn.why)
 	}
 	defer u.admission.done(moment(), &got)
 	return u.call(j, out, now)
@@ -384,8 +394,27 @@ type Overload struct {
 	// Base is what a call takes when it waits for no other; 0: not known yet.
 	Base time.Duration
 	// Shed counts requests that were answered 503 because they got none, by
-	// quota.Priority.
-	Shed [quota.Priorities]int64
+	// quota.Priority; ShedBy the same by cause.
+	Shed   [quota.Priorities]int64
+	ShedBy [quota.Priorities][ShedCauses]int64
+}
+
+// ShedCause is why a request got no place. ShedSilent is answered upstream_silent,
+// the others overloaded.
+type ShedCause uint8
+
+const (
+	ShedWaited    ShedCause = iota // it stood in line for as long as its patience is
+	ShedVain                       // one of its priority had just stood there in vain
+	ShedLineFull                   // of those as important as it, or more
+	ShedGaveWay                    // to a more important one, in a full line
+	ShedSilent                     // the upstream answers nothing
+	ShedProcessor                  // unverified: the processor is full
+	ShedCauses    = iota
+)
+
+func (c ShedCause) String() string {
+	return [ShedCauses]string{"waited", "vain", "line_full", "gave_way", "silent", "processor"}[c]
 }
 
 // Overload tells how many requests are on their way and how many had to be sent
@@ -396,7 +425,11 @@ func (u *Upstream) Overload() Overload {
 	o.Base = u.admission.pace.base
 	u.admission.mu.Unlock()
 	for i := range o.Shed {
-		o.Shed[i] = u.admission.shed[i].Load()
+		for c := range o.ShedBy[i] {
+			n := u.admission.shed[i][c].Load()
+			o.ShedBy[i][c] = n
+			o.Shed[i] += n
+		}
 	}
 	return o
 }

@@ -117,8 +117,12 @@ func TestTheLineHasAnEnd(t *testing.T) {
 			if took := time.Since(began); took != patience[class] {
 				t.Errorf("%s stood for %s", class, took)
 			}
-			if a.shed[class].Load() != 1 || a.waiting.Load() != 0 {
-				t.Errorf("%s: %d shed, %d waiting", class, a.shed[class].Load(), a.waiting.Load())
+			if a.shed[class][ShedWaited].Load() != 1 || mine.why != ShedWaited || a.waiting.Load() != 0 {
+				t.Errorf("%s: %d shed, as %s, %d waiting", class, a.shed[class][ShedWaited].Load(), mine.why, a.waiting.Load())
+			}
+			// So the next one is refused at once, for as long as a third of that.
+			if began = time.Now(); a.enter(&mine, class) || time.Since(began) != 0 || mine.why != ShedVain {
+				t.Errorf("after one that stood in vain %s stood for %s: %s", class, time.Since(began), mine.why)
 			}
 		}
 	})
@@ -143,7 +147,7 @@ func TestAFullLine(t *testing.T) {
 		}
 		var more turn
 		began := time.Now()
-		if a.enter(&more, quota.Normal) || a.enter(&more, quota.Bulk) || time.Since(began) != 0 {
+		if a.enter(&more, quota.Normal) || more.why != ShedLineFull || a.enter(&more, quota.Bulk) || more.why != ShedLineFull || time.Since(began) != 0 {
 			t.Error("a line that is full grows")
 		}
 		all.Go(func() {
@@ -157,6 +161,11 @@ func TestAFullLine(t *testing.T) {
 		all.Wait()
 		if !gone[0].Load() || gone[1].Load() {
 			t.Error("another one had to go than the one that stood longest")
+		}
+		for why, want := range [ShedCauses]int64{ShedLineFull: 1, ShedGaveWay: 1, ShedWaited: maxWaiting - 1} {
+			if got := a.shed[quota.Normal][why].Load(); got != want {
+				t.Errorf("%d normal ones are counted as %s, not %d", got, ShedCause(why), want)
+			}
 		}
 	})
 }

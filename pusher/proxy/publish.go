@@ -26,8 +26,8 @@ func (p *Proxy) publish(j *job, pr *principal, batch bool, path []byte, events [
 	var last answer
 	switch sending := p.judge(j, pr, now); {
 	case sending > 0 && j.standsFor > 0:
-		pr.app.Upstream.admission.shed[j.class()].Add(1)
-		last = pr.app.Upstream.noPlace()
+		pr.app.Upstream.admission.shed[j.class()][ShedProcessor].Add(1)
+		last = pr.app.Upstream.noPlace(ShedProcessor)
 		p.settle(j, pr, batch, sending, &last, now)
 	case sending > 0:
 		out := outgoingOf(j, path, j.sendable(batch, sending))

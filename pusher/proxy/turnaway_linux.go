@@ -122,7 +122,7 @@ func (w *laneWorker) turnAway(c *laneConn) {
 		return
 	}
 	if a := c.seems.app; a != nil {
-		a.Upstream.admission.shed[c.seems.class].Add(1)
+		a.Upstream.admission.shed[c.seems.class][ShedProcessor].Add(1)
 	}
 	r := unverified()
 	r.last = l.p.retiring.Load() || closes(b)

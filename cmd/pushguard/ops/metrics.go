@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
 )
 
@@ -28,7 +29,7 @@ var (
 	descUpstreamUp  = desc("upstream_breaker_open", "1 while the app's upstream breaker is not closed.", "app")
 	descRefusals    = desc("refused_requests_total", "Requests refused before judgement (signature, shape, size), by status code.", "code")
 	descPanics      = desc("panics_total", "Requests that met a defect of pushguard and were answered 500.")
-	descShed        = desc("overload_shed_total", "Requests that were answered 503 because the app had more on their way than could be carried, by priority.", "app", "priority")
+	descShed        = desc("overload_shed_total", "Requests that were answered 503 because the app had more on their way than could be carried, by priority and cause.", "app", "priority", "cause")
 	descCrowded     = desc("overload_crowded_total", "Requests that were refused unread because the replica had too many under way.")
 	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts, and is 0 while Pusher is silent.", "app")
 	descUnderWay    = desc("overload_under_way", "Requests on their way to Pusher.", "app")
@@ -116,8 +117,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			up, _ := app.Upstream.State()
 			gauge(descUpstreamUp, truth(up != "closed"), app.ID)
 			over := app.Upstream.Overload()
-			for pr, n := range over.Shed {
-				counter(descShed, n, app.ID, quota.Priority(pr).String())
+			for pr, causes := range over.ShedBy {
+				for cause, n := range causes {
+					counter(descShed, n, app.ID, quota.Priority(pr).String(), proxy.ShedCause(cause).String())
+				}
 			}
 			gauge(descMayGo, float64(over.Limit), app.ID)
 			gauge(descUnderWay, float64(over.UnderWay), app.ID)

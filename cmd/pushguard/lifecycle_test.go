@@ -407,6 +407,9 @@ func TestWatchFollowsFileAndSecrets(t *testing.T) {
 
 	l.write("plan: { messages_per_day: 1000000 }", "plan: nosuch", "rate: 1/h, burst: 2", "rate: 1000/s, burst: 1000")
 	l.until("the refusal shows", func() bool { return strings.Contains(l.get("/readyz"), "RELOAD REFUSED") })
+	if st := l.get("/api/v1/status"); !strings.Contains(st, `"reload_refused": true`) {
+		t.Errorf("the status does not tell of the refusal:\n%s", st)
+	}
 	ready, metrics := l.get("/readyz"), l.get("/metrics")
 	if !strings.HasPrefix(ready, "200") || !strings.Contains(metrics, "pushguard_config_last_reload_successful 0") || !strings.Contains(metrics, `pushguard_config_reloads_total{result="refused"} 1`) {
 		t.Errorf("readyz %s\nmetrics %s", ready, metrics)

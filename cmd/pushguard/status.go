@@ -85,9 +85,18 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// reloadLine warns of a config that is not the one in the file.
+func reloadLine(st ops.Status) string {
+	if !st.ReloadRefused {
+		return ""
+	}
+	return "config RELOAD REFUSED: the file has mistakes and the config before it is in force; pushguard check --config FILE names them, as do /readyz and the log\n"
+}
+
 func printStatus(w io.Writer, st ops.Status, incidents []ops.Incident, now time.Time) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "pushguard %s on %s, up %s, store %s %s\n", st.Version, st.Replica, time.Duration(st.UptimeS)*time.Second, st.Store.Kind, st.Store.State)
+	b.WriteString(reloadLine(st))
 	for _, a := range st.Accounts {
 		b.WriteByte('\n')
 		printPlan(&b, a, incidents, now)

@@ -130,6 +130,17 @@ func TestTerminalIsSafeAndTellsWho(t *testing.T) {
 			t.Errorf("top does not say %q:\n%s", want, out)
 		}
 	}
+	if strings.Contains(out, "RELOAD REFUSED") {
+		t.Errorf("a reload is refused that was not:\n%s", out)
+	}
+	stale := oneAccount()
+	stale.ReloadRefused = true
+	old, _ := adminOf(t, map[string]any{"GET /api/v1/status": stale, "GET /api/v1/incidents": open})
+	for _, args := range [][]string{{"status"}, {"top", "--once"}} {
+		if _, out, _ := command(t, append(args, "--admin", old)...); !strings.Contains(out, "config RELOAD REFUSED") {
+			t.Errorf("%v does not say that the config in force is not the file's:\n%s", args, out)
+		}
+	}
 	if code, out, _ := command(t, "top", "--by", "channel", "--json", "--admin", addr); code != 0 || !strings.HasPrefix(strings.TrimSpace(out), "[") {
 		t.Errorf("top --json: %d %s", code, out)
 	}

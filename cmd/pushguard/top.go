@@ -113,6 +113,7 @@ func (c *topCmd) look(ctx context.Context, w io.Writer, path string) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "pushguard on %s, up %s, store %s %s, %s\n", st.Replica, time.Duration(st.UptimeS)*time.Second, st.Store.Kind, st.Store.State, time.Now().UTC().Format("15:04:05 UTC"))
+	b.WriteString(reloadLine(st))
 	for _, a := range st.Accounts {
 		b.WriteByte('\n')
 		printPlan(&b, a, incidents, time.Now())

@@ -19,6 +19,8 @@ type Status struct {
 	UptimeS  int64           `json:"uptime_s"`
 	Store    StoreStatus     `json:"store"`
 	Accounts []AccountStatus `json:"accounts"`
+	// The config that was last given has mistakes, and the one before is in force; absent when not so.
+	ReloadRefused bool `json:"reload_refused,omitempty"`
 }
 
 // StoreStatus says which store this is ("embedded", "redis", …) and whether it
@@ -275,8 +277,9 @@ func (s *Server) Status() Status {
 	now := s.cfg.Now()
 	out := Status{
 		Version: s.cfg.Version, Replica: s.cfg.Replica,
-		UptimeS:  int64(now.Sub(s.cfg.Started).Seconds()),
-		Accounts: []AccountStatus{},
+		UptimeS:       int64(now.Sub(s.cfg.Started).Seconds()),
+		Accounts:      []AccountStatus{},
+		ReloadRefused: s.cfg.ReloadOK != nil && !s.cfg.ReloadOK(),
 	}
 	out.Store.Kind, out.Store.State = s.cfg.Store()
 	for _, a := range s.cfg.Accounts() {

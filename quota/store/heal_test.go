@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -93,4 +94,49 @@ func TestAnOlderPictureIsNotTooLow(t *testing.T) {
 func (r *replica) heard(p *Pulse) {
 	q := &p.Pots[0]
 	r.rep.ClosedTaken, r.rep.ClosedSpent, r.rep.ClosedVersion = q.ClosedTaken, q.ClosedSpent, q.ClosedVersion
+}
+
+// A replica that is killed and started anew all day long leaves an entry each time. How many are kept, and so what a
+// heartbeat may cost, is bounded; what all of them took counts on.
+func TestGoneReplicasAreBounded(t *testing.T) {
+	eachStore(t, func(t *testing.T, s *Store, forget func()) {
+		a, late := &replica{t: t, s: s, id: "a"}, &replica{t: t, s: s, id: "late"}
+		a.beat(noon, 5)
+		totals, _, gone := potKeys("care", 20000, "")
+		const n = 2048
+		var entries []any
+		for i := range n {
+			entries = append(entries, fmt.Sprint("gone-", i), fmt.Sprint("7 0 ", noon.UnixMilli()-2*n+int64(i), " 1 0 0 0 0 0 0"))
+		}
+		if err := s.rdb.HSet(ctx, gone, entries...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.rdb.HSet(ctx, totals, "rt", 300, "rs", 300).Err(); err != nil {
+			t.Fatal(err)
+		}
+		before := a.beat(noon, 0).Pots[0].Taken
+		if p := late.beat(noon, 5); p.Pots[0].Taken != before+5 {
+			t.Fatalf("%d taken, want %d", p.Pots[0].Taken, before+5)
+		}
+		leave := late.frame(noon)
+		leave.Seq, leave.Leave, leave.Pots[0].Want = late.seq+1, true, Counts{}
+		if _, err := s.Beat(ctx, leave); err != nil {
+			t.Fatal(err)
+		}
+		if left := s.rdb.HLen(ctx, gone).Val(); left != 1024 {
+			t.Fatalf("%d of %d are kept", left, n+1)
+		}
+		if p := a.beat(noon, 0).Pots[0]; p.Taken != before+5 || len(p.Closed) != 128 {
+			t.Fatalf("%d taken, want %d; %d by name", p.Taken, before+5, len(p.Closed))
+		}
+		// One that is kept speaks again, and has its tokens. One that is not tells the store what it took.
+		back := &replica{t: t, s: s, id: fmt.Sprint("gone-", n-1), epoch: a.epoch, seq: 7, acked: 7}
+		if p := back.beat(noon, 0).Pots[0]; p.Taken != before+5 || p.Granted.Sum() != 1 {
+			t.Fatalf("%d taken, want %d; it has %d", p.Taken, before+5, p.Granted.Sum())
+		}
+		old := &replica{t: t, s: s, id: "gone-0", epoch: a.epoch, seq: 7, acked: 7}
+		if _, err := old.try(noon, 0); !errors.Is(err, ErrLost) {
+			t.Fatal(err)
+		}
+	})
 }

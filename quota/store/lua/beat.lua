@@ -91,6 +91,15 @@ local function closedLately(G, version, healed)
   end
   return list
 end
+-- However often replicas come and go in a day, the last 1024 that are gone are known by name, for one that was taken for
+-- dead and speaks again. What the others took stays in rt and rs; returns from which beat on none was forgotten.
+local function forgetOldest(G)
+  local all, known = call('HGETALL', G), {}
+  for i = 1, #all, 2 do known[#known + 1] = {unpackEntry(all[i + 1]).beat, all[i]} end
+  table.sort(known, function(a, b) return a[1] > b[1] end)
+  for i = 1025, #known do call('HDEL', G, known[i][2]) end
+  return known[1025][1] + 1
+end
 local closed = {}
 
 local out = {'OK', epoch, r, '0', '0'}
@@ -128,7 +137,8 @@ for p = 1, pots do
     if all[i] ~= id then
       local x = unpackEntry(all[i + 1])
       T = T + taken(x)
-      if x.beat < now - ttl or ttl < 0 then
+      -- What is far ahead was told by a clock that went wrong; nobody waits until then. If it lives it says so.
+      if x.beat < now - ttl or x.beat > now + ttl then
         rt, rs, hc = rt + taken(x), rs + taken(x), hc + taken(x)
         S = S + taken(x)
         x.cg, turned = cg, true
@@ -181,15 +191,16 @@ for p = 1, pots do
     end
     -- One lacks tokens for all: whoever says so next would take its place, and of two that hold what the other needs
     -- neither would ever hand it back.
-    if unmet and (not hid or hid == '' or hid == id or hat < now - 1000) then
+    local over = hat < now - 1000 or hat > now + 3000 -- the latter was told by a clock that went wrong
+    if unmet and (not hid or hid == '' or hid == id or over) then
       hat, hid = now, id
       call('HSET', D, 'hat', str(now), 'hid', id)
-    elseif hid == id and (met or hat < now - 1000) then
+    elseif hid == id and (met or over) then
       hat, hid = 0, ''
       call('HSET', D, 'hat', '0', 'hid', '')
     end
   end
-  if hat > 0 and hid ~= id and hat > now - 5000 then hungry = '1' end
+  if hat > 0 and hid ~= id and hat > now - 5000 and hat < now + 3000 then hungry = '1' end
 
   if mode == 'bury' and not mine then
     T, S = T - taken(e), S - e.spent
@@ -204,12 +215,19 @@ for p = 1, pots do
   end
   local rtNow, rsNow, tNow, hcNow = str(rt), str(rs), str(T), str(hc)
   local cv = d[9] or '1'
-  if turned then cv = str(num(cv) + 1) end
+  local from = d[10]
+  if turned then
+    cv = str(num(cv) + 1)
+    if call('HLEN', G) > 2048 then
+      from = str(math.max(num(from), forgetOldest(G)))
+      call('HSET', D, 'from', from)
+    end
+  end
   if rtNow ~= d[1] or rsNow ~= d[2] or tNow ~= d[8] or hcNow ~= d[7] or cv ~= d[9] then
     call('HSET', D, 'rt', rtNow, 'rs', rsNow, 't', tNow, 'hc', hcNow, 'cv', cv)
   end
   -- A release before this one changes rt and rs, and not cv.
-  closed[p] = (rtNow ~= ARGV[o + 13] or rsNow ~= ARGV[o + 14] or cv ~= ARGV[o + 15]) and closedLately(G, cv, d[10]) or false
+  closed[p] = (rtNow ~= ARGV[o + 13] or rsNow ~= ARGV[o + 14] or cv ~= ARGV[o + 15]) and closedLately(G, cv, from) or false
   if p > 1 then
     idleSum, borrowedSum = idleSum - idleOf[p], borrowedSum - borrowed[p]
     idleOf[p], borrowed[p] = math.max(0, math.floor(shareOf[p] * num(ARGV[14]) / 1e6) - T), math.max(0, T - shareOf[p])

@@ -22,7 +22,7 @@ func (d *Detector) test(list []*series, from, to int64) []verdictOn {
 			if float64(s.window[k].sum) < least {
 				continue
 			}
-			e := d.expect(s, k) * d.tide[k]
+			e := d.expectSoon(s, k)
 			if len(d.planned) > 0 {
 				e *= d.plannedFactor(s.caller)
 			}
@@ -97,16 +97,19 @@ func (d *Detector) testSeries(s *series, k int, e, least float64) (verdictOn, bo
 		}
 	}
 	v := s.excessTest(d.now, k, e+d.allowed(s, k), need)
+	if k == learnScale+1 && !v.alarm {
+		if n := d.newRise(s, e+d.allowed(s, k)); n.alarm {
+			v = n
+		}
+	}
 	v.series = s
 	if !v.alarm || v.real-v.expected < least {
 		return v, false
 	}
 	if k < learnScale && s.learned > 0 {
 		// What a pause held back may come at once.
-		p := partSeconds[learnScale]
-		seconds := float64((parts-1)*p + (d.now-1)%p + 1)
-		e2 := d.expect(s, learnScale) * d.tide[learnScale] * seconds / float64(parts*p)
-		if float64(s.window[learnScale].sum)-e2 < 0.6*(v.real-v.expected) {
+		one := [1]*series{s}
+		if d.sinceAPause(one[:], func(*series) bool { return true }) < 0.6*(v.real-v.expected) {
 			return v, false
 		}
 	}

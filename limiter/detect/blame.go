@@ -125,7 +125,7 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		if v := cause.Typical[2]; v > 0 {
 			b.culprit.Payloads = []uint64{digests[v]}
 		}
-		if k < learnScale && !d.lasts(&b.culprit, list, k, cause.Deviation) {
+		if k < learnScale && !d.lasts(&b.culprit, list, cause.Deviation) {
 			continue
 		}
 		if len(b.culprit.Payloads) == 0 {
@@ -205,17 +205,10 @@ func (d *Detector) speaksFor(wide, narrow *Culprit, list []*series, k int) float
 	return (restX*math.Log(f) - (f-1)*restE) / width
 }
 
-// lasts reports whether a short window's excess is one of the last two minutes
-// as well: what a pause held back may come at once.
-func (d *Detector) lasts(c *Culprit, list []*series, k int, excess float64) bool {
-	seconds := float64((parts-1)*partSeconds[learnScale] + (d.now-1)%partSeconds[learnScale] + 1)
-	long := 0.0
-	for _, s := range list {
-		if c.covers(s) && s.whole != nil {
-			long += float64(s.window[learnScale].sum) - d.expect(s, learnScale)*d.tide[learnScale]*seconds/float64(parts*partSeconds[learnScale])
-		}
-	}
-	return long >= 0.6*excess
+// lasts reports whether a short window's excess is more than what a pause held
+// back.
+func (d *Detector) lasts(c *Culprit, list []*series, excess float64) bool {
+	return d.sinceAPause(list, func(s *series) bool { return s.whole != nil && c.covers(s) }) >= 0.6*excess
 }
 
 // fewCallers is how many callers that fail alike are named one by one, and of

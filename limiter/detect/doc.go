@@ -14,7 +14,9 @@
 //     habit.go). State and Restore carry it over restarts.
 //   - Change: on five scales of time, from 8 s to 2 h, a likelihood ratio test
 //     against the baseline with the scatter and the peaks that the series
-//     itself has shown in the last days (watch.go, alarm.go).
+//     itself has shown in the last days (watch.go, alarm.go); what a burst and a pause
+//     explain is no rise (burst.go), and what a series did in the last minutes corrects
+//     what the week says (lately.go).
 //   - Attribution: caller by caller, which combination explains the excess,
 //     shortest answer first, by Bayes factors over the cube of attributes
 //     (blame.go, [Attribute]).

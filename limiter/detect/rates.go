@@ -40,6 +40,10 @@ type series struct {
 	habit *habit    // nil: not looked for
 	jobs  []*series // of a whole: its periodic series; level is that of all others
 	fresh float64   // of a whole: what was taken up today as new, in rate
+
+	latelyAt int64 // for which second latelyOf is worked out
+	latelyOf float64
+
 	// Of a whole: what was seen here and on all replicas, half forgotten in a
 	// minute.
 	here, everywhere float64

@@ -52,6 +52,12 @@ func (s *shape) at(second int64) float64 {
 	return a + (b-a)*part
 }
 
+// trough is the lower one of the two hours between whose middles the second is.
+func (s *shape) trough(second int64) float64 {
+	hour := int(((second+mondayOffset-secondsHour/2)/secondsHour%168 + 168) % 168)
+	return min(s.hour(hour), s.hour((hour+1)%168))
+}
+
 func (s *shape) hour(h int) float64 {
 	if !s.known() {
 		return 1

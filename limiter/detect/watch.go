@@ -68,7 +68,8 @@ const (
 
 var (
 	priorPeak = [scales]float32{2.1, 2, 2, 1.5, 1.3}
-	leastPeak = [scales]float32{1.9, 1.9, 1.9, 1.5, 1.2}
+	leastPeak = [scales]float32{1.9, 1.9, 1.9, 1.2, 1.2}
+	leastMark = [scales]float64{2.1, 2.1, 2.1, 1.65, 1.32} // the ratio asked for
 )
 
 func (w *watch) init() {
@@ -130,8 +131,9 @@ var surprising = [scales]float64{14, 13, 13, 14, 14}
 // of all possible times of change (window-limited GLR; Lai, JRSS B 1995). The
 // likelihood is Poisson's over the learned dispersion. Beyond the likelihood,
 // which knows nothing of habits, the ratio must pass the highest one the
-// series had in the last days, and most parts of the window must show it, so
-// that a short burst is none.
+// series had in the last days; and most parts of the window must show it, or, of
+// the two shortest windows, what remains when a burst is taken out, so that a short
+// burst is none.
 func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictOn) {
 	win := &w.window[k]
 	v.real, v.expected, v.scale = float64(win.sum), expected, k
@@ -160,17 +162,34 @@ func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictO
 	}
 	wide := dispersion + (scatter+unsure)*e
 	v.surprise = (v.real*math.Log(v.ratio) - (v.real - e)) / wide
-	if v.ratio < max(need, 1.1*float64(win.peak)) || v.surprise < surprising[k] || v.ratio < 1.3*float64(win.burst) {
+	peak := win.peak
+	if k == 0 {
+		peak = w.window[1].peak // how high bursts of seconds go says nothing of what lasts longer
+	}
+	high := max(leastMark[k], 1.1*float64(peak))
+	mark := max(need, high)
+	if v.ratio < mark || v.surprise < surprising[k] || v.ratio < 1.3*float64(win.burst) {
 		return v
 	}
+	if m := burstParts[k]; m > 0 {
+		s, r := win.beyond(k, e/parts, scatter+unsure)
+		v.alarm = s >= beyondBurst && r >= mark && passes(v.real, e*high/markMargin) >= beyondMark
+		return v
+	}
+	v.alarm = win.lasts(e, v.ratio)
+	return v
+}
+
+// lasts reports whether six parts of eight show the rise of which the window, that
+// should hold e, shows the ratio.
+func (win *window) lasts(e, ratio float64) bool {
 	high := 0
 	for _, n := range win.part {
-		if float64(n) > e/parts*(1+(v.ratio-1)/3) {
+		if float64(n) > e/parts*(1+(ratio-1)/3) {
 			high++
 		}
 	}
-	v.alarm = high >= parts-2
-	return v
+	return high >= parts-2
 }
 
 // learnScatter takes a finished window as a sample of the healthy scatter.

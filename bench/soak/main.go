@@ -61,7 +61,8 @@ type soak struct {
 	load     *load
 	samples  []sample
 	told     map[string]int64            // outcomes until the last second that was watched
-	shed     map[string]map[string]int64 // who got no place, by the fault of that second and by cause
+	shed     map[string]map[string]int64 // who got no place, by the fault that was on and by cause
+	during   string                      // the fault since the last sample
 	faults   []fault
 	reloads  int
 	leftOver error

@@ -63,9 +63,10 @@ func TestCausesOfNoPlace(t *testing.T) {
 		fault string
 		shed  map[string]float64
 	}{
-		{"", map[string]float64{"waited": 3, "silent": 0}},
+		{"", map[string]float64{"waited": 1, "silent": 0}},
+		{"Pusher does not answer", map[string]float64{"waited": 3, "silent": 0}}, // begins now
 		{"Pusher does not answer", map[string]float64{"waited": 3, "silent": 40}},
-		{"Pusher does not answer", map[string]float64{"waited": 5, "silent": 70}},
+		{"", map[string]float64{"waited": 5, "silent": 70}}, // ends now
 		{"", map[string]float64{"waited": 6, "silent": 70}},
 	} {
 		one := sample{shed: step.shed}

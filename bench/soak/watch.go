@@ -99,9 +99,11 @@ func (s *soak) sample(at time.Duration) (sample, error) {
 	return one, lines.Err()
 }
 
-// attribute notes who got no place since the last sample, as of the fault that is on.
-func (s *soak) attribute(one sample, fault string) {
-	if fault == "" {
+// attribute notes who got no place since the last sample, as of the fault that came
+// with that one; now is the one that comes with this.
+func (s *soak) attribute(one sample, now string) {
+	fault := s.during
+	if s.during = now; fault == "" {
 		fault = "no fault"
 	}
 	if s.shed == nil {
@@ -122,8 +124,7 @@ func (s *soak) attribute(one sample, fault string) {
 	}
 }
 
-// shedWords are the causes, each fault's by themselves. What came between two
-// samples is the later one's.
+// shedWords are the causes, each fault's by themselves.
 func (s *soak) shedWords() string {
 	var all []string
 	for _, fault := range slices.Sorted(maps.Keys(s.shed)) {

@@ -63,6 +63,7 @@ type folder struct {
 	named   map[uint64]struct{} // likewise
 	picks   [2][]int            // likewise
 	watches bool                // the timer is set to look whether anything is answered
+	fresh   time.Time           // when the first joined that form has not looked at in earnest; zero: none
 
 	publishes, sent, splits atomic.Int64
 }
@@ -173,7 +174,10 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 			f.waiting[l]++
 		}
 		silent, probe := f.door.silence.is.Load(), w.probe
-		if silent || len(f.queue) == 1 {
+		if first := len(f.queue) == 1 || f.fresh.IsZero(); first || silent {
+			if first {
+				f.fresh = w.since
+			}
 			f.arm()
 		}
 		f.mu.Unlock()

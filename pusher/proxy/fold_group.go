@@ -43,6 +43,9 @@ func (f *folder) form(all bool) (leaders []*waiter) {
 		leaders = append(leaders, head)
 	}
 	f.close()
+	if all || len(f.queue) == 0 {
+		f.fresh = time.Time{}
+	}
 	f.arm()
 	return leaders
 }

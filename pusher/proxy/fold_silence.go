@@ -31,9 +31,11 @@ func (f *folder) arm() {
 		f.set(first.Sub(moment()), false)
 	default:
 		// What is overdue and still here waits for a lane or for a free call, and is
-		// looked at when a call ends.
+		// looked at when a call ends. Who has come since may not have to.
 		if left := f.overdue(); left > 0 {
 			f.set(left, false)
+		} else if !f.fresh.IsZero() {
+			f.set(f.cfg.Window-time.Since(f.fresh), false)
 		} else if f.calls >= f.cfg.Calls && !f.watches {
 			f.set(foldWatch, true)
 		}

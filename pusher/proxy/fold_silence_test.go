@@ -172,3 +172,47 @@ func TestNobodyWaitsInAFoldForASilentPusher(t *testing.T) {
 		t.Errorf("afterwards %+v", o)
 	}
 }
+
+// Who waits behind a call of its lane keeps nobody else waiting: others leave when
+// their window is over, although the first of the line is long overdue.
+func TestWhoWaitsForItsLaneDelaysNobodyElse(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		judge, err := limiter.New(limiter.Policy{App: "7", Callers: []limiter.CallerPolicy{{Name: "x"}}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := foldable7()
+		a.fold = newFolder(a, FoldConfig{Batch: 1, Channels: 1})
+		began := time.Now()
+		a.fold.call = func(j *job, _ outgoing, _ time.Time) answer {
+			took := 5 * ms
+			if j.items[0].claim.Channels[0] == "slow" {
+				took = time.Second
+			}
+			time.Sleep(took)
+			return answer{fate: limiter.Delivered, outcome: limiter.Sent, ended: moment()}
+		}
+		pr := &principal{app: a, caller: judge.Caller("x")}
+		var all sync.WaitGroup
+		for _, s := range []struct {
+			at      time.Duration
+			channel string
+			then    time.Duration
+		}{{0, "slow", 1000 * ms}, {1 * ms, "slow", 2000 * ms}, {20 * ms, "a", 30 * ms}, {22 * ms, "b", 30 * ms}, {40 * ms, "c", 50 * ms}, {500 * ms, "d", 510 * ms}} {
+			all.Go(func() {
+				time.Sleep(s.at)
+				j := newJob()
+				channels := []string{s.channel}
+				p := &pusher.Publish{Name: []byte("e"), Data: []byte(s.channel), Channels: [][]byte{[]byte(s.channel)}, Raw: []byte("{}")}
+				j.items = append(j.items, item{state: toSend, publish: p, claim: limiter.Claim{Channels: channels}, verdict: limiter.Verdict{Rule: judge.Match("e", channels, pr.caller)}})
+				j.judged = moment()
+				a.carry(j, pr, false, 1, outgoing{}, time.Now())
+				if took := time.Since(began); took != s.then {
+					t.Errorf("%s of %s was answered at %s, not %s", s.channel, s.at, took, s.then)
+				}
+			})
+		}
+		all.Wait()
+	})
+}

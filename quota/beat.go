@@ -373,6 +373,7 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, 
 	l.setBrake(pulse.State.Brake)
 	l.setBurn(pulse.State.Burn)
 	l.setGate(gateLost, false)
+	l.spent.Store(false)
 	l.setGate(gateExhausted, l.pending.Load() != nil || v.exhausted != nil && v.exhausted.day >= b.day)
 	if again {
 		l.kick()

@@ -134,6 +134,7 @@ type Ledger struct {
 	recordFailed bool
 
 	closed  atomic.Bool
+	spent   atomic.Bool          // a publish of any priority found too little in the lease while the store was out of reach
 	pending atomic.Pointer[mark] // an Exhaust that the store has not heard of
 }
 

@@ -165,6 +165,7 @@ type Snapshot struct {
 	Replicas    int    // alive, as of the last heartbeat
 	Epoch       string // changes when the store loses data
 	Lease       int64  // this replica's unspent tokens
+	LeaseSpent  bool   // the store is out of reach, OnStoreLoss is LossLease, and too few of them are left for what comes
 	Borrowed    int64  // sent beyond the lease since the store is out of reach
 }
 
@@ -185,6 +186,7 @@ func (l *Ledger) Snapshot(now time.Time) Snapshot {
 			s.Leased = max(v.taken-v.spent-(b.plan.spent.Load()-v.sentSpent), 0)
 		}
 	}
+	s.LeaseSpent = !v.up && s.OnStoreLoss == LossLease && (s.Lease == 0 || l.spent.Load())
 	m := l.pending.Load()
 	if m == nil {
 		m = v.exhausted

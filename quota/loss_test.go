@@ -344,6 +344,37 @@ func TestLeaseIsRationedWhileTheStoreIsAway(t *testing.T) {
 		if want := lease * step.part; float64(n) < want-1 || float64(n) > want+1 || why != StoreLost {
 			t.Fatalf("%v sent %d of a lease of %v, %v; want %v", step.p, n, lease, why, want)
 		}
+		if spent := l.Snapshot(noon).LeaseSpent; spent != (step.p == Critical) {
+			t.Fatalf("%v is refused; the lease is spent: %v", step.p, spent)
+		}
+	}
+}
+
+// A message is left, and each publish costs two: nothing passes, and the ledger does not say that it goes on.
+func TestALeaseThatNoPublishFitsIsSpent(t *testing.T) {
+	srv := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	st := open(t, srv.URL(), store.Options{Timeout: short})
+	cfg := plan(1_000_000)
+	cfg.Wait = -1
+	l := join(t, st, noon, "a", cfg)
+	spend(l, noon, nil, Normal, 1000)
+	beat(t, noon, l)
+	srv.Kill()
+	l.Beat(ctx, noon)
+	spend(l, noon, nil, Critical, int(l.Snapshot(noon).Lease)-1)
+	if s := l.Snapshot(noon); s.Lease != 1 || s.LeaseSpent {
+		t.Fatalf("%+v", s)
+	}
+	if _, d := l.Reserve(ctx, noon, nil, Critical, 2); d != StoreLost {
+		t.Fatal(d)
+	}
+	if s := l.Snapshot(noon); s.Lease != 1 || !s.LeaseSpent {
+		t.Fatalf("%+v", s)
+	}
+	srv.Restart()
+	await(t, "the store is back", func() bool { return l.Beat(ctx, noon) == nil })
+	if s := l.Snapshot(noon); s.LeaseSpent {
+		t.Fatalf("%+v", s)
 	}
 }
 

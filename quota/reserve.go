@@ -33,6 +33,9 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			if lost && (cfg.OnStoreLoss == LossClosed ||
 				cfg.OnStoreLoss == LossLease && b.plan.holds(Critical)-cost < b.plan.reserved[p].Load()) {
 				l.kick()
+				if b.plan.holds(Critical) < cost {
+					l.spent.Store(true)
+				}
 				return Hold{}, StoreLost
 			}
 			if h, left, ok := takeBoth(b, s, p, cost); ok {

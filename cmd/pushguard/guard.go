@@ -294,8 +294,8 @@ func leaseState(s quota.Snapshot) (string, error) {
 		return fmt.Sprintf("%d messages leased, %d of %d used", s.Lease, s.Used, s.Plan.MessagesPerDay), nil
 	case s.OnStoreLoss == quota.LossClosed:
 		return "", fmt.Errorf("the store is out of reach since %s (%s), and on_store_loss is closed: nothing passes", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr)
-	case s.OnStoreLoss == quota.LossLease && s.Lease == 0:
-		return "", fmt.Errorf("the store is out of reach since %s (%s), and the lease is spent", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr)
+	case s.LeaseSpent:
+		return "", fmt.Errorf("the store is out of reach since %s (%s), and the lease is spent; %d messages are left of it", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease)
 	}
 	return fmt.Sprintf("STORE LOST since %s (%s): going on with %d leased messages, %d borrowed", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease, s.Borrowed), nil
 }

@@ -359,8 +359,8 @@ func storeLine(l ops.LedgerStatus) string {
 		return line + "nothing passes"
 	case l.OnStoreLoss == "open":
 		return line + fmt.Sprintf("%s leased messages left, %s borrowed beyond them", grouped(l.Lease), grouped(l.Borrowed))
-	case l.Lease == 0:
-		return line + "the lease is spent, nothing passes"
+	case l.LeaseSpent:
+		return line + fmt.Sprintf("the lease is spent (%s left), nothing passes", grouped(l.Lease))
 	}
 	return line + fmt.Sprintf("%s leased messages left", grouped(l.Lease))
 }

@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
 const outcomesDoc = "../../../docs/sdk-outcomes.md"
@@ -75,6 +77,7 @@ var meetings = []meeting{
 	{title: "Pusher has answered nobody for a while, and as many as it may be sent hang", place: "silent", call: say("hello", "x"), status: 503, outcome: "unavailable", reason: "upstream_silent"},
 	{title: "Pusher closes the connection instead of answering", place: "dropping", call: say("hello", "x"), status: 502, outcome: "unavailable", reason: "upstream_connection_lost"},
 	{title: "the upstream breaker is open", place: "tripped", before: say("hello", "x"), call: say("hello", "x"), status: 503, outcome: "unavailable", reason: "upstream_breaker_open"},
+	{title: "pushguard's store is lost, and with it the lease", place: "lost", call: say("hello", "x"), status: 503, outcome: "unavailable", reason: "store_lost"},
 	{title: "the app was switched off at Pusher", place: "disabled", call: say("hello", "x"), status: 403, outcome: "refused", reason: "upstream_refused"},
 	{title: "malformed (an `info` that does not exist)", place: "healthy", call: publication{op: "trigger", channels: []string{"room"}, event: "hello", data: "x", info: "weather"}, status: 400, outcome: "refused", reason: "invalid_request"},
 	{title: "wrong secret", place: "healthy", secret: wrongSecret, call: say("hello", "x"), status: 401, outcome: "refused", reason: "invalid_request"},
@@ -156,11 +159,26 @@ func TestOutcomes(t *testing.T) {
 		g.order(t, "PUT", "/api/v1/accounts/shedding-"+kit.name+"/usage", `{"used":850,"reason":"as Pusher's dashboard says","by":"ops"}`)
 	}
 
-	tap := newTap(t, g.data)
+	// One more, whose store is gone.
+	redis := redistest.Start(t)
+	storeless := fmt.Sprintf("drain_delay: 0s\nstore: %s\non_store_loss: closed\naccounts:\n", redis.URL())
+	for k, kit := range sdks {
+		id, name := fmt.Sprintf("%d%03d", k+1, len(places)), "lost-"+kit.name
+		storeless += fmt.Sprintf("  - name: %s\n    plan: growth\n    apps:\n      - { id: %q, key: key-%s, secret: %s, upstream: \"http://%s\" }\n", name, id, id, appSecret, healthy.addr)
+		pairs[name] = credentials{App: id, Key: "key-" + id, Secret: appSecret, Master: masterKey}
+	}
+	lost := serve(t, "lost", t.TempDir(), storeless)
+	redis.Kill()
+	until(t, "the store is lost", func() bool {
+		_, m := lost.get(t, "/metrics")
+		return strings.Contains(m, "pushguard_store_up 0\n")
+	})
+
+	taps := map[bool]*tap{true: newTap(t, lost.data), false: newTap(t, g.data)}
 	var rows []row
 	meet := func(m meeting) {
 		t.Run(m.title, func(t *testing.T) {
-			r := row{meeting: m}
+			r, tap := row{meeting: m}, taps[m.place == "lost"]
 			for k, kit := range sdks {
 				cred := pairs[m.place+"-"+kit.name]
 				cred.Addr = tap.addr
@@ -294,7 +312,7 @@ var volatile = []struct {
 	{regexp.MustCompile(`\?auth_key=[^ "]*`), "?auth_key=…"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+Z`), "DATE"},
 	{regexp.MustCompile(`\b\d+(?:\.\d+)? ?(?:ms|s|m|h)(?:\d+(?:\.\d+)?(?:ms|s|m))*\b`), "N s"},
-	{regexp.MustCompile(`(healthy|spent|shedding|exhausted|braked)-(node|go)\b`), "ACCOUNT"},
+	{regexp.MustCompile(`(healthy|spent|shedding|exhausted|braked|lost)-(node|go)\b`), "ACCOUNT"},
 	{regexp.MustCompile(`/apps/\d+/`), "/apps/ID/"},
 }
 

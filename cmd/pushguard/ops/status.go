@@ -113,6 +113,7 @@ type ExhaustedStatus struct {
 type LedgerStatus struct {
 	Replicas    int       `json:"replicas"`      // alive, this one included
 	Lease       int64     `json:"lease"`         // messages that this replica may send without asking
+	LeaseSpent  bool      `json:"lease_spent"`   // the store is out of reach, and too little of the lease is left for what comes
 	Borrowed    int64     `json:"borrowed"`      // sent beyond the lease while the store is out of reach
 	StoreUp     bool      `json:"store_up"`      //
 	StoreError  string    `json:"store_error"`   // why not
@@ -305,7 +306,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Thresholds: ThresholdStatus{levels.ShedBulkAt, levels.ShedNormalAt, levels.CriticalOnlyAt},
 		Floors:     FloorStatus{Critical: a.Floors[quota.Critical], Normal: a.Floors[quota.Normal]},
 		Ledger: LedgerStatus{
-			Replicas: snap.Replicas, Lease: snap.Lease, Borrowed: snap.Borrowed, StoreUp: snap.StoreUp, StoreError: snap.StoreErr,
+			Replicas: snap.Replicas, Lease: snap.Lease, LeaseSpent: snap.LeaseSpent, Borrowed: snap.Borrowed, StoreUp: snap.StoreUp, StoreError: snap.StoreErr,
 			StoreSince: snap.StoreSince.UTC(), OnStoreLoss: snap.OnStoreLoss.String(), Healing: snap.Healing, Faults: snap.Faults, Epoch: snap.Epoch,
 		},
 		Priorities: b.priorities(now),

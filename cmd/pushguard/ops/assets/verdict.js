@@ -62,8 +62,8 @@ export function verdict(f, a, now) {
   const mute = a.apps.filter((x) => x.upstream.silent);
   if (mute.length) return out("bad", "Pusher silent", `Pusher answers nothing for app ${mute.map((x) => x.id).join(", ")}`, "One publish is tried each 100 ms, critical ones first; who waits in vain is refused at no cost. The first answer ends it." + incident);
   const l = a.ledger;
-  if (!l.store_up && (l.on_store_loss === "closed" || (l.on_store_loss === "lease" && l.lease === 0))) {
-    return out("bad", "Store lost", "Nothing passes: the store is out of reach", `${l.store_error}, since ${clockZone(l.store_since)}. ${l.lease === 0 ? "The lease is spent" : "Nothing is sent without it"} (on_store_loss: ${l.on_store_loss}). When the store is back everything goes on by itself.` + incident);
+  if (!l.store_up && (l.on_store_loss === "closed" || l.lease_spent)) {
+    return out("bad", "Store lost", "Nothing passes: the store is out of reach", `${l.store_error}, since ${clockZone(l.store_since)}. ${l.lease_spent ? "The lease is spent" : "Nothing is sent without it"} (on_store_loss: ${l.on_store_loss}). When the store is back everything goes on by itself.` + incident);
   }
   if (!f.ready.ready) {
     const bad = f.ready.checks.filter((c) => !c.ok);

@@ -278,7 +278,10 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 		pulse, err := l.st.Beat(ctx, beat)
 		if err == nil {
 			l.apply(now, b, pots, pulse, leave)
-			return l.sayExhausted(ctx, b)
+			if err := l.sayExhausted(ctx, b); err != nil {
+				return err
+			}
+			return l.sayBrake(ctx, b)
 		}
 		if join {
 			l.setJoin()
@@ -370,7 +373,9 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, 
 	}
 	l.view.Store(v)
 	l.forecaster.Observe(now, v.spent-pulse.Pots[0].Adjust)
-	l.setBrake(pulse.State.Brake)
+	if l.owed == nil {
+		l.setBrake(pulse.State.Brake)
+	}
 	l.setBurn(pulse.State.Burn)
 	l.setGate(gateLost, false)
 	l.spent.Store(false)

@@ -124,6 +124,7 @@ type Ledger struct {
 	bookCount int
 	join      bool
 	brakeJSON string
+	owed      *owedBrake
 	burnJSON  string
 	fresh     bool // this replica began the store
 	listening bool // no lease is asked for: Open waits whether somebody says that the store lost its data

@@ -77,7 +77,8 @@ func (l *Ledger) SetUsage(ctx context.Context, now time.Time, used int64, who, w
 	})
 }
 
-// SetBrake pulls the brake; nil lifts it. A Since that is zero becomes now.
+// SetBrake pulls the brake; nil lifts it. A Since that is zero becomes now. With ErrHereAlone the store is out of
+// reach, and this replica alone obeys for the time being.
 func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
 	if b == nil {
 		return l.LiftBrake(ctx, now, "", "")
@@ -98,20 +99,28 @@ func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
 		after += " until " + set.Until.UTC().Format(time.RFC3339)
 	}
 	audit := &store.AuditEntry{At: now.UTC(), Who: set.By, What: "brake on", Why: set.Reason, After: after}
-	return l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
+	err = l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
 		return l.st.SetBrake(ctx, at, string(text), audit)
 	})
+	if err != nil {
+		return l.brakeHere(ctx, &set, string(text), audit, err)
+	}
+	return nil
 }
 
-// LiftBrake ends the brake and says who did.
+// LiftBrake ends the brake and says who did. ErrHereAlone is as with SetBrake.
 func (l *Ledger) LiftBrake(ctx context.Context, now time.Time, who, why string) error {
 	audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "brake off", Why: why}
 	if b := l.brake.Load(); b != nil {
 		audit.Before = "allow " + b.Allow
 	}
-	return l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
+	err := l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
 		return l.st.SetBrake(ctx, at, "", audit)
 	})
+	if err != nil {
+		return l.brakeHere(ctx, nil, "", audit, err)
+	}
+	return nil
 }
 
 // Exhaust records Pusher's own word that the account is over its quota: every reserve of the day is refused, here

@@ -3,6 +3,7 @@ package quota
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -405,5 +406,75 @@ func TestJoiningAStoreThatWasJustEmptied(t *testing.T) {
 	y, _ := spend(a, healed, nil, Critical, 1000)
 	if x+y != 10 {
 		t.Fatalf("%d and %d of the last 10", x, y)
+	}
+}
+
+// The store is gone, and somebody pulls the brake: the replica that is asked obeys, and the others when the store is
+// back. The same when it is lifted.
+func TestTheBrakeHoldsWithoutTheStore(t *testing.T) {
+	srv := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
+	st := open(t, srv.URL(), store.Options{Timeout: short})
+	a, b := join(t, st, noon, "a", plan(1_000_000)), join(t, st, noon, "b", plan(1_000_000))
+	beat(t, noon, a, b)
+	back := func() {
+		srv.Restart()
+		await(t, "the store is back", func() bool { return a.Beat(ctx, noon) == nil && b.Beat(ctx, noon) == nil })
+		beat(t, noon, a, b)
+	}
+	srv.Kill()
+	err := a.SetBrake(ctx, noon, &Brake{Allow: "critical", Reason: "runaway", By: "ann"})
+	if !errors.Is(err, ErrHereAlone) {
+		t.Fatal(err)
+	}
+	if here, there := a.CurrentBrake(noon), b.CurrentBrake(noon); here == nil || here.By != "ann" || !here.Since.Equal(noon) || there != nil {
+		t.Fatalf("a: %+v, b: %+v", here, there)
+	}
+	back()
+	for name, l := range map[string]*Ledger{"a": a, "b": b} {
+		if br := l.CurrentBrake(noon); br == nil || br.Reason != "runaway" || br.Allow != "critical" {
+			t.Fatalf("%s, the store is back: %+v", name, br)
+		}
+	}
+	srv.Kill()
+	if err := b.LiftBrake(ctx, noon, "bob", "over"); !errors.Is(err, ErrHereAlone) {
+		t.Fatal(err)
+	}
+	if here, there := b.CurrentBrake(noon), a.CurrentBrake(noon); here != nil || there == nil {
+		t.Fatalf("b: %+v, a: %+v", here, there)
+	}
+	back()
+	if a.CurrentBrake(noon) != nil || b.CurrentBrake(noon) != nil {
+		t.Fatal("the brake was lifted, and holds")
+	}
+	trail, err := a.Audit(ctx, 10)
+	if err != nil || len(trail) != 2 || trail[0].What != "brake off" || trail[0].Who != "bob" || trail[1].What != "brake on" || trail[1].Who != "ann" {
+		t.Fatalf("%+v %v", trail, err)
+	}
+	// Two people, two replicas, two brakes: who is heard last is obeyed by both.
+	srv.Kill()
+	for l, who := range map[*Ledger]string{a: "ann", b: "bob"} {
+		if err := l.SetBrake(ctx, noon, &Brake{Allow: "critical", Reason: "runaway", By: who}); !errors.Is(err, ErrHereAlone) {
+			t.Fatal(err)
+		}
+	}
+	srv.Restart()
+	await(t, "the store is back", func() bool { return b.Beat(ctx, noon) == nil })
+	await(t, "for a as well", func() bool { return a.Beat(ctx, noon) == nil })
+	if x := a.CurrentBrake(noon); x == nil || x.By != "ann" {
+		t.Fatalf("what the store held counts before it was told: %+v", x)
+	}
+	beat(t, noon, a, b)
+	if x, y := a.CurrentBrake(noon), b.CurrentBrake(noon); x == nil || y == nil || x.By != "ann" || y.By != "ann" {
+		t.Fatalf("%+v and %+v", x, y)
+	}
+	if err := a.LiftBrake(ctx, noon, "ann", "over"); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.SetPlan(ctx, noon, 2_000_000, "ann", "more"); err != nil { // and the levers move as ever
+		t.Fatal(err)
+	}
+	srv.Kill()
+	if err := a.SetPlan(ctx, noon, 3_000_000, "ann", "more"); err == nil || errors.Is(err, ErrHereAlone) {
+		t.Fatalf("a plan is everybody's or nobody's: %v", err)
 	}
 }

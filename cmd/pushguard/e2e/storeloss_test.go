@@ -93,7 +93,28 @@ func TestWhatGuardsSayWhenTheStoreIsLost(t *testing.T) {
 	}
 	sees("open", "STORE LOST since ", http.StatusOK, `pushguard_borrowed{account="care"} `, " borrowed beyond them")
 
+	// The brake is for the worst day: the guard that is asked obeys, and says that it is alone.
+	_, said, code := command(t, "brake", "on", "--reason", "all at once", "--admin", guards["open"].admin, "--token", adminToken)
+	if code != 1 || !strings.Contains(said, "done, but not everywhere: this replica obeys at once, the others when the store is back") {
+		t.Errorf("brake on without a store: %d %s", code, said)
+	}
+	if code, why := publish(guards["open"]); code != http.StatusForbidden || why != "brake_pulled" {
+		t.Errorf("braked, alone: %d %s", code, why)
+	}
+
 	redis.Restart()
+	for _, p := range policies {
+		until(t, p+" is braked as well", func() bool {
+			code, why := publish(guards[p])
+			return code == http.StatusForbidden && why == "brake_pulled"
+		})
+	}
+	if out, said, code := command(t, "brake", "off", "--admin", guards["lease"].admin, "--token", adminToken); code != 0 {
+		t.Fatalf("brake off: %d %s %s", code, out, said)
+	}
+	for _, p := range policies {
+		until(t, p+" is free again", func() bool { code, _ := publish(guards[p]); return code == http.StatusOK })
+	}
 	for _, p := range policies {
 		until(t, p+" is itself again", func() bool {
 			status, _ := guards[p].get(t, "/readyz")

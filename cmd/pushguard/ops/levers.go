@@ -2,6 +2,7 @@ package ops
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -173,7 +174,11 @@ func (s *Server) heldRelease(r *http.Request, in HeldOrder) (any, error) {
 func (s *Server) moved(r *http.Request, a Account, lever func(context.Context) error) (any, error) {
 	ctx, cancel := lasting(r)
 	defer cancel()
-	if err := lever(ctx); err != nil {
+	switch err := lever(ctx); {
+	case errors.Is(err, quota.ErrHereAlone):
+		s.cfg.Log.Warn("lever moved on this replica alone", "account", a.Name, "lever", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "who", s.who(r, ""), "why", err)
+		return nil, &failure{http.StatusServiceUnavailable, "done, but not everywhere: " + err.Error()}
+	case err != nil:
 		return nil, &failure{http.StatusServiceUnavailable, "the lever did not move: " + err.Error()}
 	}
 	s.cfg.Log.Info("lever moved", "account", a.Name, "lever", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "who", s.who(r, ""))

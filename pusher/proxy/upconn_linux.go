@@ -251,13 +251,15 @@ func (l *upConn) delivered(wire []byte, late error) error {
 		if late != nil && l.parcel.CompareAndSwap(parcelWaits, parcelNone) {
 			return &notSentError{fasthttp.ErrDialTimeout}
 		}
-		for l.parcel.Load() == parcelTaken {
+		// Looked at once: what waits may be taken at any moment, and is the taker's then.
+		parcel := l.parcel.Load()
+		for ; parcel == parcelTaken; parcel = l.parcel.Load() {
 			runtime.Gosched()
 		}
 		switch {
 		case late != nil:
 			return late
-		case l.parcel.Load() == parcelWaits:
+		case parcel == parcelWaits:
 			continue
 		case l.failed != nil:
 			return l.failed

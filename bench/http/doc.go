@@ -1,7 +1,7 @@
 //go:build linux
 
 // Command http measures the data port of pushguard beside nginx and HAProxy, on loopback, in one run.
-// bench/run builds and starts it; docs/benchmarks.md says what each row is and what is not measured.
+// bench/run builds and starts it; bench/RESULTS.md says what each row is and what is not measured.
 //
 //	http compare   start everything, measure in interleaved rounds, print Markdown tables
 //	http stub      the upstream: answers 200 {} and counts what came

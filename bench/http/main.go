@@ -22,7 +22,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		"compare": compare, "stub": stub, "pool": pool, "load": load,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: http compare|stub|pool|load [flags]; see --help of each, and docs/benchmarks.md")
+		fmt.Fprintln(stderr, "usage: http compare|stub|pool|load [flags]; see --help of each, and bench/RESULTS.md")
 		return 2
 	}
 	err := commands[args[0]](args[1:], stdout, stderr)

@@ -2,7 +2,7 @@
 // its memory, goroutines and file descriptors stay where they are.
 //
 //	go run ./bench/soak                                            # half a minute
-//	go run ./bench/soak --for 30m --rate 2000 --svg docs/soak.svg  # the real thing; needs redis-server
+//	go run ./bench/soak --for 30m --rate 2000 --svg bench/soak.svg  # the real thing; needs redis-server
 //
 // The faults come round again and again, one cycle after the other: Pusher
 // answers 503, Pusher does not answer at all, the store hangs, the config is

@@ -38,7 +38,7 @@ replay:
     - { caller: web,    event: notification.refresh, channel: "private-user-{1..400}",  rate: 0.05/s, shape: *day }
 %s`
 
-// attacks are those of somebody who has read docs/detection.md. Each asks for
+// attacks are those of somebody who has read docs/internals/detection.md. Each asks for
 // several times the plan.
 var attacks = []struct {
 	name, until, traffic string
@@ -71,7 +71,7 @@ func crowd(n int) string {
 
 // The breaker keeps the plan whatever the detector sees, and is tried with the
 // detector's hands tied, too: with contain: off nobody is held.
-// go test -run AttackersCannotPassThePlan -v ./cmd/pushguard prints the table of docs/detection.md.
+// go test -run AttackersCannotPassThePlan -v ./cmd/pushguard prints the table of docs/internals/detection.md.
 func TestAttackersCannotPassThePlan(t *testing.T) {
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)

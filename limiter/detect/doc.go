@@ -33,7 +33,7 @@
 // another caller contained he must send as that caller, for which he needs its
 // secret, and about twice its usual traffic for half a minute; with
 // four accomplices he gets an event named, and whoever sends it is then held
-// to half more than his own usual rate. docs/detection.md has the figures.
+// to half more than his own usual rate. docs/internals/detection.md has the figures.
 //
 // The package does no input or output, and takes time as a parameter.
 package detect

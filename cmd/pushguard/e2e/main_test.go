@@ -14,7 +14,7 @@ import (
 	"github.com/pushguard/pushguard/bench/stage"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/sdk-outcomes.md from what the SDKs see")
+var update = flag.Bool("update", false, "rewrite docs/sdks/seen.md from what the SDKs see")
 
 var scratch string // where this run builds
 

@@ -23,7 +23,7 @@ import (
 	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
-const outcomesDoc = "../../../docs/sdk-outcomes.md"
+const outcomesDoc = "../../../docs/sdks/seen.md"
 
 // place is an account with one app where one thing can happen.
 type place struct {
@@ -84,7 +84,7 @@ var meetings = []meeting{
 	{title: "more than 10 kB", place: "healthy", call: say("hello", strings.Repeat("x", 10241)), status: 413, outcome: "refused", reason: "invalid_request"},
 }
 
-// TestOutcomes writes docs/sdk-outcomes.md from what the two SDKs told their
+// TestOutcomes writes docs/sdks/seen.md from what the two SDKs told their
 // callers in this run, and holds the page against it. With -update the page is
 // written anew.
 func TestOutcomes(t *testing.T) {
@@ -268,7 +268,7 @@ func TestOutcomes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(have) != page {
-		t.Errorf("docs/sdk-outcomes.md does not say what the SDKs saw; run: go test ./cmd/pushguard/e2e -run TestOutcomes -update\n%s", difference(string(have), page))
+		t.Errorf("docs/sdks/seen.md does not say what the SDKs saw; run: go test ./cmd/pushguard/e2e -run TestOutcomes -update\n%s", difference(string(have), page))
 	}
 }
 

@@ -11,5 +11,5 @@
 // The doc comments of the types become the descriptions of the JSON Schema
 // that `pushguard check --schema` prints:
 //
-//go:generate go test -run TestSchemaIsCurrent . -update
+//go:generate go test -run IsCurrent . -update
 package config

@@ -18,7 +18,7 @@ import (
 	"github.com/pushguard/pushguard/quota"
 )
 
-var update = flag.Bool("update", false, "write schema.json and docs/pushguard.schema.json anew")
+var update = flag.Bool("update", false, "write schema.json, docs/pushguard.schema.json and docs/configuration.md anew")
 
 const (
 	publishedSchema = "../../../docs/pushguard.schema.json"

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 // How fast the plan burns is measured over pairs of windows, as the multi-window, multi-burn-rate alerts of Google's
@@ -131,11 +132,11 @@ type firing struct {
 	long, short float64
 }
 
-func (b *burn) firing(now time.Time, plan int64, forecast quota.Forecast) (f firing, ok bool) {
+func (b *burn) firing(now time.Time, plan int64, fc forecast.Forecast) (f firing, ok bool) {
 	even := float64(plan) / (24 * 60 * 60)
 	for i := range burnPairs {
 		p := &burnPairs[i]
-		if forecast.ExhaustedAt.IsZero() || float64(forecast.UsedAtReset) < p.margin*float64(plan) || p.profile && forecast.Hours < burnKnown {
+		if fc.ExhaustedAt.IsZero() || float64(fc.UsedAtReset) < p.margin*float64(plan) || p.profile && fc.Hours < burnKnown {
 			continue
 		}
 		short, ok := b.perSecond(now, p.short)
@@ -166,7 +167,7 @@ func (b *burn) worth(now time.Time, plan int64) bool {
 }
 
 // next is the state that follows, if another does.
-func (b *burn) next(now time.Time, used, plan int64, forecast func() quota.Forecast) (next quota.Burn, changed bool) {
+func (b *burn) next(now time.Time, used, plan int64, extrapolate func() forecast.Forecast) (next quota.Burn, changed bool) {
 	s := b.state
 	if today := quota.DayOf(now); s.Day != today {
 		if s.Level == 0 && !s.Trial && s.Day > today { // another replica's clock is ahead
@@ -178,11 +179,11 @@ func (b *burn) next(now time.Time, used, plan int64, forecast func() quota.Forec
 	if plan <= 0 {
 		return s, false
 	}
-	var fc quota.Forecast
+	var fc forecast.Forecast
 	var f firing
 	fires := false
 	if b.worth(now, plan) {
-		fc = forecast()
+		fc = extrapolate()
 		f, fires = b.firing(now, plan, fc)
 	}
 	set := func(level Level, trial bool, d time.Duration, reason string) (quota.Burn, bool) {
@@ -240,7 +241,7 @@ func (b *burn) multiple(now time.Time, window time.Duration, plan int64) string 
 	return fmt.Sprintf("%.1f", rate*24*60*60/float64(plan))
 }
 
-func (b *burn) words(now time.Time, f firing, fc quota.Forecast, plan int64, to Level) string {
+func (b *burn) words(now time.Time, f firing, fc forecast.Forecast, plan int64, to Level) string {
 	text := fmt.Sprintf("the plan burns at %.1f times its even rate over %v and %.1f over %v (the mark is %v); the forecast is %s of the plan by the reset, used up at %s",
 		f.long, short(f.pair.long), f.short, short(f.pair.short), f.pair.rate,
 		percent(float64(fc.UsedAtReset)/float64(plan)), fc.ExhaustedAt.UTC().Format("15:04 UTC"))
@@ -290,9 +291,9 @@ func (m BurnMode) String() string {
 }
 
 // ObserveBurn tells the breaker how much the account has sent today, corrections by hand left out, and how much of the
-// plan counts as used, about once a second or oftener. forecast is asked only when a burn rate is high. When the
+// plan counts as used, about once a second or oftener. extrapolate is asked only when a burn rate is high. When the
 // burn-rate state changes, next is to be told to the other replicas; this one obeys already.
-func (b *Breaker) ObserveBurn(now time.Time, sent, used, plan int64, forecast func() quota.Forecast) (next quota.Burn, changed bool) {
+func (b *Breaker) ObserveBurn(now time.Time, sent, used, plan int64, extrapolate func() forecast.Forecast) (next quota.Burn, changed bool) {
 	mode := b.limits.Load().cfg.Burn
 	b.mu.Lock()
 	b.burn.observe(now, sent)
@@ -302,7 +303,7 @@ func (b *Breaker) ObserveBurn(now time.Time, sent, used, plan int64, forecast fu
 			b.takeBurn(n)
 			next, changed = n, true
 		}
-	} else if next, changed = b.burn.next(now, used, plan, forecast); changed {
+	} else if next, changed = b.burn.next(now, used, plan, extrapolate); changed {
 		b.takeBurn(next)
 	}
 	b.mu.Unlock()

@@ -9,12 +9,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 // course drives a breaker through a day of offered loads, second by second, and counts what passes.
 type course struct {
 	b        *Breaker
-	f        *quota.Forecaster
+	f        *forecast.Model
 	now      time.Time
 	used     int64
 	plan     int64
@@ -23,7 +24,7 @@ type course struct {
 }
 
 func newCourse(t testing.TB, cfg BreakerConfig, plan int64) *course {
-	c := &course{f: quota.NewForecaster(), now: quota.DayOf(t0).Start(), plan: plan}
+	c := &course{f: forecast.New(), now: quota.DayOf(t0).Start(), plan: plan}
 	c.b = newBreakerAt(t, c.now, cfg, func(tr Transition) { c.told = append(c.told, tr) })
 	return c
 }
@@ -37,7 +38,7 @@ func newBreakerAt(t testing.TB, now time.Time, cfg BreakerConfig, tell func(Tran
 	return b
 }
 
-func (c *course) forecast() quota.Forecast { return c.f.At(c.now, c.used, c.plan) }
+func (c *course) forecast() forecast.Forecast { return c.f.At(c.now, c.used, c.plan) }
 
 // step offers messages of each priority a second, for one step.
 func (c *course) step(step time.Duration, offered [quota.Priorities]float64) (changed bool) {
@@ -185,8 +186,8 @@ func TestBurnNeverFlaps(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The worst that a forecast can say, so that only rates and holds decide.
-		forecast := func() quota.Forecast {
-			return quota.Forecast{UsedAtReset: 2 * plan, ExhaustedAt: now.Add(time.Hour), Hours: 168}
+		forecast := func() forecast.Forecast {
+			return forecast.Forecast{UsedAtReset: 2 * plan, ExhaustedAt: now.Add(time.Hour), Hours: 168}
 		}
 		var used int64
 		var rate float64
@@ -312,7 +313,7 @@ func TestBurnAllocatesNothing(t *testing.T) {
 
 func TestPace(t *testing.T) {
 	b := newBreakerAt(t, t0, BreakerConfig{}, nil)
-	calm := func() quota.Forecast { return quota.Forecast{} }
+	calm := func() forecast.Forecast { return forecast.Forecast{} }
 	if pace, known := b.Pace(t0); known {
 		t.Errorf("nothing was observed, and it is %v", pace)
 	}

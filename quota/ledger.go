@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/quota/forecast"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -129,7 +130,7 @@ type Ledger struct {
 	fresh     bool // this replica began the store
 	listening bool // no lease is asked for: Open waits whether somebody says that the store lost its data
 
-	forecaster   *Forecaster
+	forecaster   *forecast.Model
 	fanouts      sync.Map      // name → *sharedFanout
 	record       *store.Record // nil: none is kept
 	recordFailed bool
@@ -180,7 +181,7 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	l := &Ledger{
 		st: st, replica: replica, log: log.With("account", cfg.Account), now: time.Now,
 		kicks: make(chan struct{}, 1), books: map[Day]*book{}, inc: rand.Text()[:10], join: true,
-		forecaster: NewForecaster(),
+		forecaster: forecast.New(),
 	}
 	l.view.Store(&view{})
 	l.shares.Store(&map[string]*Share{})

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"github.com/pushguard/pushguard/quota/fanout"
 	"strings"
 	"testing"
 	"time"
@@ -68,7 +69,7 @@ func TestWords(t *testing.T) {
 	if len(seen) != 6 || seen["unknown"] || Denial(9).String() != "unknown" {
 		t.Error(seen)
 	}
-	if FromWebhook.String() != "webhook" || FanoutSource(9).String() != "unknown" {
+	if fanout.FromWebhook.String() != "webhook" || fanout.Source(9).String() != "unknown" {
 		t.Error("sources")
 	}
 }

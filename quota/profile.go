@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"github.com/pushguard/pushguard/quota/forecast"
 	"time"
 )
 
@@ -9,13 +10,13 @@ const profileBlob = "profile"
 
 // Forecast extrapolates the account's day from the profile of its week, as learned by all replicas' heartbeats and kept
 // in the store.
-func (l *Ledger) Forecast(now time.Time) Forecast {
+func (l *Ledger) Forecast(now time.Time) forecast.Forecast {
 	used, plan := l.Used(now)
 	return l.forecaster.At(now, used, plan)
 }
 
 // ForecastOf is Forecast for another count or plan, to show what a change of them would do.
-func (l *Ledger) ForecastOf(now time.Time, used, plan int64) Forecast {
+func (l *Ledger) ForecastOf(now time.Time, used, plan int64) forecast.Forecast {
 	return l.forecaster.At(now, used, plan)
 }
 
@@ -36,13 +37,6 @@ func (l *Ledger) keepProfile(ctx context.Context) {
 		return
 	}
 	if err := l.st.PutBlob(ctx, l.cfg.Load().Account, profileBlob, data); err != nil {
-		l.forecaster.unsaved()
+		l.forecaster.Unsaved()
 	}
-}
-
-// unsaved takes back a Save that came to nothing.
-func (f *Forecaster) unsaved() {
-	f.mu.Lock()
-	f.dirty = true
-	f.mu.Unlock()
 }

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"github.com/pushguard/pushguard/quota/fanout"
 	"time"
 )
 
@@ -16,14 +17,14 @@ const distrustAfter = 3
 const learnedTopic = "2/"
 
 type sharedFanout struct {
-	f      *Fanout
+	f      *fanout.Table
 	after  int64
 	failed int // exchanges in a row
 }
 
 // ShareFanout lets the replicas tell each other what f learns, from Run; name is the same on all of them (the app's).
 // With the embedded store there is nobody to tell.
-func (l *Ledger) ShareFanout(name string, f *Fanout) {
+func (l *Ledger) ShareFanout(name string, f *fanout.Table) {
 	l.fanouts.Store(name, &sharedFanout{f: f})
 }
 

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 // traffic is a generated account: day and night, a quiet weekend, days that
@@ -47,14 +47,14 @@ func (t *traffic) day(start time.Time) (perMinute [1440]int64) {
 // misses are how far off, as a part of the day's total, a forecast was.
 type misses struct{ learned, straight, last []float64 }
 
-// forecast prints how far the use at reset, forecast at midday, is off on
+// forecastErrors prints how far the use at reset, forecast at midday, is off on
 // generated weeks, beside what is done without a profile.
-func forecast(out io.Writer, accounts int) error {
+func forecastErrors(out io.Writer, accounts int) error {
 	const days, known, target = 35, 14, 0.10
 	first := time.Date(2026, 5, 11, 0, 0, 0, 0, time.UTC)
 	var week, later misses
 	for seed := range uint64(accounts) {
-		t, f := newTraffic(seed), quota.NewForecaster()
+		t, f := newTraffic(seed), forecast.New()
 		var yesterday int64
 		for d := range days {
 			start := first.AddDate(0, 0, d)
@@ -63,7 +63,7 @@ func forecast(out io.Writer, accounts int) error {
 			for _, n := range minutes {
 				total += n
 			}
-			var got quota.Forecast
+			var got forecast.Forecast
 			for m, n := range minutes {
 				now := start.Add(time.Duration(m) * time.Minute)
 				f.Observe(now, used)

@@ -76,7 +76,7 @@ func run(out io.Writer, which []string, rounds, rate, accounts int) error {
 		case "exact":
 			missed, err = b.exact(out)
 		case "forecast":
-			missed = []error{forecast(out, accounts)}
+			missed = []error{forecastErrors(out, accounts)}
 		case "memory":
 			missed = []error{memory(out)}
 		}

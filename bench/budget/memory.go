@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // memory prints what a million channels cost one app of one replica: counts
@@ -25,11 +25,11 @@ func memory(out io.Writer) error {
 	}
 	name := func(n uint64) string { return "private-user-" + strconv.FormatUint(n, 36) }
 
-	f := quota.NewFanout(1, nil)
+	f := fanout.New(1, nil)
 	before := heap()
 	seed := rng.Uint64()
 	for i := range uint64(channels) {
-		f.Learn(at, name(seed+i*0x9e3779b97f4a7c15), 2+int64(i%50), quota.FromWebhook)
+		f.Learn(at, name(seed+i*0x9e3779b97f4a7c15), 2+int64(i%50), fanout.FromWebhook)
 	}
 	f.Fresh() // told to the other replicas each second
 	learned := heap() - before
@@ -37,13 +37,13 @@ func memory(out io.Writer) error {
 
 	var during int64
 	poll := func(when time.Time) {
-		census := &quota.Census{}
+		list := &fanout.ChannelList{}
 		for i := range uint64(channels) {
-			census.Add(name(seed + i*0x9e3779b97f4a7c15))
+			list.Add(name(seed + i*0x9e3779b97f4a7c15))
 		}
 		during = heap()
-		f.LearnOccupied(when, census)
-		runtime.KeepAlive(census)
+		f.LearnOccupied(when, list)
+		runtime.KeepAlive(list)
 	}
 	began := heap()
 	poll(at.Add(time.Minute))
@@ -53,7 +53,7 @@ func memory(out io.Writer) error {
 	runtime.KeepAlive(f)
 
 	busyBefore := heap()
-	busy := &quota.Busy{}
+	busy := &fanout.TopChannels{}
 	for i := range uint64(channels) {
 		busy.Note(at, []string{name(i)}, 2)
 	}
@@ -62,7 +62,7 @@ func memory(out io.Writer) error {
 
 	fmt.Fprintf(out, "%d channels of one app, on one replica\n", channels)
 	fmt.Fprintf(out, "  learned counts: %.1f MB for %d of them, %.0f bytes each; never more than %d channels, %.0f MB\n",
-		mb(learned), kept, float64(learned)/float64(kept), quota.MaxLearned, mb(quota.MaxLearned*16))
+		mb(learned), kept, float64(learned)/float64(kept), fanout.MaxLearned, mb(fanout.MaxLearned*16))
 	fmt.Fprintf(out, "  a poll's list and the one before: %.1f MB for %d channels; while a list comes in %.1f MB more\n", mb(polled), n, mb(max(during-began, 0)))
 	fmt.Fprintf(out, "  busy channels, for samples: %.2f MB, however many there are\n", mb(busyHeap))
 	if learned+polled > most {

@@ -10,6 +10,7 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 // burnEvery is how often a replica looks at how fast the plan burns, and at what the others decided. With a heartbeat of
@@ -31,7 +32,7 @@ func (g *guard) runBurn(ctx context.Context, a *account) {
 			if shared != nil {
 				a.Breaker.AdoptBurn(now, *shared, used, plan)
 			}
-			next, changed := a.Breaker.ObserveBurn(now, a.Ledger.Sent(now), used, plan, func() quota.Forecast { return a.Ledger.Forecast(now) })
+			next, changed := a.Breaker.ObserveBurn(now, a.Ledger.Sent(now), used, plan, func() forecast.Forecast { return a.Ledger.Forecast(now) })
 			if !changed {
 				mine := a.Breaker.BurnState()
 				behind := shared == nil || mine.Seq > shared.Seq || !a.Ledger.BurnStored()

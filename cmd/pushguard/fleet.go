@@ -18,6 +18,7 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // fleet is everything that one config made: its accounts with their apps. It
@@ -312,7 +313,7 @@ func (g *guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 	} else if up, err = g.buildUpstream(c, keys[0].Key, live); err != nil {
 		return nil, nil, err
 	}
-	var fanout *quota.Fanout
+	var fanout *fanout.Table
 	if old != nil && reflect.DeepEqual(out.form.app.Subscribers, old.form.app.Subscribers) {
 		fanout = old.Fanout // with what it has learned
 	} else {

@@ -40,6 +40,8 @@ var law = []struct{ room, forbidden, why string }{
 	{"quota", "github.com/redis/go-redis", "only quota/store knows Redis"},
 	{"quota", "github.com/alicebob/miniredis", "only quota/store knows the embedded store"},
 	{"quota/store", module + "quota", "nothing imports upward"},
+	{"quota/fanout", module, "estimates of subscribers are a tenant of their own"},
+	{"quota/forecast", module + "limiter", "nothing imports upward"},
 	{"cmd/pushguard/config", module + "pusher/proxy", "the config is plain data"},
 	{"cmd/pushguard/config", module + "cmd/pushguard/ops", "the config is plain data"},
 }

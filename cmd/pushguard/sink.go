@@ -18,7 +18,7 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/pusher/sim"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // sink answers in Pusher's place: the simulator, called without a network. So
@@ -122,12 +122,12 @@ func (g *guard) buildLoadTest(c *config.App, policy limiter.Policy, live *proxy.
 	}, nil
 }
 
-func newFanout(c *config.App) *quota.Fanout {
-	patterns := make([]quota.FanoutPattern, len(c.Subscribers.Patterns))
+func newFanout(c *config.App) *fanout.Table {
+	patterns := make([]fanout.Pattern, len(c.Subscribers.Patterns))
 	for i, p := range c.Subscribers.Patterns {
-		patterns[i] = quota.FanoutPattern(p)
+		patterns[i] = fanout.Pattern(p)
 	}
-	return quota.NewFanout(c.Subscribers.Default, patterns)
+	return fanout.New(c.Subscribers.Default, patterns)
 }
 
 func hasLoadTest(c *config.App) bool {

@@ -9,6 +9,7 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // App is one Pusher app as the proxy serves it. Its fields are set before
@@ -28,7 +29,7 @@ type App struct {
 	Ledger  *quota.Ledger
 	Breaker *limiter.Breaker
 	// Fanout estimates what a publish costs before it is sent.
-	Fanout *quota.Fanout
+	Fanout *fanout.Table
 	// Webhooks is where Pusher's webhooks go on to, once they have taught what they can; nil: nowhere.
 	Webhooks *Endpoint
 	// Billing and Limits are Pusher's rules, as this account has them.

@@ -5,7 +5,7 @@ import (
 
 	"github.com/valyala/fastjson"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 var infoParsers fastjson.ParserPool
@@ -37,7 +37,7 @@ func (p *Proxy) readInfo(j *job, a *App, batch bool, sending int, body []byte, n
 			if !ok {
 				return
 			}
-			a.Fanout.Learn(now, ch, n, quota.FromInfo)
+			a.Fanout.Learn(now, ch, n, fanout.FromInfo)
 			known += n
 		}
 		it.deliveries, it.counted = known, true
@@ -55,7 +55,7 @@ func (p *Proxy) readInfo(j *job, a *App, batch bool, sending int, body []byte, n
 		}
 		it.info = list[at].MarshalTo(nil)
 		if n, ok := subscribers(list[at]); ok && len(it.claim.Channels) == 1 {
-			a.Fanout.Learn(now, it.claim.Channels[0], n, quota.FromInfo)
+			a.Fanout.Learn(now, it.claim.Channels[0], n, fanout.FromInfo)
 			it.deliveries, it.counted = n, true
 		}
 		at++

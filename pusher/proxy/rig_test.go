@@ -20,6 +20,7 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/sim"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -137,7 +138,7 @@ func newRig(t testing.TB, c rigConfig) *rig {
 	}
 	r.app = &App{
 		ID: "7", Account: "a", Upstream: up, Limiter: judge, Ledger: r.ledger, Breaker: breaker, Fold: c.fold, Billing: c.billing,
-		Fanout: quota.NewFanout(2, nil),
+		Fanout: fanout.New(2, nil),
 		Seed:   &pusher.Seed{},
 		Keys:   []CallerKey{{Key: key, Caller: "app", Own: true}, {Key: r.caller, Caller: "care-api"}},
 	}

@@ -12,7 +12,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/sim"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 	"github.com/pushguard/pushguard/quota/store"
 	"github.com/pushguard/pushguard/quota/store/redistest"
 )
@@ -412,7 +412,7 @@ func TestABatchIsAskedAboutInOneRoundTrip(t *testing.T) {
 	m := server.Monitor(t)
 	inTime(t, both, func(try int) string {
 		quiet := fmt.Sprint("quiet", try)
-		a.app.Fanout.Learn(time.Now(), quiet, 0, quota.FromWebhook)
+		a.app.Fanout.Learn(time.Now(), quiet, 0, fanout.FromWebhook)
 		var events []string
 		for i := range 9 {
 			events = append(events, eventBody("e", "c", fmt.Sprint(try, "-", i)))

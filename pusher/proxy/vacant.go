@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/pusher"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // How old the word may be that a channel is empty. Pusher's webhooks tell of
@@ -29,7 +29,7 @@ func (a *App) vacant(ev *pusher.Publish, channels []string, now time.Time) bool 
 		}
 		e, known := a.Fanout.KnownEmpty(ch)
 		trusted := vacantByPoll
-		if e.Source == quota.FromWebhook {
+		if e.Source == fanout.FromWebhook {
 			trusted = vacantByWebhook
 		}
 		if !known || now.Sub(e.AsOf) > trusted {

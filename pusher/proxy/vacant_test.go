@@ -8,6 +8,7 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/sim"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 func TestNobodyThere(t *testing.T) {
@@ -16,12 +17,12 @@ func TestNobodyThere(t *testing.T) {
 		limiter.Rule{Name: "skips", SkipVacant: true})})
 	now := time.Now()
 	for _, ch := range []string{"empty", "also-empty", "cache-empty", "private-cache-empty", "presence-cache-empty", "private-encrypted-cache-empty"} {
-		r.app.Fanout.Learn(now, ch, 0, quota.FromWebhook)
+		r.app.Fanout.Learn(now, ch, 0, fanout.FromWebhook)
 	}
-	r.app.Fanout.Learn(now, "full", 3, quota.FromWebhook)
-	r.app.Fanout.Learn(now.Add(-vacantByWebhook-time.Second), "long-empty", 0, quota.FromWebhook)
-	r.app.Fanout.Learn(now.Add(-vacantByPoll-time.Second), "polled-long-ago", 0, quota.FromInfo)
-	r.app.Fanout.Learn(now, "counted", 0, quota.FromInfo)
+	r.app.Fanout.Learn(now, "full", 3, fanout.FromWebhook)
+	r.app.Fanout.Learn(now.Add(-vacantByWebhook-time.Second), "long-empty", 0, fanout.FromWebhook)
+	r.app.Fanout.Learn(now.Add(-vacantByPoll-time.Second), "polled-long-ago", 0, fanout.FromInfo)
+	r.app.Fanout.Learn(now, "counted", 0, fanout.FromInfo)
 	for _, c := range []struct{ body, outcome string }{
 		{eventBody("e", "empty", "x"), "vacant"},
 		{eventBody("e", "counted", "x"), "vacant"},
@@ -50,14 +51,14 @@ func TestNobodyThere(t *testing.T) {
 		}
 	}
 	// Somebody came.
-	r.app.Fanout.Learn(now.Add(time.Second), "empty", 1, quota.FromWebhook)
+	r.app.Fanout.Learn(now.Add(time.Second), "empty", 1, fanout.FromWebhook)
 	want(t, r.publish("e", "empty", "x"), 200, "sent")
 }
 
 // A brake is a brake, also where nobody would have heard.
 func TestABrakeGoesBeforeVacancy(t *testing.T) {
 	r := newRig(t, rigConfig{policy: policyOf(limiter.Rule{SkipVacant: true})})
-	r.app.Fanout.Learn(time.Now(), "empty", 0, quota.FromWebhook)
+	r.app.Fanout.Learn(time.Now(), "empty", 0, fanout.FromWebhook)
 	if err := r.ledger.SetBrake(t.Context(), time.Now(), &quota.Brake{Allow: "none", Reason: "x", By: "y", Since: time.Now()}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/pusher"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 var (
@@ -51,11 +51,11 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 		ev := &events[i]
 		switch ev.Name {
 		case "subscription_count":
-			a.Fanout.Learn(now, ev.Channel, ev.SubscriptionCount, quota.FromWebhook)
+			a.Fanout.Learn(now, ev.Channel, ev.SubscriptionCount, fanout.FromWebhook)
 		case "channel_vacated":
-			a.Fanout.Learn(now, ev.Channel, 0, quota.FromWebhook)
+			a.Fanout.Learn(now, ev.Channel, 0, fanout.FromWebhook)
 		case "channel_occupied":
-			a.Fanout.Learn(now, ev.Channel, max(1, a.Fanout.Estimate(ev.Channel)), quota.FromWebhook)
+			a.Fanout.Learn(now, ev.Channel, max(1, a.Fanout.Estimate(ev.Channel)), fanout.FromWebhook)
 		}
 	}
 	if a.Webhooks != nil {

@@ -3,7 +3,7 @@
 // the answer is worth its price.
 //
 // Two kinds are asked. A poll is the list of occupied channels: one replica asks, every so often, and all learn.
-// A sample is the count of a single busy channel (quota.Doubt.Worth is the rule). It is a GET of its own and not info
+// A sample is the count of a single busy channel (fanout.SamplingValue.Worth is the rule). It is a GET of its own and not info
 // added to a caller's publish: it costs the same message, and no caller's answer changes for it.
 package learn
 
@@ -24,6 +24,7 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // Config says what may be asked for an app.
@@ -59,8 +60,8 @@ const (
 type Learner struct {
 	app      string
 	log      *slog.Logger
-	busy     atomic.Pointer[quota.Busy] // nil: nobody samples
-	surprise quota.Surprise
+	busy     atomic.Pointer[fanout.TopChannels] // nil: nobody samples
+	surprise fanout.EstimatorError
 
 	// These belong to Turn.
 	look   time.Time            // when to look at the poll next
@@ -107,7 +108,7 @@ func (l *Learner) Status() Status {
 	defer l.mu.Unlock()
 	s := l.status
 	s.Off = map[string]float64{}
-	for _, src := range quota.FanoutSources() {
+	for _, src := range fanout.Sources() {
 		if off, checked := l.surprise.Off(src); checked {
 			s.Off[src.String()] = off
 		}
@@ -131,7 +132,7 @@ func (l *Learner) Rest(why string) {
 func (l *Learner) Turn(ctx context.Context, now time.Time, c Config, a *proxy.App) {
 	if has := l.busy.Load() != nil; has != c.Sample {
 		if c.Sample {
-			l.busy.Store(&quota.Busy{})
+			l.busy.Store(&fanout.TopChannels{})
 		} else {
 			l.busy.Store(nil)
 		}
@@ -236,7 +237,7 @@ func (l *Learner) poll(ctx context.Context, now time.Time, c Config, a *proxy.Ap
 		}
 		return err
 	}
-	err = l.takeCensus(ctx, now, c, a)
+	err = l.takeList(ctx, now, c, a)
 	l.note(func(s *Status) {
 		if s.Polls++; err != nil {
 			s.PollsFailed++
@@ -245,8 +246,8 @@ func (l *Learner) poll(ctx context.Context, now time.Time, c Config, a *proxy.Ap
 	return err
 }
 
-func (l *Learner) takeCensus(ctx context.Context, now time.Time, c Config, a *proxy.App) error {
-	var all quota.Census
+func (l *Learner) takeList(ctx context.Context, now time.Time, c Config, a *proxy.App) error {
+	var all fanout.ChannelList
 	whole := true
 	err := l.ask(ctx, now, a, pollTimeout, "/channels", "", func(r io.Reader) error {
 		return pusher.ReadChannels(r, func(channel string, _ int64) bool {
@@ -300,7 +301,7 @@ func (l *Learner) presence(ctx context.Context, now time.Time, a *proxy.App) err
 	}
 	keep()
 	for _, x := range found {
-		a.Fanout.LearnAtLeast(now, x.channel, x.users, quota.FromPoll)
+		a.Fanout.LearnAtLeast(now, x.channel, x.users, fanout.FromPoll)
 	}
 	return nil
 }
@@ -309,12 +310,12 @@ func (l *Learner) presence(ctx context.Context, now time.Time, a *proxy.App) err
 type candidate struct {
 	channel  string
 	estimate int64
-	source   quota.FanoutSource
+	source   fanout.Source
 	gain     float64 // messages
 }
 
 // worthwhile are the channels that are worth a question, the dearest doubt first.
-func (l *Learner) worthwhile(now time.Time, a *proxy.App, busy []quota.BusyChannel) []candidate {
+func (l *Learner) worthwhile(now time.Time, a *proxy.App, busy []fanout.TopChannel) []candidate {
 	var out []candidate
 	for _, b := range busy {
 		if strings.HasPrefix(b.Channel, "presence-") { // has users, and no count of subscriptions
@@ -325,7 +326,7 @@ func (l *Learner) worthwhile(now time.Time, a *proxy.App, busy []quota.BusyChann
 		}
 		n, source, age := a.Fanout.Explain(b.Channel)
 		off, _ := l.surprise.Off(source)
-		d := quota.Doubt{Publishes: b.PerSecond * quota.WorthFor.Seconds(), Subscribers: n, Source: source, Age: age, Off: off}
+		d := fanout.SamplingValue{Publishes: b.PerSecond * fanout.WorthFor.Seconds(), Subscribers: n, Source: source, Age: age, Off: off}
 		if d.Worth(price, cost(a)) {
 			out = append(out, candidate{b.Channel, n, source, d.ExpectedError()})
 		}
@@ -368,7 +369,7 @@ func (l *Learner) sample(ctx context.Context, now time.Time, c Config, a *proxy.
 		switch {
 		case err == nil && counted:
 			l.surprise.Note(x.source, x.estimate, n)
-			a.Fanout.Learn(now, x.channel, n, quota.FromInfo)
+			a.Fanout.Learn(now, x.channel, n, fanout.FromInfo)
 			continue
 		case err == nil, errors.As(err, &refused) && refused.Status == 400:
 			err = errors.Join(errors.New("no counts of subscriptions from Pusher: turn on subscription counting in the app's settings, or take sample out of learn"), err)

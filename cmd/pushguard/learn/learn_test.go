@@ -17,6 +17,7 @@ import (
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/pusher/sim"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 	"github.com/pushguard/pushguard/quota/store"
 	"github.com/pushguard/pushguard/quota/store/redistest"
 )
@@ -77,7 +78,7 @@ func (s *stage) replica(name string) *replica {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return &replica{s, New("7", quiet), &proxy.App{ID: "7", Account: "care", Upstream: up, Ledger: l, Breaker: breaker, Fanout: quota.NewFanout(1, nil)}}
+	return &replica{s, New("7", quiet), &proxy.App{ID: "7", Account: "care", Upstream: up, Ledger: l, Breaker: breaker, Fanout: fanout.New(1, nil)}}
 }
 
 func (r *replica) turn(c Config) Status {
@@ -89,7 +90,7 @@ func (r *replica) turn(c Config) Status {
 	return r.Status()
 }
 
-func (r *replica) is(channel string, n int64, source quota.FanoutSource) {
+func (r *replica) is(channel string, n int64, source fanout.Source) {
 	r.t.Helper()
 	if got, src, _ := r.app.Fanout.Explain(channel); got != n || src != source {
 		r.t.Errorf("%s counts as %d, from %v; want %d from %v", channel, got, src, n, source)
@@ -122,8 +123,8 @@ func TestAPollTeachesEveryReplica(t *testing.T) {
 			t.Error("room is in the list")
 		}
 	}
-	a.is("presence-team", 7, quota.FromPoll)
-	a.is("presence-pair", 1, quota.FromDefault) // at least one: known
+	a.is("presence-team", 7, fanout.FromPoll)
+	a.is("presence-pair", 1, fanout.FromDefault) // at least one: known
 	if used, _ := a.app.Ledger.Used(s.now); used != 2 {
 		t.Errorf("the ledger says %d", used)
 	}
@@ -149,7 +150,7 @@ func TestASampleIsAskedWhereItPays(t *testing.T) {
 		}
 		r.turn(c)
 	}
-	if n, src, age := r.app.Fanout.Explain("hall"); src != quota.FromInfo || age > 30*time.Second || n < 490 {
+	if n, src, age := r.app.Fanout.Explain("hall"); src != fanout.FromInfo || age > 30*time.Second || n < 490 {
 		t.Errorf("hall counts as %d, from %v, %v old", n, src, age)
 	}
 	st := r.Status()
@@ -253,7 +254,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 				t.Errorf("%+v", st)
 			}
 			if c.says != "" {
-				r.is("hall", 1, quota.FromDefault)
+				r.is("hall", 1, fanout.FromDefault)
 			} else if _, empty := r.app.Fanout.KnownEmpty("hall"); !empty {
 				t.Error("not known to be empty")
 			}

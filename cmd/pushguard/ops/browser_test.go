@@ -16,7 +16,7 @@ import (
 
 	"github.com/pushguard/pushguard/cmd/pushguard/learn"
 	"github.com/pushguard/pushguard/limiter"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // port is an admin port that can be taken away and brought back, as a guard that
@@ -112,9 +112,9 @@ func TestInABrowser(t *testing.T) {
 	}
 	s := newStage(t)
 	s.detector.incidents = []Incident{storm(time.Now()), resolved(time.Now())}
-	fanout := s.accounts[0].Apps[0].Fanout
-	fanout.Learn(time.Now(), "private-user-17", 3, quota.FromWebhook)
-	fanout.Learn(time.Now(), "room/none", 0, quota.FromWebhook)
+	counts := s.accounts[0].Apps[0].Fanout
+	counts.Learn(time.Now(), "private-user-17", 3, fanout.FromWebhook)
+	counts.Learn(time.Now(), "room/none", 0, fanout.FromWebhook)
 	s.accounts[0].Learned = func() map[string]learn.Status {
 		return map[string]learn.Status{"care-1": {On: true, Budget: 100, Spent: 40, Off: map[string]float64{"poll": 0.25}}}
 	}

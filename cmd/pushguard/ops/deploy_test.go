@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 const deploy = "../../../deploy"
@@ -48,7 +48,7 @@ func known(t *testing.T) map[string]bool {
 	s.publish(noon, "care", "care-api", "x", "c", 1)
 	srv.Sample(noon)
 	for i := range 20 { // how fast the plan burns is known after a while
-		s.accounts[0].Breaker.ObserveBurn(s.at(noon.Add(time.Duration(i)*time.Second)), 2, 2, 1_000_000, func() quota.Forecast { return quota.Forecast{} })
+		s.accounts[0].Breaker.ObserveBurn(s.at(noon.Add(time.Duration(i)*time.Second)), 2, 2, 1_000_000, func() forecast.Forecast { return forecast.Forecast{} })
 	}
 	names := map[string]bool{
 		// What the data port and the guard around it add.

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 )
 
 // A runaway that the breaker sheds for its rate: metrics and status say how fast, what follows, and until when.
@@ -29,7 +29,9 @@ func TestBurnIsShown(t *testing.T) {
 		t.Error("a rate is shown before anything was observed")
 	}
 	var sent int64
-	will := func() quota.Forecast { return quota.Forecast{UsedAtReset: 9 * plan, ExhaustedAt: noon.Add(time.Hour)} }
+	will := func() forecast.Forecast {
+		return forecast.Forecast{UsedAtReset: 9 * plan, ExhaustedAt: noon.Add(time.Hour)}
+	}
 	tripped := time.Time{}
 	for i := 0; i < 300 && tripped.IsZero(); i++ {
 		s.at(s.now().Add(time.Second))

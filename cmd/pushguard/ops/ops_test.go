@@ -99,7 +99,7 @@ func TestForecast(t *testing.T) {
 		{"it is gone", 1_000_000, 0, "2026-05-11T12:00:00Z", 1_000_000},
 	} {
 		snap := quota.Snapshot{Day: day, Plan: quota.Plan{MessagesPerDay: 1_000_000}, Used: c.used, Remaining: 1_000_000 - c.used}
-		got := forecast(noon, snap, pace{now: c.perSecond})
+		got := straightLine(noon, snap, pace{now: c.perSecond})
 		end := ""
 		if got.ExhaustedAt != nil {
 			end = got.ExhaustedAt.Format(time.RFC3339)

@@ -171,9 +171,9 @@ func (b *book) recent(now time.Time, n int64) []pair {
 	return out
 }
 
-// forecast draws today's straight line: what is used, and the last minute's
+// straightLine draws today's straight line: what is used, and the last minute's
 // rate until 00:00 UTC.
-func forecast(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
+func straightLine(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
 	left := snap.Day.End().Sub(now).Seconds()
 	out := ForecastStatus{
 		Basis:       "straight_line",
@@ -196,7 +196,7 @@ func forecast(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
 
 // expect is the forecast by the week's profile, and the straight line while there is none.
 func expect(now time.Time, a Account, snap quota.Snapshot, p pace) ForecastStatus {
-	out := forecast(now, snap, p)
+	out := straightLine(now, snap, p)
 	f := a.Ledger.ForecastOf(now, snap.Used, snap.Plan.MessagesPerDay)
 	if f.Hours == 0 {
 		return out

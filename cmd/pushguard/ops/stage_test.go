@@ -22,6 +22,7 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -111,7 +112,7 @@ func (s *stage) account(st *store.Store, name, plan string, callers []string, ru
 	s.accounts = append(s.accounts, Account{
 		Recent: trial.NewHistory(),
 		Name:   name, Ledger: ledger, Breaker: breaker, Floors: floors,
-		Apps: []*proxy.App{{ID: name + "-1", Account: name, Limiter: judge, Ledger: ledger, Breaker: breaker, Upstream: up, Fanout: quota.NewFanout(1, nil)}},
+		Apps: []*proxy.App{{ID: name + "-1", Account: name, Limiter: judge, Ledger: ledger, Breaker: breaker, Upstream: up, Fanout: fanout.New(1, nil)}},
 	})
 }
 

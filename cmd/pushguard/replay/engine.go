@@ -6,10 +6,10 @@ import (
 
 	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/pusher"
-	"github.com/pushguard/pushguard/quota"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // Side is one guard that the traffic is run through.
@@ -81,17 +81,17 @@ type engine struct {
 	s       *Scenario
 	worlds  []*world
 	truth   *truth
-	fanout  *quota.Fanout
+	fanout  *fanout.Table
 	billing pusher.Billing
 	total   int64
 }
 
-func newFanout(app *config.App) *quota.Fanout {
-	patterns := make([]quota.FanoutPattern, len(app.Subscribers.Patterns))
+func newFanout(app *config.App) *fanout.Table {
+	patterns := make([]fanout.Pattern, len(app.Subscribers.Patterns))
 	for i, p := range app.Subscribers.Patterns {
-		patterns[i] = quota.FanoutPattern(p)
+		patterns[i] = fanout.Pattern(p)
 	}
-	return quota.NewFanout(app.Subscribers.Default, patterns)
+	return fanout.New(app.Subscribers.Default, patterns)
 }
 
 func (e *engine) span() (start, from, until time.Time) {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/pusher"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/fanout"
 )
 
 // publish is one publish of the traffic. It is borrowed until the next one.
@@ -44,7 +44,7 @@ type generator struct {
 	order   []*stream
 }
 
-func newGenerator(s *Scenario, seed uint64, fanout *quota.Fanout, billing pusher.Billing) *generator {
+func newGenerator(s *Scenario, seed uint64, fanout *fanout.Table, billing pusher.Billing) *generator {
 	g := &generator{rng: rand.New(rand.NewPCG(seed, 0))}
 	for i := range s.Traffic {
 		t := &s.Traffic[i]

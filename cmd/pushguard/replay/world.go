@@ -12,6 +12,7 @@ import (
 	"github.com/pushguard/pushguard/limiter/detect"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/forecast"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -250,7 +251,7 @@ func (w *world) tick(ctx context.Context, now time.Time, truth *truth, counted b
 	}
 	g.now = now
 	used, plan := g.ledger.Used(now)
-	g.breaker.ObserveBurn(now, g.ledger.Sent(now), used, plan, func() quota.Forecast { return g.ledger.Forecast(now) })
+	g.breaker.ObserveBurn(now, g.ledger.Sent(now), used, plan, func() forecast.Forecast { return g.ledger.Forecast(now) })
 	for _, c := range g.watch.Tick(now) {
 		if counted {
 			w.changed(c, truth)

@@ -1,17 +1,16 @@
-package quota
+package forecast
 
 import (
 	"math"
 	"testing"
 	"time"
-
-	"github.com/pushguard/pushguard/quota/store"
-	"github.com/pushguard/pushguard/quota/store/redistest"
 )
 
+var noon = time.Date(2026, 5, 11, 12, 0, 0, 0, time.UTC)
+
 func TestForecastStories(t *testing.T) {
-	dawn := DayOf(noon).Start()
-	f := NewForecaster()
+	dawn := dayStart(noon)
+	f := New()
 	var used int64
 	feed := func(from time.Time, d time.Duration, perMinute int64) time.Time {
 		for end := from.Add(d); from.Before(end); from = from.Add(time.Minute) {
@@ -41,7 +40,7 @@ func TestForecastStories(t *testing.T) {
 		t.Fatalf("a runaway is not seen: %+v", got)
 	}
 	// Midnight: the count begins anew, the rate goes on.
-	now = feed(now, DayOf(now).End().Sub(now)-time.Minute, 600)
+	now = feed(now, dayStart(now).Add(24*time.Hour).Sub(now)-time.Minute, 600)
 	f.Observe(now, used)
 	used = 0
 	now = feed(now.Add(time.Minute), time.Hour, 600)
@@ -54,7 +53,7 @@ func TestForecastStories(t *testing.T) {
 	if saved == nil || f.Save() != nil {
 		t.Fatal("saved when it should not be, or not when it should")
 	}
-	g := NewForecaster()
+	g := New()
 	if err := g.Load(saved); err != nil || g.hours != f.hours {
 		t.Fatal(err)
 	}
@@ -66,45 +65,5 @@ func TestForecastStories(t *testing.T) {
 	f.Observe(now.Add(-59*time.Minute), 2)
 	if got := f.At(now, 0, 1000); got.Rate < 0 || got.UsedAtReset < 0 {
 		t.Fatalf("%+v", got)
-	}
-}
-
-// The ledger learns the profile from its heartbeats, keeps it in the store, and a correction by hand is no traffic.
-func TestLedgerForecast(t *testing.T) {
-	srv := redistest.Start(t)
-	st := open(t, srv.URL(), store.Options{Timeout: short})
-	l := join(t, st, DayOf(noon).Start(), "a", plan(100_000))
-	now := DayOf(noon).Start()
-	for now.Before(noon) {
-		if n, why := spend(l, now, nil, Normal, 50); n != 50 {
-			t.Fatal(n, why)
-		}
-		now = now.Add(10 * time.Minute)
-		beat(t, now, l)
-	}
-	if err := l.SetUsage(ctx, now, 50_000, "ann", ""); err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(time.Minute)
-	beat(t, now, l)
-	got := l.Forecast(now)
-	if got.UsedAtReset < 52_500 || got.UsedAtReset > 54_500 || !got.ExhaustedAt.IsZero() || got.Hours < 11 {
-		t.Fatalf("%+v, want about 53600 and no end", got)
-	}
-	l.keepProfile(ctx)
-	if m := join(t, st, now, "b", plan(100_000)); m.Forecast(now).Hours != got.Hours {
-		t.Fatal("the profile was not kept")
-	}
-	if err := st.PutBlob(ctx, "care", profileBlob, []byte("nonsense")); err != nil {
-		t.Fatal(err)
-	}
-	if m := join(t, st, now, "c", plan(100_000)); m.Forecast(now).Hours != 0 {
-		t.Fatal("nonsense was believed")
-	}
-	srv.Kill()
-	l.forecaster.unsaved()
-	l.keepProfile(ctx)
-	if l.forecaster.Save() == nil {
-		t.Fatal("what could not be kept must be kept later")
 	}
 }

@@ -1,4 +1,4 @@
-package quota
+package fanout
 
 import (
 	"math"
@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Doubt is what is known of how many subscribe to a channel, and how much would be published to it on the strength of
+// SamplingValue is what is known of how many subscribe to a channel, and how much would be published to it on the strength of
 // that.
-type Doubt struct {
+type SamplingValue struct {
 	// Publishes to the channel that are expected while an answer would be believed, WorthFor.
 	Publishes float64
 	// Subscribers is the estimate, from Source, Age old.
 	Subscribers int64
-	Source      FanoutSource
+	Source      Source
 	Age         time.Duration
-	// Off is by how much an estimate from Source turned out wrong, as a part of it; see Surprise.
+	// Off is by how much an estimate from Source turned out wrong, as a part of it; see EstimatorError.
 	Off float64
 }
 
@@ -27,7 +27,7 @@ const WorthFor = 5 * time.Minute
 // asks: too low, and the plan is overspent without anybody knowing; too high, and a part of it is never used. An
 // estimate that was learned is as good as new at first and, with the half-life of its source, becomes as doubtful as
 // one that nobody ever checked.
-func (d Doubt) ExpectedError() float64 {
+func (d SamplingValue) ExpectedError() float64 {
 	if !(d.Publishes > 0) || !(d.Off > 0) {
 		return 0
 	}
@@ -41,14 +41,14 @@ func (d Doubt) ExpectedError() float64 {
 // Worth says whether to ask Pusher for one channel's count: the messages that would be miscounted without, at
 // what a message of the plan is worth, are more than the question costs. Price is of one message, in whatever money;
 // where messages cost nothing nothing is worth asking, since there is nothing to save.
-func (d Doubt) Worth(price float64, ask int64) bool {
+func (d SamplingValue) Worth(price float64, ask int64) bool {
 	return d.ExpectedError()*price > float64(max(ask, 1))*price
 }
 
-// Surprise learns how far estimates are off, by their source, from the answers to questions that were asked. It is
-// what Doubt.Off is made of. The zero value has seen nothing and takes every source to be off by as much as it says.
+// EstimatorError learns how far estimates are off, by their source, from the answers to questions that were asked. It is
+// what SamplingValue.Off is made of. The zero value has seen nothing and takes every source to be off by as much as it says.
 // Safe for concurrent use.
-type Surprise struct {
+type EstimatorError struct {
 	mu  sync.Mutex
 	off [len(halfLife)]float64
 	n   [len(halfLife)]int64
@@ -62,7 +62,7 @@ const (
 )
 
 // Note takes an answer to the question how many subscribe to a channel that was thought to have estimate.
-func (s *Surprise) Note(source FanoutSource, estimate, answer int64) {
+func (s *EstimatorError) Note(source Source, estimate, answer int64) {
 	if int(source) >= len(halfLife) {
 		return
 	}
@@ -79,7 +79,7 @@ func (s *Surprise) Note(source FanoutSource, estimate, answer int64) {
 }
 
 // Off is by how much an estimate from source is off, as a part of it; checked is false while that is a guess.
-func (s *Surprise) Off(source FanoutSource) (off float64, checked bool) {
+func (s *EstimatorError) Off(source Source) (off float64, checked bool) {
 	if int(source) >= len(halfLife) {
 		return 1, false
 	}

@@ -1,4 +1,6 @@
-package quota
+// Package forecast says where an account's day is heading: what will be used by the reset at 00:00 UTC, and when the
+// plan ends, from a learned profile of the week's 168 hours.
+package forecast
 
 import (
 	"fmt"
@@ -29,13 +31,13 @@ const (
 	levelWindow = 3 * time.Hour
 )
 
-// Forecaster learns what an account's week looks like, hour by hour, and extrapolates today from that: the profile of
+// Model learns what an account's week looks like, hour by hour, and extrapolates today from that: the profile of
 // the hours that remain, scaled to how today compares so far, plus the present excess, which fades. An hour without
 // history counts as that hour on other days, else as today's mean so far; so the first day is a straight line, the
 // second follows the first one's shape, and after a week weekends are known.
 //
 // Safe for concurrent use. Observations closer than ten seconds are passed over.
-type Forecaster struct {
+type Model struct {
 	mu      sync.Mutex
 	hours   [weekHours]float64 // messages in that hour of the week
 	seen    [weekHours]int     // weeks it was seen
@@ -52,15 +54,18 @@ type Forecaster struct {
 	dirty   bool
 }
 
-// NewForecaster knows nothing yet.
-func NewForecaster() *Forecaster { return &Forecaster{first: true} }
+// New knows nothing yet.
+func New() *Model { return &Model{first: true} }
+
+// dayStart is 00:00 UTC of now's day, when Pusher's counters restart.
+func dayStart(now time.Time) time.Time { return now.UTC().Truncate(24 * time.Hour) }
 
 // hourOfWeek counts from Thursday 00:00 UTC, as the epoch began.
 func hourOfWeek(hour int64) int { return int(((hour % weekHours) + weekHours) % weekHours) }
 
 // Observe tells how many messages the account has sent today, corrections by hand left out. Going backwards in time
 // or count is a new beginning, not a negative rate.
-func (f *Forecaster) Observe(now time.Time, today int64) {
+func (f *Model) Observe(now time.Time, today int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	dt := now.Sub(f.last).Seconds()
@@ -76,7 +81,7 @@ func (f *Forecaster) Observe(now time.Time, today int64) {
 		return
 	}
 	n := today - f.count
-	if DayOf(now) != DayOf(f.last) {
+	if !dayStart(now).Equal(dayStart(f.last)) {
 		n = today
 	}
 	sent := float64(max(n, 0))
@@ -97,7 +102,7 @@ func (f *Forecaster) Observe(now time.Time, today int64) {
 }
 
 // learn takes the hour that ended into the profile, slowly, and capped, so that an incident does not become the norm.
-func (f *Forecaster) learn() {
+func (f *Model) learn() {
 	if f.covered > 3000 {
 		i := hourOfWeek(f.hour)
 		n := f.sum * 3600 / f.covered
@@ -113,7 +118,7 @@ func (f *Forecaster) learn() {
 }
 
 // base is what the profile says of an hour; false if it says nothing.
-func (f *Forecaster) base(hour int64) (float64, bool) {
+func (f *Model) base(hour int64) (float64, bool) {
 	i := hourOfWeek(hour)
 	if f.seen[i] > 0 {
 		return f.hours[i], true
@@ -132,7 +137,7 @@ func (f *Forecaster) base(hour int64) (float64, bool) {
 }
 
 // At extrapolates from now, when used messages of plan are gone.
-func (f *Forecaster) At(now time.Time, used, plan int64) Forecast {
+func (f *Model) At(now time.Time, used, plan int64) Forecast {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := Forecast{Rate: f.short}
@@ -141,9 +146,10 @@ func (f *Forecaster) At(now time.Time, used, plan int64) Forecast {
 			out.Hours++
 		}
 	}
-	end := DayOf(now).End()
+	dawn := dayStart(now)
+	end := dawn.Add(24 * time.Hour)
 	mean := f.long // an hour that nobody knows
-	if passed := now.Sub(DayOf(now).Start()).Seconds(); passed > 3600 {
+	if passed := now.Sub(dawn).Seconds(); passed > 3600 {
 		mean = (mean + float64(f.count)/passed) / 2 // not used: that may have been corrected by hand
 	}
 	level := 1.0
@@ -190,7 +196,7 @@ type forecastState struct {
 }
 
 // Save returns the learned profile for the store when it changed since the last Save, else nil.
-func (f *Forecaster) Save() []byte {
+func (f *Model) Save() []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.dirty {
@@ -205,7 +211,7 @@ func (f *Forecaster) Save() []byte {
 }
 
 // Load takes a profile that Save returned.
-func (f *Forecaster) Load(data []byte) error {
+func (f *Model) Load(data []byte) error {
 	var s forecastState
 	if err := store.Unpack(data, &s); err != nil {
 		return fmt.Errorf("the stored profile of the week: %w", err)
@@ -217,4 +223,11 @@ func (f *Forecaster) Load(data []byte) error {
 	defer f.mu.Unlock()
 	f.hours, f.seen = s.Hours, s.Seen
 	return nil
+}
+
+// Unsaved takes back a Save that came to nothing.
+func (f *Model) Unsaved() {
+	f.mu.Lock()
+	f.dirty = true
+	f.mu.Unlock()
 }

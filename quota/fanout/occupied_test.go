@@ -1,4 +1,4 @@
-package quota
+package fanout
 
 import (
 	"iter"
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-func censusOf(channels iter.Seq[string]) *Census {
-	c := &Census{}
+func listOf(channels iter.Seq[string]) *ChannelList {
+	c := &ChannelList{}
 	for ch := range channels {
 		c.Add(ch)
 	}
@@ -21,10 +21,10 @@ func censusOf(channels iter.Seq[string]) *Census {
 
 // What is known of one channel, as webhooks, answers and polls come in.
 func TestKnownEmpty(t *testing.T) {
-	f := NewFanout(2, nil)
+	f := New(2, nil)
 	at := func(sec int) time.Time { return noon.Add(time.Duration(sec) * time.Second) }
-	poll := func(sec int, channels ...string) { f.LearnOccupied(at(sec), censusOf(slices.Values(channels))) }
-	is := func(when string, since, asOf int, from FanoutSource) {
+	poll := func(sec int, channels ...string) { f.LearnOccupied(at(sec), listOf(slices.Values(channels))) }
+	is := func(when string, since, asOf int, from Source) {
 		t.Helper()
 		e, ok := f.KnownEmpty("room")
 		if since < 0 {
@@ -77,7 +77,7 @@ func TestKnownEmpty(t *testing.T) {
 }
 
 func TestPlainCountsOfZeroAreKeptToo(t *testing.T) {
-	f := NewFanout(0, nil)
+	f := New(0, nil)
 	f.Learn(noon, "room", 0, FromInfo)
 	if e, ok := f.KnownEmpty("room"); !ok || e.Source != FromInfo {
 		t.Fatal(e, ok)
@@ -93,12 +93,12 @@ func TestOccupiedOfAMillion(t *testing.T) {
 	for len(names) < n {
 		names["private-user-"+strconv.FormatUint(rng.Uint64(), 36)] = true
 	}
-	f, other := NewFanout(1, nil), NewFanout(1, nil)
+	f, other := New(1, nil), New(1, nil)
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	f.LearnOccupied(noon, censusOf(maps.Keys(names)))
-	msg := f.LearnOccupied(noon.Add(time.Minute), censusOf(maps.Keys(names)))
+	f.LearnOccupied(noon, listOf(maps.Keys(names)))
+	msg := f.LearnOccupied(noon.Add(time.Minute), listOf(maps.Keys(names)))
 	size := len(msg)
 	if err := other.MergeOccupied(msg); err != nil {
 		t.Fatal(err)

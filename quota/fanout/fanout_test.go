@@ -1,9 +1,7 @@
-package quota
+package fanout
 
 import (
 	"fmt"
-	"github.com/pushguard/pushguard/quota/store"
-	"github.com/pushguard/pushguard/quota/store/redistest"
 	"runtime"
 	"strconv"
 	"strings"
@@ -12,8 +10,10 @@ import (
 	"time"
 )
 
+var noon = time.Date(2026, 5, 11, 12, 0, 0, 0, time.UTC)
+
 func TestFanoutByConfiguration(t *testing.T) {
-	f := NewFanout(3, []FanoutPattern{{"private-user-*", 2}, {"*-x?", 7}, {"news", 0}, {"bad", -5}})
+	f := New(3, []Pattern{{"private-user-*", 2}, {"*-x?", 7}, {"news", 0}, {"bad", -5}})
 	for ch, want := range map[string]int64{
 		"private-user-1": 2, "private-user-": 2, "private-users": 3, "a-x1": 7, "a-x": 3, "-x1-x2": 7, "news": 0, "newsy": 3, "bad": 0, "": 3,
 	} {
@@ -22,20 +22,20 @@ func TestFanoutByConfiguration(t *testing.T) {
 			t.Errorf("%q: %d from %v, want %d", ch, n, src, want)
 		}
 	}
-	if n := NewFanout(-1, nil).Estimate("x"); n != 0 {
+	if n := New(-1, nil).Estimate("x"); n != 0 {
 		t.Error(n)
 	}
 }
 
 func TestFanoutLearnsAndForgets(t *testing.T) {
-	f := NewFanout(10, nil)
+	f := New(10, nil)
 	at := func(min int) time.Time { return noon.Add(time.Duration(min) * time.Minute) }
 	for _, step := range []struct {
 		min    int
 		n      int64 // -1: nothing is learned, the clock ticks
-		source FanoutSource
+		source Source
 		want   int64
-		from   FanoutSource
+		from   Source
 	}{
 		{0, 100, FromInfo, 100, FromInfo},
 		{1, 50, FromPoll, 98, FromInfo}, // a less trusted source is not believed so soon (and 100 drifts already)
@@ -76,7 +76,7 @@ func TestFanoutLearnsAndForgets(t *testing.T) {
 }
 
 func TestFanoutIsShared(t *testing.T) {
-	a, b := NewFanout(1, nil), NewFanout(1, nil)
+	a, b := New(1, nil), New(1, nil)
 	a.Learn(noon, "news", 40, FromWebhook)
 	b.Learn(noon.Add(time.Minute), "sport", 50, FromWebhook)
 	a.Learn(noon, "sport", 60, FromWebhook) // older than what b knows
@@ -95,7 +95,7 @@ func TestFanoutIsShared(t *testing.T) {
 
 // A million channels stay within the stated memory, and the estimates stay right.
 func TestFanoutMillionChannels(t *testing.T) {
-	f := NewFanout(1, nil)
+	f := New(1, nil)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -133,7 +133,7 @@ func TestFanoutMillionChannels(t *testing.T) {
 }
 
 func TestFanoutConcurrently(t *testing.T) {
-	f := NewFanout(1, nil)
+	f := New(1, nil)
 	var wg sync.WaitGroup
 	for w := range 4 {
 		wg.Go(func() {
@@ -150,7 +150,7 @@ func TestFanoutConcurrently(t *testing.T) {
 }
 
 func TestEstimateAllocatesNothing(t *testing.T) {
-	f := NewFanout(1, []FanoutPattern{{"private-*", 2}})
+	f := New(1, []Pattern{{"private-*", 2}})
 	f.Learn(noon, "private-user-1", 5, FromInfo)
 	f.Tick(noon.Add(time.Hour))
 	name := strings.Clone("private-user-1")
@@ -160,7 +160,7 @@ func TestEstimateAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkEstimate(b *testing.B) {
-	f := NewFanout(1, []FanoutPattern{{"private-*", 2}})
+	f := New(1, []Pattern{{"private-*", 2}})
 	for i := range 100_000 {
 		f.Learn(noon, fmt.Sprint("private-user-", i), 5, FromInfo)
 	}
@@ -168,47 +168,4 @@ func BenchmarkEstimate(b *testing.B) {
 	for b.Loop() {
 		f.Estimate("private-user-777")
 	}
-}
-
-func TestFanoutThroughTheStore(t *testing.T) {
-	srv := redistest.Start(t)
-	st := open(t, srv.URL(), store.Options{Timeout: short})
-	a, b := join(t, st, noon, "a", plan(1000)), join(t, st, noon, "b", plan(1000))
-	fa, fb := NewFanout(1, nil), NewFanout(1, nil)
-	a.ShareFanout("app", fa)
-	b.ShareFanout("app", fb)
-	exchange := func() {
-		a.shareLearned(ctx, noon)
-		b.shareLearned(ctx, noon)
-	}
-	fa.Learn(noon, "news", 40, FromWebhook)
-	exchange()
-	if n := fb.Estimate("news"); n != 40 {
-		t.Fatal(n)
-	}
-	for i := range 100 { // more messages than are kept
-		fb.Learn(noon, fmt.Sprint("ch", i), 7, FromWebhook)
-		b.shareLearned(ctx, noon)
-	}
-	a.shareLearned(ctx, noon)
-	if fa.Estimate("ch99") != 7 || fa.Estimate("ch0") != 1 {
-		t.Fatal("the log is bounded: the newest 64 arrive")
-	}
-	// One that joins later reads what is kept; a log that was lost begins anew.
-	fc := NewFanout(1, nil)
-	c := join(t, st, noon, "c", plan(1000))
-	c.ShareFanout("app", fc)
-	c.shareLearned(ctx, noon)
-	if fc.Estimate("ch99") != 7 {
-		t.Fatal("a newcomer knows nothing")
-	}
-	srv.Do("FLUSHALL")
-	fa.Learn(noon, "after", 5, FromWebhook)
-	exchange()
-	if fb.Estimate("after") != 5 {
-		t.Fatal("the log did not begin anew")
-	}
-	srv.Kill()
-	fa.Learn(noon, "lost", 5, FromWebhook)
-	exchange() // nothing happens, and nothing breaks
 }

@@ -1,4 +1,5 @@
-package quota
+// Package fanout estimates how many subscribers a channel has, and so what a publish to it costs.
+package fanout
 
 import (
 	"encoding/binary"
@@ -10,33 +11,33 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// FanoutPattern says how many subscribers a channel counts for until something better is known.
+// Pattern says how many subscribers a channel counts for until something better is known.
 // In Pattern `*` stands for any run of characters, `?` for one.
-type FanoutPattern struct {
+type Pattern struct {
 	Pattern     string
 	Subscribers int64
 }
 
-// FanoutSource says where a subscriber count comes from.
-type FanoutSource uint8
+// Source says where a subscriber count comes from.
+type Source uint8
 
 // The sources, least trusted first.
 const (
-	FromDefault FanoutSource = iota // the configuration
-	FromPoll                        // GET channels: occupied or not
-	FromInfo                        // the answer to a publish that asked for info
-	FromWebhook                     // Pusher's own word on each change
+	FromDefault Source = iota // the configuration
+	FromPoll                  // GET channels: occupied or not
+	FromInfo                  // the answer to a publish that asked for info
+	FromWebhook               // Pusher's own word on each change
 )
 
 var sourceNames = [...]string{"default", "poll", "info", "webhook"}
 
-// FanoutSources are all there are, least trusted first.
-func FanoutSources() []FanoutSource {
-	return []FanoutSource{FromDefault, FromPoll, FromInfo, FromWebhook}
+// Sources are all there are, least trusted first.
+func Sources() []Source {
+	return []Source{FromDefault, FromPoll, FromInfo, FromWebhook}
 }
 
 // String is a word for people.
-func (s FanoutSource) String() string {
+func (s Source) String() string {
 	if int(s) < len(sourceNames) {
 		return sourceNames[s]
 	}
@@ -50,7 +51,7 @@ var halfLife = [...]float64{FromDefault: 60, FromPoll: 10 * 60, FromInfo: 30 * 6
 // trustFor is for how long a source is believed against a less trusted one, in seconds.
 const trustFor = 5 * 60
 
-// Fanout estimates how many deliveries a publish to a channel causes. It is learned: from webhooks, from answers to
+// Table estimates how many deliveries a publish to a channel causes. It is learned: from webhooks, from answers to
 // info, from polls; what was learned drifts back to the configured count with age.
 //
 // Memory is bounded: 16 bytes a channel, 32 MB at most for the roughly two million channels of MaxLearned, and only
@@ -59,9 +60,9 @@ const trustFor = 5 * 60
 // hash. What a poll found occupied is kept beside it, see occupied.go.
 //
 // Safe for concurrent use; Estimate and KnownEmpty take no lock and do not allocate.
-type Fanout struct {
+type Table struct {
 	def      int64
-	patterns []FanoutPattern
+	patterns []Pattern
 	clock    atomic.Int64 // newest second heard of, since 2020
 	shards   [fanoutShards]fanoutShard
 	occupied atomic.Pointer[occupied]
@@ -72,7 +73,7 @@ type Fanout struct {
 	untold bool      // there was more
 }
 
-// MaxLearned is about how many channels a Fanout remembers.
+// MaxLearned is about how many channels a Table remembers.
 const MaxLearned = fanoutShards * maxSets * setSize
 
 const (
@@ -110,7 +111,7 @@ type fact struct {
 	second int64 // when it was true
 	since  int64 // when the channel became empty, if it is
 	empty  bool
-	source FanoutSource
+	source Source
 }
 
 func (x fact) pack() uint64 {
@@ -123,7 +124,7 @@ func (x fact) pack() uint64 {
 }
 
 func unpack(v uint64) fact {
-	x := fact{count: int64(v >> (secondBits + 4)), second: int64(v >> 4 & (1<<secondBits - 1)), source: FanoutSource(v & 7), empty: v&emptyFlag != 0}
+	x := fact{count: int64(v >> (secondBits + 4)), second: int64(v >> 4 & (1<<secondBits - 1)), source: Source(v & 7), empty: v&emptyFlag != 0}
 	if x.empty {
 		x.since, x.count = x.second-x.count, 0
 	}
@@ -137,18 +138,18 @@ func secondOf(now time.Time) int64 { return now.Unix() - epoch2020 }
 
 func timeOf(second int64) time.Time { return time.Unix(second+epoch2020, 0).UTC() }
 
-// NewFanout starts from the configured counts alone; the first pattern that matches wins,
+// New starts from the configured counts alone; the first pattern that matches wins,
 // and def is for channels that match none. Negative counts are taken as zero.
-func NewFanout(def int64, patterns []FanoutPattern) *Fanout {
-	f := &Fanout{def: max(def, 0), patterns: make([]FanoutPattern, len(patterns))}
+func New(def int64, patterns []Pattern) *Table {
+	f := &Table{def: max(def, 0), patterns: make([]Pattern, len(patterns))}
 	for i, p := range patterns {
-		f.patterns[i] = FanoutPattern{p.Pattern, max(p.Subscribers, 0)}
+		f.patterns[i] = Pattern{p.Pattern, max(p.Subscribers, 0)}
 	}
 	return f
 }
 
 // configured is what the channel counts for by configuration.
-func (f *Fanout) configured(channel string) int64 {
+func (f *Table) configured(channel string) int64 {
 	for i := range f.patterns {
 		if globMatch(f.patterns[i].Pattern, channel) {
 			return f.patterns[i].Subscribers
@@ -158,13 +159,13 @@ func (f *Fanout) configured(channel string) int64 {
 }
 
 // Estimate is the number of subscribers that channel counts for, as of the newest time that Learn or Tick heard of.
-func (f *Fanout) Estimate(channel string) int64 {
+func (f *Table) Estimate(channel string) int64 {
 	n, _, _ := f.Explain(channel)
 	return n
 }
 
 // Explain is Estimate with its source and age; the age is 0 when nothing was learned.
-func (f *Fanout) Explain(channel string) (n int64, source FanoutSource, age time.Duration) {
+func (f *Table) Explain(channel string) (n int64, source Source, age time.Duration) {
 	def := f.configured(channel)
 	h := xxhash.Sum64String(channel)
 	x, ok := f.newest(h)
@@ -181,7 +182,7 @@ func (f *Fanout) Explain(channel string) (n int64, source FanoutSource, age time
 }
 
 // newest is what is known of a channel: from the table, or from the last poll if that is newer.
-func (f *Fanout) newest(h uint64) (fact, bool) {
+func (f *Table) newest(h uint64) (fact, bool) {
 	var x fact
 	v, ok := f.shards[h>>58].load(h)
 	if ok {
@@ -207,16 +208,16 @@ func (f *Fanout) newest(h uint64) (fact, bool) {
 
 // Emptiness is what is known of a channel that nobody subscribes to.
 type Emptiness struct {
-	Since  time.Time    // when it was first seen empty; it may have been so before
-	AsOf   time.Time    // when it was last known to be
-	Source FanoutSource // FromWebhook: Pusher said so and would tell of a change; FromPoll, FromInfo: it was so at AsOf
+	Since  time.Time // when it was first seen empty; it may have been so before
+	AsOf   time.Time // when it was last known to be
+	Source Source    // FromWebhook: Pusher said so and would tell of a change; FromPoll, FromInfo: it was so at AsOf
 }
 
 // KnownEmpty says since when nobody subscribes to channel, and how fresh that is; false when somebody may. The word of
 // a webhook holds until another says otherwise, for it tells of each change; that of the others is as old as AsOf, and
 // whoever acts on it says how old it may be. Webhooks are told apart by the second in which Pusher sent them: of two of
 // one second the one that says occupied wins.
-func (f *Fanout) KnownEmpty(channel string) (Emptiness, bool) {
+func (f *Table) KnownEmpty(channel string) (Emptiness, bool) {
 	x, ok := f.newest(xxhash.Sum64String(channel))
 	if !ok || !x.empty || x.second <= f.distrust.Load() {
 		return Emptiness{}, false
@@ -225,7 +226,7 @@ func (f *Fanout) KnownEmpty(channel string) (Emptiness, bool) {
 }
 
 // Distrust forgets which channels are empty: somebody may have come, and this replica not have heard of it.
-func (f *Fanout) Distrust(now time.Time) {
+func (f *Table) Distrust(now time.Time) {
 	f.Tick(now)
 	for s := secondOf(now); ; {
 		d := f.distrust.Load()
@@ -236,7 +237,7 @@ func (f *Fanout) Distrust(now time.Time) {
 }
 
 // Tick tells the time, so that estimates age when nothing is learned.
-func (f *Fanout) Tick(now time.Time) {
+func (f *Table) Tick(now time.Time) {
 	s := secondOf(now)
 	for {
 		c := f.clock.Load()
@@ -248,7 +249,7 @@ func (f *Fanout) Tick(now time.Time) {
 
 // Learn records a count that was seen at now. A less trusted source does not overrule a more trusted one that spoke in
 // the last five minutes, and old news does not overrule newer.
-func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSource) {
+func (f *Table) Learn(now time.Time, channel string, n int64, source Source) {
 	f.Tick(now)
 	h := xxhash.Sum64String(channel)
 	second := secondOf(now)
@@ -266,7 +267,7 @@ func (f *Fanout) Learn(now time.Time, channel string, n int64, source FanoutSour
 
 // LearnAtLeast records that a channel had at least n subscribers, as the users of a presence channel tell, who may hold
 // several connections each. An estimate that is higher stands.
-func (f *Fanout) LearnAtLeast(now time.Time, channel string, n int64, source FanoutSource) {
+func (f *Table) LearnAtLeast(now time.Time, channel string, n int64, source Source) {
 	f.Tick(now)
 	if n > f.Estimate(channel) {
 		f.Learn(now, channel, n, source)
@@ -274,7 +275,7 @@ func (f *Fanout) LearnAtLeast(now time.Time, channel string, n int64, source Fan
 }
 
 // put stores what is newer than what is known; plain says that the count is as configured, which needs no place.
-func (f *Fanout) put(l learned, plain bool) bool {
+func (f *Table) put(l learned, plain bool) bool {
 	s := &f.shards[l.key>>58]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -385,7 +386,7 @@ func (s *fanoutShard) place(l learned) {
 }
 
 // Learned is how many channels are remembered.
-func (f *Fanout) Learned() (n int) {
+func (f *Table) Learned() (n int) {
 	for i := range f.shards {
 		f.shards[i].mu.Lock()
 		n += f.shards[i].used
@@ -396,7 +397,7 @@ func (f *Fanout) Learned() (n int) {
 
 // Fresh returns what was learned here since the last call, for other replicas; nil if nothing. What does not fit
 // into one message (4096 channels) is not told, but that there was more.
-func (f *Fanout) Fresh() []byte {
+func (f *Table) Fresh() []byte {
 	f.mu.Lock()
 	fresh, untold := f.fresh, f.untold
 	f.fresh, f.untold = nil, false
@@ -413,7 +414,7 @@ func (f *Fanout) Fresh() []byte {
 }
 
 // Merge takes what another replica's Fresh returned. Nonsense is left out.
-func (f *Fanout) Merge(msg []byte) {
+func (f *Table) Merge(msg []byte) {
 	for ; len(msg) >= 16; msg = msg[16:] {
 		l := learned{binary.BigEndian.Uint64(msg), binary.BigEndian.Uint64(msg[8:])}
 		switch {

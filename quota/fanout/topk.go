@@ -1,4 +1,4 @@
-package quota
+package fanout
 
 import (
 	"cmp"
@@ -10,14 +10,14 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Busy finds the channels to which most is published, by messages: those whose subscriber counts are worth knowing. It
+// TopChannels finds the channels to which most is published, by messages: those whose subscriber counts are worth knowing. It
 // looks at one publish in eight, and skips one rather than wait for another goroutine; what it reports is scaled up
 // again. Each of its sixteen parts keeps 32 channels (Space-Saving: a newcomer takes the place of the smallest, and its
 // count), and a minute's counts fade by half, so that it follows what is busy now.
 //
 // It allocates nothing after its making, 150 kB. Names longer than Pusher allows (200 bytes) are left out. Safe for
 // concurrent use.
-type Busy struct {
+type TopChannels struct {
 	parts [busyParts]busyPart
 	faded time.Time // of Top alone
 }
@@ -47,7 +47,7 @@ type busyChannel struct {
 }
 
 // Note tells of a publish to channels that costs messages in all.
-func (b *Busy) Note(now time.Time, channels []string, messages int64) {
+func (b *TopChannels) Note(now time.Time, channels []string, messages int64) {
 	if len(channels) == 0 || rand.Uint32()%busyOneIn != 0 {
 		return
 	}
@@ -88,15 +88,15 @@ func (p *busyPart) note(second int64, h uint64, name string, messages float64) {
 	copy(x.name[:], name)
 }
 
-// BusyChannel is a channel and how much is published to it.
-type BusyChannel struct {
+// TopChannel is a channel and how much is published to it.
+type TopChannel struct {
 	Channel   string
 	PerSecond float64 // publishes, about: one that was seen a single time may be far off
 }
 
 // Top are the n busiest, the busiest first. It is for one goroutine, which calls it every second or so: it is what lets
 // the counts fade.
-func (b *Busy) Top(now time.Time, n int) []BusyChannel {
+func (b *TopChannels) Top(now time.Time, n int) []TopChannel {
 	if b.faded.IsZero() {
 		b.faded = now
 	}
@@ -105,7 +105,7 @@ func (b *Busy) Top(now time.Time, n int) []BusyChannel {
 		b.faded = now
 	}
 	type found struct {
-		BusyChannel
+		TopChannel
 		messages float64
 	}
 	var all []found
@@ -126,16 +126,16 @@ func (b *Busy) Top(now time.Time, n int) []BusyChannel {
 			}
 			// Halved every minute, a steady rate fills up to between one and two minutes' worth.
 			span := min(max(now.Unix()-x.first, 1), 90)
-			all = append(all, found{BusyChannel{string(x.name[:x.length]), x.publishes / float64(span)}, x.messages})
+			all = append(all, found{TopChannel{string(x.name[:x.length]), x.publishes / float64(span)}, x.messages})
 		}
 		p.mu.Unlock()
 	}
 	slices.SortFunc(all, func(x, y found) int {
 		return cmp.Or(cmp.Compare(y.messages, x.messages), cmp.Compare(x.Channel, y.Channel))
 	})
-	out := make([]BusyChannel, 0, min(n, len(all)))
+	out := make([]TopChannel, 0, min(n, len(all)))
 	for _, f := range all[:min(n, len(all))] {
-		out = append(out, f.BusyChannel)
+		out = append(out, f.TopChannel)
 	}
 	return out
 }

@@ -1,4 +1,4 @@
-package quota
+package fanout
 
 import (
 	"encoding/binary"
@@ -53,11 +53,11 @@ func (o *occupied) add(h uint64) {
 	}
 }
 
-// Census is a list of channels with subscribers, as it comes in from Pusher: 8 bytes each. The zero value is empty.
-type Census struct{ hashes []uint64 }
+// ChannelList is a list of channels with subscribers, as it comes in from Pusher: 8 bytes each. The zero value is empty.
+type ChannelList struct{ hashes []uint64 }
 
 // Add counts one channel. It reports false when there are more than the two million that a poll can hold.
-func (c *Census) Add(channel string) bool {
+func (c *ChannelList) Add(channel string) bool {
 	if len(c.hashes) >= maxOccupied {
 		return false
 	}
@@ -66,12 +66,12 @@ func (c *Census) Add(channel string) bool {
 }
 
 // Len is how many channels were added.
-func (c *Census) Len() int { return len(c.hashes) }
+func (c *ChannelList) Len() int { return len(c.hashes) }
 
 // LearnOccupied takes a whole list of the app's channels with subscribers, as Pusher gave it to a question that was
 // asked at asked (before the question: what happens meanwhile is newer). It returns the list's form for
 // MergeOccupied on the other replicas.
-func (f *Fanout) LearnOccupied(asked time.Time, all *Census) []byte {
+func (f *Table) LearnOccupied(asked time.Time, all *ChannelList) []byte {
 	f.Tick(asked)
 	words := (len(all.hashes)*bloomBits + 63) / 64
 	o := &occupied{second: secondOf(asked), words: make([]uint64, max(words, 1)), n: len(all.hashes)}
@@ -88,7 +88,7 @@ func (f *Fanout) LearnOccupied(asked time.Time, all *Census) []byte {
 }
 
 // MergeOccupied takes what another replica's LearnOccupied returned, if it is newer.
-func (f *Fanout) MergeOccupied(list []byte) error {
+func (f *Table) MergeOccupied(list []byte) error {
 	words := (len(list) - 16) / 8
 	if words < 1 || words > (maxOccupied*bloomBits+63)/64 || len(list)%8 != 0 {
 		return errors.New("the shared list of occupied channels has an impossible length")
@@ -101,7 +101,7 @@ func (f *Fanout) MergeOccupied(list []byte) error {
 	return nil
 }
 
-func (f *Fanout) setOccupied(o *occupied) {
+func (f *Table) setOccupied(o *occupied) {
 	for {
 		old := f.occupied.Load()
 		if old != nil {
@@ -119,7 +119,7 @@ func (f *Fanout) setOccupied(o *occupied) {
 }
 
 // Occupied is how many channels had subscribers at the last poll, and when that was; zero time: never asked.
-func (f *Fanout) Occupied() (n int, asOf time.Time) {
+func (f *Table) Occupied() (n int, asOf time.Time) {
 	o := f.occupied.Load()
 	if o == nil {
 		return 0, time.Time{}

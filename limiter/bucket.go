@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"golang.org/x/time/rate"
 )
@@ -146,21 +145,6 @@ func (t *bucketTable) find(key uint64) *bucket {
 		}
 	}
 	return nil
-}
-
-// expect has the set of key fetched, and expectBucket then its bucket. Among many keys
-// nothing of them is in the processor's cache, and waiting for one line after the other is most
-// of what a judgement takes.
-func (t *bucketTable) expect(key uint64) { prefetch(unsafe.Pointer(t.shard(key).set(key)), 2) }
-
-func (t *bucketTable) expectBucket(key uint64) {
-	set := t.shard(key).set(key)
-	for i := range set {
-		if set[i].key.Load() == key {
-			prefetch(unsafe.Pointer(set[i].b.Load()), 3)
-			return
-		}
-	}
 }
 
 // get returns the bucket of key, locked, and makes it if needed.

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 )
 
 // Flight is a publish that is under way and that others wait for. It is safe for concurrent use.
@@ -81,8 +80,7 @@ type windowSet [ways]entry
 
 type windowShard struct {
 	mu      sync.Mutex
-	sets    []windowSet                 // a power of two
-	view    atomic.Pointer[[]windowSet] // sets, for expect
+	sets    []windowSet // a power of two
 	max     int
 	serial  uint32
 	flights map[uint32]*Flight // by serial; only of entries that somebody waits for
@@ -103,14 +101,6 @@ func (s *windowShard) set(k dkey) *windowSet { return &s.sets[k.lo&uint64(len(s.
 
 func (s *windowShard) renew(sets int) {
 	s.sets = make([]windowSet, sets)
-	view := s.sets
-	s.view.Store(&view)
-}
-
-// expect has the set of k fetched; see bucketTable.expect.
-func (w *window) expect(k dkey) {
-	sets := *w.shard(k).view.Load()
-	prefetch(unsafe.Pointer(&sets[k.lo&uint64(len(sets)-1)]), int(unsafe.Sizeof(windowSet{})/64))
 }
 
 // begin says whether the publish is a duplicate: of one delivered (dup, no flight) or of one under

@@ -18,9 +18,7 @@ type judgement struct {
 	now    time.Time
 	v      Verdict
 
-	record   *quota.Twins // not nil after judge: what is left of it is to ask the other replicas
-	identity dkey         // of the claim, where its rule deduplicates; else zero
-	channel  uint64       // hash of its only channel, where there is one
+	record *quota.Twins // not nil after judge: what is left of it is to ask the other replicas
 
 	// The buckets that the publish needs a token of, locked, in the order in which they were asked.
 	held  [few]*bucket
@@ -41,35 +39,14 @@ func (j *judgement) would(o Outcome, why Reason) {
 	}
 }
 
-// expect begins to fetch what the judgement of a publish to one channel will look at.
-func (j *judgement) expect() {
-	r := j.c.Rule
-	if r.spec.Dedupe != 0 && j.c.Digest != [2]uint64{} {
-		j.identity = j.a.identity(j.c)
-		j.a.window.expect(j.identity)
-	}
-	if len(j.c.Channels) != 1 {
-		return
-	}
-	j.channel = maphash.String(j.a.seed, j.c.Channels[0])
-	if j.p.channel != nil {
-		j.a.buckets.expectBucket(j.p.channel.key(j.channel))
-	}
-	for _, k := range r.rates[PerChannel] {
-		j.a.buckets.expectBucket(k.key(j.channel))
-	}
-}
-
 // open begins the judgement of a claim.
 func (j *judgement) open(a *App, p *policy, c *Claim, now time.Time) {
 	j.a, j.p, j.c, j.now = a, p, c, now
 	if c.Rule == nil {
 		c.Rule = p.match(c.Event, c.Channels, c.Caller.Name())
-		a.expect(p, c.Rule, c.Channels)
 	}
 	j.caller = p.caller(c.Caller)
 	j.v.Rule, j.v.Answer, j.v.Channel = c.Rule, c.Rule.spec.Answer, -1
-	j.expect()
 	if p.observing && c.Event != "" {
 		j.shadow()
 	}
@@ -190,10 +167,7 @@ func (j *judgement) dedupe(r *CompiledRule, salt uint64, t *ticket, join bool) O
 	if r.spec.Dedupe == 0 || j.c.Digest == [2]uint64{} {
 		return Sent
 	}
-	k := j.identity
-	if k == (dkey{}) { // the observing rule deduplicates, the other does not
-		k = j.a.identity(j.c)
-	}
+	k := j.a.identity(j.c)
 	k.lo ^= salt
 	var dup bool
 	if *t, dup, j.v.Flight = j.a.window.begin(j.now, k, r.spec.Dedupe, join); dup {

@@ -151,23 +151,7 @@ func (a *App) DefaultRule() *CompiledRule { return a.policy.Load().fallback }
 // Match finds the first rule in file order that enforces and matches; never nil.
 func (a *App) Match(event string, channels []string, caller *Caller) *CompiledRule {
 	p := a.policy.Load()
-	r := p.match(event, channels, caller.Name())
-	a.expect(p, r, channels)
-	return r
-}
-
-// expect begins to fetch what Admit will look at of a publish to one channel.
-func (a *App) expect(p *policy, r *CompiledRule, channels []string) {
-	if len(channels) != 1 || p.channel == nil && len(r.rates[PerChannel]) == 0 {
-		return
-	}
-	hash := maphash.String(a.seed, channels[0])
-	if p.channel != nil {
-		a.buckets.expect(p.channel.key(hash))
-	}
-	for _, k := range r.rates[PerChannel] {
-		a.buckets.expect(k.key(hash))
-	}
+	return p.match(event, channels, caller.Name())
 }
 
 func (p *policy) match(event string, channels []string, caller string) *CompiledRule {

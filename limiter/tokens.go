@@ -127,7 +127,7 @@ func (j *judgement) channelKeys() []channelKey {
 
 func (j *judgement) eachChannel(k *keyedRate, keys []channelKey) Outcome {
 	if len(j.c.Channels) == 1 {
-		o := j.keyed(k, j.channel)
+		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]))
 		if o != Sent {
 			j.v.Channel = 0
 		}

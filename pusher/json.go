@@ -116,6 +116,19 @@ func special(w uint64) uint64 {
 	return ((quote-ones)&^quote | (slash-ones)&^slash | (w-ones*' ')&^w) & highs
 }
 
+// plainRun is how many bytes of b, from the first on, are no quote, backslash or
+// control character. It may leave up to 31 at the end of b, or before one of them, unseen.
+func plainRun(b []byte) (n int) {
+	for ; len(b) >= 32; b = b[32:] { // four words at a time
+		if special(binary.LittleEndian.Uint64(b))|special(binary.LittleEndian.Uint64(b[8:]))|
+			special(binary.LittleEndian.Uint64(b[16:]))|special(binary.LittleEndian.Uint64(b[24:])) != 0 {
+			break
+		}
+		n += 32
+	}
+	return n
+}
+
 // plain returns the index of the next quote, backslash or control character.
 func (s *scan) plain(i int) int {
 	// Most strings are short, and a call for them would cost more than it spares.

@@ -28,25 +28,20 @@ type Key struct {
 
 // mac is the working memory of one signature.
 type mac struct {
-	hash   hash.Hash
-	states *hmacStates // of the key, for both; nil: not here
-	// bodySum is the MD5 of the body that is verified, if summed.
-	bodySum [md5.Size]byte
-	summed  bool
-	text    []byte // the string to sign
-	path    []byte // the decoded path
-	pairs   []pair // of a request to be signed
-	sum     [sha256.Size]byte
-	hex     [2 * sha256.Size]byte
-	stamp   [20]byte
-	md5     [2 * md5.Size]byte
+	hash  hash.Hash
+	text  []byte // the string to sign
+	path  []byte // the decoded path
+	pairs []pair // of a request to be signed
+	sum   [sha256.Size]byte
+	hex   [2 * sha256.Size]byte
+	stamp [20]byte
+	md5   [2 * md5.Size]byte
 }
 
 // NewKey returns a key. Both parts are taken as they are.
 func NewKey(key, secret string) *Key {
 	k := &Key{name: []byte(key), escaped: appendEscaped(nil, []byte(key))}
-	states := newHMACStates([]byte(secret))
-	k.macs.New = func() any { return &mac{hash: hmac.New(sha256.New, []byte(secret)), states: states} }
+	k.macs.New = func() any { return &mac{hash: hmac.New(sha256.New, []byte(secret))} }
 	return k
 }
 
@@ -114,7 +109,7 @@ func (k *Key) Verify(method string, rawPath []byte, q *Query, body []byte, now t
 
 	m := k.macs.Get().(*mac)
 	defer k.macs.Put(m)
-	if !m.matches(method, rawPath, q, body, sent) {
+	if !m.matches(method, rawPath, q, sent) {
 		m.text = appendText(m.text[:0], method, rawPath, q, false)
 		return unauthorized("Invalid signature: you should have sent HmacSHA256Hex(", quote(m.text, 1024),
 			", your_secret_key), but you sent ", quote(sent, 80),
@@ -156,16 +151,12 @@ func checkStamp(stamp []byte, now time.Time) *Error {
 
 // matches tries every form of the string to sign that can differ, the one that
 // Pusher documents first.
-func (m *mac) matches(method string, rawPath []byte, q *Query, body, sent []byte) bool {
-	q.asSent, q.pathForm, m.summed = false, pathAsSent, false
+func (m *mac) matches(method string, rawPath []byte, q *Query, sent []byte) bool {
+	q.asSent, q.pathForm = false, pathAsSent
 	if len(sent) != len(m.hex) {
 		return false
 	}
-	m.text = appendText(m.text[:0], method, rawPath, q, false)
-	if m.summed = m.both(body); !m.summed {
-		m.sign(m.text)
-	}
-	if subtleEqual(m.hex[:], sent) {
+	if m.try(method, rawPath, q, false, sent) {
 		return true
 	}
 	if q.escaped && m.try(method, rawPath, q, true, sent) {
@@ -255,10 +246,8 @@ func (m *mac) checkBody(q *Query, body []byte) *Error {
 		return MissingParameter("body_md5")
 	}
 	if len(sent) == len(m.md5) {
-		if !m.summed {
-			m.bodySum = md5.Sum(body)
-		}
-		encodeHex(m.md5[:], m.bodySum[:])
+		sum := md5.Sum(body)
+		encodeHex(m.md5[:], sum[:])
 		// Neither is secret: the caller sent both.
 		if bytes.Equal(sent, m.md5[:]) || bytes.EqualFold(sent, m.md5[:]) {
 			q.md5, q.md5Of = m.md5, body

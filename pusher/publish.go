@@ -17,6 +17,7 @@ type Publish struct {
 	HasInfo   bool // the answer must carry attributes of the channels
 	Encrypted bool // the channel is end-to-end encrypted; it is the only one
 	ToUser    bool // at least one channel is a #server-to-user-
+	Alone     bool // it goes to an endpoint that is not known: nothing else may be sent in its place
 }
 
 // Decoder reads publishes. The zero value is ready; it keeps its memory from one

@@ -25,10 +25,6 @@ type Query struct {
 	order []uint8 // indices into pairs, sorted by key; equal keys as they came
 	buf   []byte  // unescaped and lower-cased bytes; never regrown while pairs point into it
 
-	escaped  bool // some value differs from its unescaped form
-	asSent   bool // the verified signature was made over values as sent
-	pathForm pathForm
-
 	// md5 is the hex MD5 of md5Of, a body that was verified under this query: a
 	// body passed on as it came need not be digested again.
 	md5   [32]byte
@@ -40,14 +36,6 @@ type pair struct {
 	key, value       []byte // lower-cased and unescaped; unescaped
 	own              bool   // made by AppendSigned, which signs it unescaped
 }
-
-// pathForm says over which form of the path the verified signature was made.
-type pathForm uint8
-
-const (
-	pathAsSent pathForm = iota
-	pathDecoded
-)
 
 const (
 	queryUpper  = 1 << iota // A-Z
@@ -77,7 +65,7 @@ var queryClass = func() (t [256]uint8) {
 // The error, if any, is always an *Error of status 400.
 func (q *Query) Parse(raw []byte) error {
 	q.pairs, q.order = q.pairs[:0], q.order[:0]
-	q.escaped, q.asSent, q.pathForm, q.md5Of = false, false, pathAsSent, nil
+	q.md5Of = nil
 	if len(raw) > maxQueryBytes {
 		return badRequest("The query string is longer than ", strconv.Itoa(maxQueryBytes),
 			" bytes. Send the parameters of a POST in its JSON body.")
@@ -178,7 +166,6 @@ func (q *Query) add(raw []byte, at, end int, plain bool) *Error {
 			return badEscape(i + 1 + bad)
 		}
 		p.value = value
-		q.escaped = true
 	}
 	q.pairs = q.pairs[:n+1]
 	return nil

@@ -83,9 +83,9 @@ func encodeHex(dst, src []byte) {
 // itself does not cover. A request with a body must have a body_md5; the MD5 of
 // nothing on a request without one is fine (the Python SDK sends it).
 //
-// rawPath is the path as sent. SDKs disagree on whether they sign a path or a
-// value before or after escaping it, so each form that can differ is tried, at
-// most four, and q remembers which one it was for AppendSigned.
+// rawPath is the path as sent. Values are signed unescaped, as pusher-signature
+// does. A path may be signed as sent or unescaped: Node's SDK signs the path that
+// it was given and has its HTTP client escape it.
 func (k *Key) Verify(method string, rawPath []byte, q *Query, body []byte, now time.Time) *Error {
 	if name, ok := q.Get("auth_key"); !ok {
 		return MissingParameter("auth_key")
@@ -110,29 +110,17 @@ func (k *Key) Verify(method string, rawPath []byte, q *Query, body []byte, now t
 	m := k.macs.Get().(*mac)
 	defer k.macs.Put(m)
 	if !m.matches(method, rawPath, q, sent) {
-		m.text = appendText(m.text[:0], method, rawPath, q, false)
+		m.text = appendText(m.text[:0], method, rawPath, q)
 		return unauthorized("Invalid signature: you should have sent HmacSHA256Hex(", quote(m.text, 1024),
-			", your_secret_key), but you sent ", quote(sent, 80),
-			". Check the secret, and that nothing between the caller and this server rewrites path or query.")
+			", your_secret_key). Check the secret, and that nothing between the caller and this server rewrites path or query.")
 	}
 	return m.checkBody(q, body)
 }
 
 // checkStamp compares auth_timestamp with the clock, in whole seconds as Pusher
-// does.
+// does. It reads the digits that a value begins with, as Ruby does.
 func checkStamp(stamp []byte, now time.Time) *Error {
-	// Eighteen digits cannot overflow, and 10^12 seconds is past year 33,000.
-	var given int64
-	numeric := len(stamp) > 0 && len(stamp) <= 18
-	for _, c := range stamp {
-		numeric = numeric && c >= '0' && c <= '9'
-		if numeric {
-			given = given*10 + int64(c-'0')
-		}
-	}
-	if !numeric {
-		given = 0
-	}
+	given, numeric := leadingNumber(stamp)
 	server := now.Unix()
 	if d := given - server; d > -clockGrace && d < clockGrace {
 		return nil
@@ -149,38 +137,46 @@ func checkStamp(stamp []byte, now time.Time) *Error {
 		") not within ", strconv.Itoa(clockGrace), "s of server time (", now.UTC().Format(iso), ")", hint)
 }
 
-// matches tries every form of the string to sign that can differ, the one that
-// Pusher documents first.
+// leadingNumber is Ruby's String#to_i for what fits into eighteen digits: blanks, a
+// sign and digits are read, what follows is not. numeric is false if there is more
+// to a value than that.
+func leadingNumber(b []byte) (n int64, numeric bool) {
+	all := len(b)
+	b = bytes.TrimLeft(b, " \t\n\v\f\r")
+	negative := false
+	if len(b) > 0 && (b[0] == '-' || b[0] == '+') {
+		negative, b = b[0] == '-', b[1:]
+	}
+	digits := 0
+	for digits < len(b) && b[digits]-'0' <= 9 {
+		if digits == 18 {
+			return 0, false
+		}
+		n = n*10 + int64(b[digits]-'0')
+		digits++
+	}
+	if negative {
+		n = -n
+	}
+	return n, digits > 0 && digits == all
+}
+
+// matches tries the two forms of the string to sign, the one that Pusher
+// documents first.
 func (m *mac) matches(method string, rawPath []byte, q *Query, sent []byte) bool {
-	q.asSent, q.pathForm = false, pathAsSent
 	if len(sent) != len(m.hex) {
 		return false
 	}
-	if m.try(method, rawPath, q, false, sent) {
-		return true
-	}
-	if q.escaped && m.try(method, rawPath, q, true, sent) {
-		q.asSent = true
+	m.text = appendText(m.text[:0], method, rawPath, q)
+	m.sign(m.text)
+	if subtleEqual(m.hex[:], sent) {
 		return true
 	}
 	path, differs := m.decodePath(rawPath)
 	if !differs {
 		return false
 	}
-	q.pathForm = pathDecoded
-	if m.try(method, path, q, false, sent) {
-		return true
-	}
-	if q.escaped && m.try(method, path, q, true, sent) {
-		q.asSent = true
-		return true
-	}
-	q.pathForm = pathAsSent
-	return false
-}
-
-func (m *mac) try(method string, path []byte, q *Query, asSent bool, sent []byte) bool {
-	m.text = appendText(m.text[:0], method, path, q, asSent)
+	m.text = appendText(m.text[:0], method, path, q)
 	m.sign(m.text)
 	return subtleEqual(m.hex[:], sent)
 }
@@ -188,8 +184,8 @@ func (m *mac) try(method string, path []byte, q *Query, asSent bool, sent []byte
 func subtleEqual(a, b []byte) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
 
 // appendText appends the string to sign: method, path and the sorted pairs
-// without auth_signature. Values are unescaped, or as they were sent.
-func appendText(dst []byte, method string, path []byte, q *Query, asSent bool) []byte {
+// without auth_signature, values unescaped.
+func appendText(dst []byte, method string, path []byte, q *Query) []byte {
 	dst = append(dst, method...)
 	dst = append(dst, '\n')
 	dst = append(dst, path...)
@@ -203,11 +199,7 @@ func appendText(dst []byte, method string, path []byte, q *Query, asSent bool) [
 		sep = '&'
 		dst = append(dst, p.key...)
 		dst = append(dst, '=')
-		if asSent {
-			dst = append(dst, p.rawValue...)
-		} else {
-			dst = append(dst, p.value...)
-		}
+		dst = append(dst, p.value...)
 	}
 	return dst
 }
@@ -264,28 +256,29 @@ func sameBytes(a, b []byte) bool {
 }
 
 // AppendSigned appends a freshly signed query string to dst: the pairs of q that
-// are not about signing, in the bytes in which they came (q nil: none), then
-// auth_key, auth_timestamp, auth_version, body_md5 if there is a body, and
-// auth_signature. rawPath is the path that will be sent, escapes and all.
+// are not about signing (q nil: none), then auth_key, auth_timestamp,
+// auth_version, body_md5 if there is a body, and auth_signature. rawPath is the
+// path that will be sent, escapes and all, and signed so.
 //
-// The signature is made over the same form of path and values as the one that q
-// was last verified with, so that Pusher judges the relayed request as it would
-// have judged the original; over the path as sent and unescaped values if q was
-// never verified.
+// Pairs are written in one form: a key in small letters, and a value that came
+// with escapes escaped anew, so that no two readers see different values in it.
+// Nothing of how the caller signed goes on.
 func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, body []byte, now time.Time) []byte {
+	return k.appendSigned(dst, method, rawPath, q, body, now)
+}
+
+// AppendSignedUnescaped is AppendSigned with a signature over the unescaped path,
+// as servers want it that unescape a path before they check. It is the same where
+// nothing is escaped.
+func (k *Key) AppendSignedUnescaped(dst []byte, method string, rawPath []byte, q *Query, body []byte, now time.Time) []byte {
+	return k.appendSigned(dst, method, undoEscapes(rawPath), q, body, now)
+}
+
+func (k *Key) appendSigned(dst []byte, method string, path []byte, q *Query, body []byte, now time.Time) []byte {
 	m := k.macs.Get().(*mac)
 	defer k.macs.Put(m)
 
-	asSent, path := false, rawPath
 	m.pairs = m.pairs[:0]
-	if q != nil {
-		asSent = q.asSent
-		if q.pathForm == pathDecoded {
-			if decoded, differs := m.decodePath(rawPath); differs {
-				path = decoded
-			}
-		}
-	}
 	m.own(authKey, k.name, k.escaped)
 	stamp := strconv.AppendInt(m.stamp[:0], now.Unix(), 10)
 	m.own(authTimestamp, stamp, stamp)
@@ -315,18 +308,28 @@ func (k *Key) AppendSigned(dst []byte, method string, rawPath []byte, q *Query, 
 		if sep = '&'; i > 0 {
 			dst = append(dst, '&')
 		}
-		dst = append(append(dst, p.rawKey...), '=')
-		dst = append(dst, p.rawValue...)
-		if asSent && !p.own {
-			m.text = append(m.text, p.rawValue...)
-		} else {
-			m.text = append(m.text, p.value...)
-		}
+		dst = p.appendTo(dst)
+		m.text = append(m.text, p.value...)
 	}
 	m.sign(m.text)
 	clear(m.pairs)
 	dst = append(dst, "&auth_signature="...)
 	return append(dst, m.hex[:]...)
+}
+
+// appendTo appends a pair as it stands in a query: in the bytes in which it came
+// where those are its only form.
+func (p *pair) appendTo(dst []byte) []byte {
+	if len(p.key) == len(p.rawKey) && (p.own || len(p.key) == 0 || &p.key[0] == &p.rawKey[0]) {
+		dst = append(dst, p.rawKey...)
+	} else {
+		dst = appendEscaped(dst, p.key)
+	}
+	dst = append(dst, '=')
+	if p.own || len(p.value) == len(p.rawValue) && (len(p.value) == 0 || &p.value[0] == &p.rawValue[0]) {
+		return append(dst, p.rawValue...)
+	}
+	return appendEscaped(dst, p.value)
 }
 
 // own adds a pair of ours; escaped is its value as it stands in a query.

@@ -103,6 +103,21 @@ func TestSDKSignatures(t *testing.T) {
 // signText signs as an SDK would that builds the string to sign by itself.
 func signText(k *Key, text string) string { return SignWebhook(k, []byte(text)) }
 
+// What pusher-signature refuses is refused: it knows values unescaped only.
+func TestSignedAsSentIsRefused(t *testing.T) {
+	k := NewKey("k", "s")
+	const auth = "auth_key=k&auth_timestamp=1353088179&auth_version=1.0"
+	for _, query := range []string{auth + "&filter_by_prefix=a%3Bb", auth + "&filter_by_prefix=a+b", auth + "&x=%41"} {
+		sig := signText(k, "GET\n/apps/1/channels\n"+query)
+		e := verify(t, k, "GET", "/apps/1/channels", query+"&auth_signature="+sig, "", docTime)
+		if e == nil || e.Status != 401 {
+			t.Errorf("%s, signed as sent: %v", query, e)
+		} else if strings.Contains(e.Text, sig) {
+			t.Errorf("the refusal quotes a signature: %s", e.Text)
+		}
+	}
+}
+
 // Every way in which SDKs are known to differ is one line: what was signed, and
 // what was sent.
 func TestSignatureForms(t *testing.T) {
@@ -113,8 +128,6 @@ func TestSignatureForms(t *testing.T) {
 	}{
 		{"raw semicolon and comma", "GET", "/apps/1/channels", auth + "&filter_by_prefix=a;b,c", "/apps/1/channels", auth + "&filter_by_prefix=a;b,c"},
 		{"escaped, signed unescaped", "GET", "/apps/1/channels", auth + "&filter_by_prefix=a;b,c d+e", "/apps/1/channels", auth + "&filter_by_prefix=a%3Bb%2cc+d%2Be"},
-		{"escaped, signed as sent", "GET", "/apps/1/channels", auth + "&filter_by_prefix=a%3Bb", "/apps/1/channels", auth + "&filter_by_prefix=a%3Bb"},
-		{"a literal plus, signed as sent", "GET", "/apps/1/channels", auth + "&filter_by_prefix=a+b", "/apps/1/channels", auth + "&filter_by_prefix=a+b"},
 		{"upper case keys", "GET", "/apps/1/channels", auth + "&info=x&name=Y", "/apps/1/channels", "Auth_Key=k&AUTH_VERSION=1.0&auth_timestamp=1353088179&NAME=Y&Info=x"},
 		{"unsorted", "GET", "/apps/1/channels", "a=1&" + auth + "&info=x&z=2", "/apps/1/channels", "z=2&info=x&" + auth + "&a=1"},
 		{"arrays keep their order", "POST", "/apps/1/events", auth + "&channels[]=b&channels[]=a&data=&name=n", "/apps/1/events", "name=n&channels[]=b&data=&channels[]=a&" + auth},
@@ -122,7 +135,6 @@ func TestSignatureForms(t *testing.T) {
 		{"encoded path, signed raw (Node)", "POST", "/apps/1/users/a b/terminate_connections", auth, "/apps/1/users/a%20b/terminate_connections", auth},
 		{"encoded path, signed as built (Ruby)", "POST", "/apps/1/users/a%20b/terminate_connections", auth, "/apps/1/users/a%20b/terminate_connections", auth},
 		{"both escaped, both signed raw", "GET", "/apps/1/channels/a;b", auth + "&info=x,y", "/apps/1/channels/a%3Bb", auth + "&info=x%2Cy"},
-		{"both escaped, values signed as sent", "GET", "/apps/1/channels/a;b", auth + "&info=x%2Cy", "/apps/1/channels/a%3Bb", auth + "&info=x%2Cy"},
 		{"MD5 of nothing on a GET (Python)", "GET", "/apps/1/channels", auth + "&body_md5=d41d8cd98f00b204e9800998ecf8427e", "/apps/1/channels", auth + "&body_md5=d41d8cd98f00b204e9800998ecf8427e"},
 		{"empty pairs", "GET", "/apps/1/channels", auth + "&flag=", "/apps/1/channels", "&" + auth + "&&flag&"},
 	} {
@@ -133,19 +145,20 @@ func TestSignatureForms(t *testing.T) {
 				t.Errorf("%s: %v", c.name, e)
 				continue
 			}
-			// Relayed, the request is signed over the same form again.
+			// Relayed, it is signed anew in the one form: over the path as it is sent, values unescaped.
 			q := parse(t, query)
-			if e := k.Verify(c.method, []byte(c.path), q, nil, docTime); e != nil {
-				t.Errorf("%s: %v", c.name, e)
-			}
 			later := docTime.Add(time.Hour)
 			again := string(k.AppendSigned(nil, c.method, []byte(c.path), q, nil, later))
 			if e := verify(t, k, c.method, c.path, again, "", later); e != nil {
 				t.Errorf("%s: signed again as %s: %v", c.name, again, e)
 			}
 			signedAgain := strings.Replace(strings.Replace(c.signedQuery, "1353088179", "1353091779", 1), "&body_md5=d41d8cd98f00b204e9800998ecf8427e", "", 1)
-			if want := signText(k, c.method+"\n"+c.signedPath+"\n"+signedAgain); !strings.HasSuffix(again, "&auth_signature="+want) {
+			if want := signText(k, c.method+"\n"+c.path+"\n"+signedAgain); !strings.HasSuffix(again, "&auth_signature="+want) {
 				t.Errorf("%s: signed again over another form: %s", c.name, again)
+			}
+			unescaped := string(k.AppendSignedUnescaped(nil, c.method, []byte(c.path), q, nil, later))
+			if want := signText(k, c.method+"\n"+string(undoEscapes([]byte(c.path)))+"\n"+signedAgain); !strings.HasSuffix(unescaped, "&auth_signature="+want) {
+				t.Errorf("%s: signed over another form than the unescaped path: %s", c.name, unescaped)
 			}
 			for i := range q.Len() {
 				if key, value := q.At(i); !strings.HasPrefix(string(key), "auth_") && string(key) != "body_md5" {
@@ -191,7 +204,7 @@ func TestVerifyRefuses(t *testing.T) {
 		{"599 s earlier", "POST", "/apps/3/events", docQuery, docBody, docTime.Add(-599 * time.Second), ""},
 		{"600 s earlier", "POST", "/apps/3/events", docQuery, docBody, docTime.Add(-600 * time.Second), "Timestamp expired"},
 		{"no signature", "POST", "/apps/3/events", docQuery[:strings.Index(docQuery, "&auth_signature")], docBody, docTime, "Missing parameter: auth_signature"},
-		{"empty signature", "POST", "/apps/3/events", docQuery[:strings.Index(docQuery, "da4548")], docBody, docTime, `Invalid signature: you should have sent HmacSHA256Hex("POST\n/apps/3/events\nauth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f", your_secret_key), but you sent ""`},
+		{"empty signature", "POST", "/apps/3/events", docQuery[:strings.Index(docQuery, "da4548")], docBody, docTime, `Invalid signature: you should have sent HmacSHA256Hex("POST\n/apps/3/events\nauth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f", your_secret_key)`},
 		{"upper case signature", "POST", "/apps/3/events", swap("da4548", "DA4548"), docBody, docTime, "Invalid signature"},
 		{"long signature", "POST", "/apps/3/events", docQuery + strings.Repeat("0", 5000), docBody, docTime, "Invalid signature"},
 		{"other method", "GET", "/apps/3/events", docQuery, docBody, docTime, `Invalid signature: you should have sent HmacSHA256Hex("GET\n`},

@@ -88,7 +88,7 @@ func heldID(app string, p *pusher.Publish, group [2]uint64) string {
 // answered. It reports false when that could not be had.
 func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
 	a, counts := pr.app, &p.stats.heldCounts
-	if a.Shelf == nil || it.publish == nil {
+	if a.Shelf == nil || it.publish == nil || it.publish.Alone {
 		counts.notHeld.Add(1)
 		return false
 	}
@@ -132,7 +132,7 @@ func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 	// A, B, A within a window must end with A, although A was delivered before, or is under way as far as this
 	// replica has heard: its caller may have its answer, and B been held, before the store knows that it arrived.
 	repeats := it.verdict.Outcome == limiter.Deduplicated && it.claim.Conflated()
-	if !first && !repeats || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
+	if !first && !repeats || it.publish.Alone || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
 		return false
 	}
 	id, rec := heldAs(pr, it, now)

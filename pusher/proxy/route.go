@@ -3,6 +3,10 @@ package proxy
 import (
 	"bytes"
 	"net/url"
+
+	"github.com/valyala/fasthttp"
+
+	"github.com/pushguard/pushguard/pusher"
 )
 
 // endpoint is what a path asks for; other endpoints of Pusher's API, known and
@@ -32,7 +36,8 @@ var (
 )
 
 // splitTarget cuts a request target into path and raw query, both as they were
-// sent. An absolute-form target (RFC 9112, 3.2.2) loses its scheme and host.
+// sent. An absolute-form target (RFC 9112, 3.2.2) loses its scheme and host. A
+// fragment stays, for the checks of both to refuse.
 func splitTarget(uri []byte) (path, query []byte) {
 	if len(uri) > 0 && uri[0] != '/' {
 		if i := bytes.Index(uri, []byte("://")); i >= 0 {
@@ -43,9 +48,6 @@ func splitTarget(uri []byte) (path, query []byte) {
 				uri = nil
 			}
 		}
-	}
-	if i := bytes.IndexByte(uri, '#'); i >= 0 {
-		uri = uri[:i]
 	}
 	if i := bytes.IndexByte(uri, '?'); i >= 0 {
 		return uri[:i], uri[i+1:]
@@ -101,4 +103,43 @@ func unescaped(segment []byte) []byte {
 		return []byte(s)
 	}
 	return segment
+}
+
+// misspelled refuses a method or a path that is not in canonical form, and a path that publishes asked for with another
+// method than POST: servers behind this one may take either for a publish. It comes before everything that depends on what
+// is asked, and is the same for every protocol.
+func misspelled(method, path []byte) *pusher.Error {
+	if string(method) != "POST" && string(method) != "GET" {
+		if e := pusher.CheckMethod(method); e != nil {
+			return e
+		}
+	}
+	if e := pusher.CheckPath(path); e != nil {
+		return e
+	}
+	if string(method) != "POST" && pusher.IsPublishPath(path) {
+		return &pusher.Error{Status: fasthttp.StatusMethodNotAllowed, Text: "The method " + string(method) + " is not allowed here: publish with POST."}
+	}
+	return nil
+}
+
+// unknownPublish reads what is sent to an endpoint that is not known here as a publish if that is what its body says: then
+// it is judged and priced as one, and goes to that endpoint alone.
+func (j *job) unknownPublish(a *App, method []byte) (events []pusher.Publish, batch, isPublish bool, e *pusher.Error) {
+	if m := string(method); m == "GET" || m == "HEAD" {
+		return nil, false, false, nil
+	}
+	single, batch := pusher.HasPublishBody(j.in.body, &j.query)
+	switch {
+	case batch:
+		events, e = j.decoder.Batch(j.in.body, &a.Limits)
+	case single:
+		events, e = j.decoder.Events(j.in.body, &j.query, &a.Limits)
+	default:
+		return nil, false, false, nil
+	}
+	for i := range events {
+		events[i].Alone = true
+	}
+	return events, batch, true, e
 }

@@ -206,6 +206,11 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	}
 	path, query := splitTarget(j.in.target)
 	method := j.in.method
+	if e := misspelled(method, path); e != nil {
+		p.stats.refused(e.Status)
+		r.refuse(e.Status, "invalid_request", e.Text)
+		return false
+	}
 	ep, id, channel := route(method, path)
 	switch ep {
 	case epNone:
@@ -231,7 +236,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 		r.refuse(fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
 		return false
 	}
-	events, isPublish, e := p.decode(j, pr.app, ep, channel)
+	events, batch, isPublish, e := p.decode(j, pr.app, ep, channel)
 	if e != nil {
 		p.stats.refused(e.Status)
 		r.refuse(e.Status, "invalid_request", e.Text)
@@ -245,7 +250,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 		o := p.originOf(ctx, j, pr.app)
 		o.publishes.Add(int64(len(events)))
 	}
-	return p.publish(j, pr, ep == epBatch, path, events, now, v)
+	return p.publish(j, pr, batch, path, events, now, v)
 }
 
 var (
@@ -278,26 +283,26 @@ func smuggling(h *fasthttp.RequestHeader) string {
 }
 
 // decode reads what is published, or checks what is asked, as Pusher would.
-func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, isPublish bool, e *pusher.Error) {
+func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, batch, isPublish bool, e *pusher.Error) {
 	body := j.in.body
 	switch ep {
 	case epEvents:
 		events, e = j.decoder.Events(body, &j.query, &a.Limits)
-		return events, true, e
+		return events, false, true, e
 	case epBatch:
 		events, e = j.decoder.Batch(body, &a.Limits)
-		return events, true, e
+		return events, true, true, e
 	case epChannelEvents:
 		events, e = j.decoder.ChannelEvent(unescaped(channel), body, &j.query, &a.Limits)
-		return events, true, e
+		return events, false, true, e
 	case epChannels:
-		return nil, false, pusher.CheckChannels(&j.query)
+		return nil, false, false, pusher.CheckChannels(&j.query)
 	case epChannel:
-		return nil, false, pusher.CheckChannel(unescaped(channel), &j.query, &a.Limits)
+		return nil, false, false, pusher.CheckChannel(unescaped(channel), &j.query, &a.Limits)
 	case epChannelUsers:
-		return nil, false, pusher.CheckUsers(unescaped(channel), &a.Limits)
+		return nil, false, false, pusher.CheckUsers(unescaped(channel), &a.Limits)
 	}
-	return nil, false, nil
+	return j.unknownPublish(a, j.in.method)
 }
 
 // authenticate finds out who signed the request, and whether they really did,

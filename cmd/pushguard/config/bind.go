@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -10,7 +11,12 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	say "github.com/pushguard/pushguard/cmd/pushguard/words"
 )
+
+// durationForm is a duration as the file takes it, without spaces; the schema says the same.
+var durationForm = regexp.MustCompile(`^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d|w))+$`)
 
 // binder carries the YAML tree into the types. It does not stop at a mistake:
 // it notes it and goes on, so that all are reported at once, which a decoder
@@ -287,6 +293,9 @@ func (b *binder) bindStruct(path string, n ast.Node, target any) {
 			known := keysOf(fields)
 			b.fail(place(e.at), child(path, e.key), fmt.Sprintf("unknown key %q in %s", clip(e.key), label(path)),
 				didYouMean(e.key, known, "known here: "+strings.Join(known, ", ")))
+			if meant, ok := nearest(e.key, known); ok { // it is not missing: it is misspelled
+				given[meant], b.bad[child(path, meant)] = true, true
+			}
 			return
 		}
 		given[e.key] = true
@@ -433,9 +442,9 @@ func setText(target any, text string) error {
 			return fault{"has control characters or is too long", "write one line of plain text"}
 		}
 	case *time.Duration:
-		d, err := time.ParseDuration(text)
-		if err != nil || d < 0 {
-			return fault{"is not a duration", "write a number with its unit, like 500ms, 2s or 1m30s"}
+		d, err := say.ParseSpan(text)
+		if err != nil || !durationForm.MatchString(text) {
+			return fault{"is not a duration", "write a number with its unit, like 500ms, 2s, 1m30s or 2d"}
 		}
 		*t = d
 	case *bool:

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	say "github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/limiter"
 )
 
@@ -113,18 +114,25 @@ func (c *checker) all() {
 	for i := range cfg.Accounts {
 		c.account(fmt.Sprintf("accounts[%d]", i), &cfg.Accounts[i], u)
 	}
+	c.lint()
 }
 
 func (c *checker) addresses() {
 	cfg := c.cfg
 	c.listener("listen", cfg.Listen)
 	c.listener("admin.listen", cfg.Admin.Listen)
-	if cfg.Listen == cfg.Admin.Listen && !strings.HasSuffix(cfg.Listen, ":0") {
-		c.fail("admin.listen", "is the data port's address", "give the admin port its own")
+	if collide(cfg.Listen, cfg.Admin.Listen) && !c.bad["listen"] && !c.bad["admin.listen"] {
+		c.fail("admin.listen", "wants the port that the data port listens on", "give the admin port a number of its own, like 127.0.0.1:8081")
 	}
 	if !loopback(cfg.Admin.Listen) && cfg.Admin.Token.IsZero() && !c.bad["admin.token"] && !c.bad["admin.listen"] {
 		c.fail("admin.listen", "can be reached from other machines, but admin.token is not set", "set admin.token, or listen on 127.0.0.1:8081")
 	}
+}
+
+// loopbackHost says whether host, without a port, is this machine.
+func loopbackHost(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // CheckFlags checks what flags of the command line may have replaced since c
@@ -182,7 +190,7 @@ func loopback(addr string) bool {
 
 func (c *checker) duration(path string, d, low, high time.Duration) {
 	if d < low || d > high {
-		c.fail(path, "is out of range", fmt.Sprintf("give %s to %s", low, high))
+		c.fail(path, "is out of range", fmt.Sprintf("give %s to %s", say.Setting(low), say.Setting(high)))
 	}
 }
 
@@ -237,6 +245,9 @@ func (c *checker) alert(path string, a Alert) {
 		}
 		if linkLocal(u.Hostname()) {
 			c.fail(p, "is a link-local address, where clouds keep their machines' credentials", "give the address of the service that is to be told")
+		}
+		if u.Scheme == "http" && one.key == "slack" && !loopbackHost(u.Hostname()) {
+			c.fail(p, "is a secret and would be sent without TLS", "begin it with https://")
 		}
 	}
 	if n != 1 {
@@ -319,12 +330,19 @@ func (c *checker) account(path string, a *Account, u *unique) {
 
 func (c *checker) rules(path string, a *Account, callers []string) {
 	names := map[string]bool{}
-	last := -1 // the first rule that matches everything
 	for i := range a.Rules {
 		r := &a.Rules[i]
 		p := fmt.Sprintf("%s.rules[%d]", path, i)
-		if last >= 0 {
-			c.warn(p, fmt.Sprintf("is never reached: rules[%d] before it matches everything", last), "move that one to the end")
+		for j := range a.Rules[:i] {
+			// A rule that observes lets its publishes go on to the next.
+			if before := &a.Rules[j]; before.Mode != Observe && matchCovers(before.Match, r.Match) {
+				what := "all that it matches"
+				if matchesAll(before.Match) {
+					what = "everything"
+				}
+				c.warn(p, fmt.Sprintf("is never reached: rules[%d] before it matches %s", j, what), "put the narrower rule first")
+				break
+			}
 		}
 		if r.Name != "" && names[r.Name] {
 			c.fail(p+".name", c.show(p+".name", r.Name)+"is there twice", "give each rule its own name, or none")
@@ -337,9 +355,6 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 		c.globs(p+".match.channel", r.Match.Channel, channelGlob)
 		c.globs(p+".match.caller", r.Match.Caller, callerGlob)
 		c.knownCallers(p+".match.caller", r.Match.Caller, callers)
-		if len(r.Match.Event)+len(r.Match.Channel)+len(r.Match.Caller) == 0 && last < 0 {
-			last = i
-		}
 		if c.given(p+".dedupe") && !c.bad[p+".dedupe.window"] {
 			c.duration(p+".dedupe", r.Dedupe.Window, time.Millisecond, limiter.MaxDedupe)
 			if r.Dedupe.Window%time.Millisecond != 0 {
@@ -407,9 +422,9 @@ func (c *checker) glob(path, g string, kind globKind) {
 // knownCallers warns of a caller that a rule names but no app has.
 func (c *checker) knownCallers(path string, gs Globs, callers []string) {
 	for i, g := range gs {
-		known := strings.ContainsAny(g, "*?")
+		known := false
 		for _, name := range callers {
-			known = known || name == g
+			known = known || globCovers(g, name)
 		}
 		if known || g == "" || c.bad[path] {
 			continue
@@ -422,6 +437,10 @@ func (c *checker) knownCallers(path string, gs Globs, callers []string) {
 		if len(c.refs) == 0 { // else a name may have come by reference
 			hint = didYouMean(g, callers, hint)
 		}
-		c.warn(p, c.show(p, g)+"is the name of no caller of this account", hint)
+		what := "is the name of no caller of this account"
+		if strings.ContainsAny(g, "*?") {
+			what = "matches no caller of this account"
+		}
+		c.warn(p, c.show(p, g)+what, hint)
 	}
 }

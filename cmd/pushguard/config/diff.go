@@ -6,6 +6,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	say "github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 // String says how much is in c, and none of its values.
@@ -119,7 +121,7 @@ func (d *differ) show(refs map[string]string, path string, v reflect.Value) stri
 	}
 	switch x := v.Interface().(type) {
 	case time.Duration:
-		return x.String()
+		return say.Setting(x)
 	case Store:
 		return x.String()
 	case Percent:

@@ -54,7 +54,10 @@ func parseAll(name string, data []byte, r *resolver) (*Config, error) {
 	if len(data) > maxFile {
 		return nil, one(mark{1, 1}, "the file is longer than 1 MiB", "that is no pushguard file; check the path")
 	}
-	src := strings.TrimPrefix(string(data), "\ufeff")
+	src, at, f := asText(data)
+	if f.msg != "" {
+		return nil, one(at, f.msg, f.hint)
+	}
 	x := &excerpter{src: src, public: publicKeys()}
 	b := &binder{file: name, resolve: r, anchors: map[string]ast.Node{}, marks: map[string]mark{}, bad: map[string]bool{}, refs: map[string]string{}, budget: maxNodes}
 	root, err := b.tree(src)
@@ -105,6 +108,10 @@ func (b *binder) tree(src string) (root ast.Node, err error) {
 		}
 		if l, c := tabIndent(src, m.line); l > 0 {
 			b.fail(mark{l, c}, "", "not valid YAML: a tab indents this line", "YAML wants spaces: replace it with as many as the lines around it have")
+			return nil, errSyntax
+		}
+		if s, ok := findSlip(src, m.line); ok {
+			b.fail(s.at, "", "not valid YAML: "+s.msg, s.hint)
 			return nil, errSyntax
 		}
 		hint := "check indentation, quotes and brackets here and in the line above"

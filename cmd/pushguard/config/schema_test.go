@@ -23,7 +23,7 @@ var update = flag.Bool("update", false, "write schema.json, docs/pushguard.schem
 const (
 	publishedSchema = "../../../docs/pushguard.schema.json"
 	reference       = `\$\{`
-	duration        = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|` + reference
+	duration        = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h|d|w))+$|` + reference
 )
 
 func text(pattern string) *jsonschema.Schema {

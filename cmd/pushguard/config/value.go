@@ -322,9 +322,10 @@ type SubscriberPattern struct {
 func (s *Subscribers) bindNode(b *binder, path string, n ast.Node) {
 	b.eachEntry(path, n, func(e entry) {
 		var count int64
-		b.bindValue(path+"."+e.key, e.value, &count)
+		p := child(path, e.key)
+		b.bindValue(p, e.value, &count)
 		if count < 0 || count > maxPlan {
-			b.failAt(path+"."+e.key, e.value, "is out of range", "give 0 or more")
+			b.failAt(p, e.value, "is out of range", "give 0 or more")
 		}
 		if e.key == "default" {
 			s.Default = count

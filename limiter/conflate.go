@@ -15,7 +15,7 @@ import (
 // comes after the window's end, before the held one went out, takes its place and is due at once.
 //
 // It is bounded: where there is no room, a publish is not conflated but judged as any other, and
-// lost counts it. The windows are this replica's own; what is held is shared (quota.Shelf), so a
+// lost counts it. The windows are this replica's own; what is held is shared (delayed.Queue), so a
 // border on a shared store asks it before it sends a first (Verdict.First).
 type bursts struct {
 	shards [shardsNum]burstShard

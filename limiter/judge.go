@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
 )
 
 // judgement is one Admit under way. It lives on the stack, and holds all that it needs by value so
@@ -18,7 +19,7 @@ type judgement struct {
 	now    time.Time
 	v      Verdict
 
-	record *quota.Twins // not nil after judge: what is left of it is to ask the other replicas
+	record *dedupe.Claims // not nil after judge: what is left of it is to ask the other replicas
 
 	// The buckets that the publish needs a token of, locked, in the order in which they were asked.
 	held  [few]*bucket

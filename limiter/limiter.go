@@ -54,6 +54,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
 )
 
 // App judges the publishes of one Pusher app. All methods are safe for concurrent use. Admit and
@@ -67,7 +68,7 @@ type App struct {
 	breaker  *Breaker
 	policy   atomic.Pointer[policy]
 	contain  atomic.Pointer[Containment]
-	twins    atomic.Pointer[quota.Twins]
+	twins    atomic.Pointer[dedupe.Claims]
 	callers  callers
 	buckets  *bucketTable
 	window   *window
@@ -130,7 +131,7 @@ func (a *App) SetContainment(f Containment) {
 
 // SetTwins sets what all replicas know of delivered publishes, for rules with ScopeCluster; with nil
 // they are judged as ScopeReplica. The record must run.
-func (a *App) SetTwins(t *quota.Twins) { a.twins.Store(t) }
+func (a *App) SetTwins(t *dedupe.Claims) { a.twins.Store(t) }
 
 // Caller finds the caller of that name, or makes it; it is never nil. Names that are not in the
 // policy are bounded: see MaxUnnamedCallers. The name is copied if it is kept.

@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
 )
 
 // claimed is a publish's claim among the replicas, which Done ends.
@@ -18,7 +18,7 @@ type claimed struct {
 // defaultSentWithin is Policy.SentWithin where it is not given.
 const defaultSentWithin = 10 * time.Second
 
-func twinID(c *Claim) (id quota.TwinID) {
+func twinID(c *Claim) (id dedupe.ID) {
 	binary.BigEndian.PutUint64(id[:8], c.Twin[0])
 	binary.BigEndian.PutUint64(id[8:], c.Twin[1])
 	return id
@@ -26,7 +26,7 @@ func twinID(c *Claim) (id quota.TwinID) {
 
 // twins is the record that must be asked whether the publish is a duplicate of another replica's; nil:
 // none.
-func (j *judgement) twins() *quota.Twins {
+func (j *judgement) twins() *dedupe.Claims {
 	if !j.c.Rule.WantsTwin() || j.c.Twin == [2]uint64{} {
 		return nil
 	}
@@ -34,12 +34,12 @@ func (j *judgement) twins() *quota.Twins {
 }
 
 // want is the question.
-func (j *judgement) want() quota.TwinWant {
+func (j *judgement) want() dedupe.Want {
 	within := j.p.spec.SentWithin
 	if within <= 0 {
 		within = defaultSentWithin
 	}
-	return quota.TwinWant{ID: twinID(j.c), Window: j.c.Rule.spec.Dedupe, Hold: within}
+	return dedupe.Want{ID: twinID(j.c), Window: j.c.Rule.spec.Dedupe, Hold: within}
 }
 
 // heard goes on with the answer. A publish that another replica is sending has a Flight, as one
@@ -48,12 +48,12 @@ func (j *judgement) want() quota.TwinWant {
 //
 // If the store does not answer, or has no room, this replica decides alone. What it then sends is
 // told to the store all the same.
-func (j *judgement) heard(got quota.Twin) Outcome {
+func (j *judgement) heard(got dedupe.Claim) Outcome {
 	window, mine := j.a.window, j.v.ticket
 	switch got.As {
-	case quota.TwinDelivered:
+	case dedupe.Delivered:
 		window.learn(got.Until, mine)
-	case quota.TwinElsewhere:
+	case dedupe.Elsewhere:
 		if j.p.spec.Mode == Observe {
 			return j.refuse(Deduplicated, Duplicate, 0) // nothing waits
 		}
@@ -143,8 +143,8 @@ func (a *App) AdmitAll(ctx context.Context, now time.Time, all []Judging) {
 
 // asking is what the events of one request ask the other replicas.
 type asking struct {
-	record *quota.Twins
-	wants  []quota.TwinWant
+	record *dedupe.Claims
+	wants  []dedupe.Want
 	of     []int // which event of the request asks it
 }
 

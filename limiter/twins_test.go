@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
@@ -25,7 +26,7 @@ func (l *losses) Write(p []byte) (int, error) {
 }
 
 // replicas are records of twins on one store.
-func replicas(t *testing.T, n int) (records []*quota.Twins, lost *losses) {
+func replicas(t *testing.T, n int) (records []*dedupe.Claims, lost *losses) {
 	t.Helper()
 	lost = &losses{}
 	log := slog.New(slog.NewTextHandler(lost, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -57,7 +58,7 @@ func replicas(t *testing.T, n int) (records []*quota.Twins, lost *losses) {
 }
 
 // judgeOn is a replica's judge.
-func judgeOn(t interface{ Fatal(...any) }, r *quota.Twins, p Policy) *App {
+func judgeOn(t interface{ Fatal(...any) }, r *dedupe.Claims, p Policy) *App {
 	a, err := New(p, nil, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +68,7 @@ func judgeOn(t interface{ Fatal(...any) }, r *quota.Twins, p Policy) *App {
 }
 
 // awaitStore returns when the store answers.
-func awaitStore(records []*quota.Twins) {
+func awaitStore(records []*dedupe.Claims) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for _, r := range records {
@@ -80,7 +81,7 @@ func awaitStore(records []*quota.Twins) {
 // inTime tells a story until the store has answered all of it in time, which on a busy machine it may not; then a
 // replica decides alone, and the story is void. try is another number each time, so that each has publishes of its
 // own; what it returns is what went wrong.
-func inTime(t *testing.T, records []*quota.Twins, lost *losses, story func(try uint64) (wrong string)) {
+func inTime(t *testing.T, records []*dedupe.Claims, lost *losses, story func(try uint64) (wrong string)) {
 	t.Helper()
 	for try := range uint64(100) {
 		awaitStore(records)
@@ -282,7 +283,7 @@ func TestAdmitAllIsAdmitOneByOne(t *testing.T) {
 	}
 	events := []string{"fast", "slow", "mixed", "here", "state", "rest"}
 	type side struct {
-		records    []*quota.Twins
+		records    []*dedupe.Claims
 		lost       *losses
 		judge, far *App // the one that is tested, and another replica
 	}
@@ -293,9 +294,9 @@ func TestAdmitAllIsAdmitOneByOne(t *testing.T) {
 	voids := func() int64 { return sides[0].lost.n.Load() + sides[1].lost.n.Load() }
 	// A replica's questions are asked in order: when this one is answered the store has heard all before it.
 	var flushed uint64
-	flush := func(r *quota.Twins, now time.Time) {
+	flush := func(r *dedupe.Claims, now time.Time) {
 		flushed++
-		r.Claim(now, quota.TwinID{8: byte(flushed >> 16), 9: byte(flushed >> 8), 10: byte(flushed)}, time.Second, time.Second)
+		r.Claim(now, dedupe.ID{8: byte(flushed >> 16), 9: byte(flushed >> 8), 10: byte(flushed)}, time.Second, time.Second)
 	}
 	var checked, ids uint64
 	began := time.Now().Add(time.Hour) // a record looks by the clock what became of others' claims: no window is over by that

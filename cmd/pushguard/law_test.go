@@ -39,6 +39,8 @@ var law = []struct{ room, forbidden, why string }{
 	{"quota", "encoding/json", "money knows no JSON"},
 	{"quota", "github.com/redis/go-redis", "only quota/store knows Redis"},
 	{"quota", "github.com/alicebob/miniredis", "only quota/store knows the embedded store"},
+	{"quota/delayed", "github.com/redis/go-redis", "only quota/store knows Redis"},
+	{"quota/dedupe", "github.com/redis/go-redis", "only quota/store knows Redis"},
 	{"quota/store", module + "quota", "nothing imports upward"},
 	{"quota/fanout", module, "estimates of subscribers are a tenant of their own"},
 	{"quota/forecast", module + "limiter", "nothing imports upward"},

@@ -9,6 +9,7 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/delayed"
 	"github.com/pushguard/pushguard/quota/fanout"
 )
 
@@ -53,7 +54,7 @@ type App struct {
 	LoadTest *App
 	// Shelf keeps what rules conflate until their windows end; nil conflates
 	// nothing. Apps of one account share it. Whoever sets it runs Proxy.Release.
-	Shelf *quota.Shelf
+	Shelf *delayed.Queue
 	// HeldExpiry is how old a held publish may become: while the brake is on,
 	// Pusher is down or the budget spent, it waits; older news is no news. 0: ten
 	// minutes.

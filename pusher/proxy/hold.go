@@ -13,7 +13,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
-	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/delayed"
 )
 
 // heldPublish is a publish on the shelf. Its fields are a stored format: other
@@ -152,7 +152,7 @@ func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 
 // Release sends what an account's shelf holds when its windows end, its own and
 // what other replicas left, until ctx ends. One goroutine an account runs it.
-func (p *Proxy) Release(ctx context.Context, shelf *quota.Shelf) {
+func (p *Proxy) Release(ctx context.Context, shelf *delayed.Queue) {
 	t := time.NewTicker(releaseEvery)
 	defer t.Stop()
 	var failing bool
@@ -188,7 +188,7 @@ func (p *Proxy) Release(ctx context.Context, shelf *quota.Shelf) {
 }
 
 // releaseDue sends one round of what is due.
-func (p *Proxy) releaseDue(ctx context.Context, shelf *quota.Shelf) (int, error) {
+func (p *Proxy) releaseDue(ctx context.Context, shelf *delayed.Queue) (int, error) {
 	now := p.now()
 	call, cancel := context.WithTimeout(ctx, putTimeout)
 	claimed, err := shelf.Claim(call, now, now.Add(claimFor), releaseBatch)

@@ -224,7 +224,7 @@ func TestHasteningKeepsTheIntervalOfRefreshes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n, err := r.shelf.Hasten(ctx, now); n != 2100 || err != nil {
+	if n, err := r.shelf.Flush(ctx, now); n != 2100 || err != nil {
 		t.Errorf("%d hastened, %v", n, err)
 	}
 	claimed, err := r.shelf.Claim(ctx, now, now.Add(time.Minute), 10_000)

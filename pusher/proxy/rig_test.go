@@ -20,6 +20,8 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/sim"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
+	"github.com/pushguard/pushguard/quota/delayed"
 	"github.com/pushguard/pushguard/quota/fanout"
 	"github.com/pushguard/pushguard/quota/store"
 )
@@ -35,8 +37,8 @@ type rig struct {
 	caller *pusher.Key
 	logs   *lockedBuffer
 	store  *store.Store
-	shelf  *quota.Shelf
-	twins  *quota.Twins
+	shelf  *delayed.Queue
+	twins  *dedupe.Claims
 	client *http.Transport
 }
 

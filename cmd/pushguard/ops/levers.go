@@ -159,7 +159,7 @@ func (s *Server) heldRelease(r *http.Request, in HeldOrder) (any, error) {
 	}
 	return s.moved(r, a, func(ctx context.Context) error {
 		now := s.cfg.Now()
-		n, err := a.Shelf.Hasten(ctx, now)
+		n, err := a.Shelf.Flush(ctx, now)
 		if n > 0 {
 			after := fmt.Sprintf("%d publishes due at once", n)
 			if e := a.audit(ctx, now, s.who(r, in.By), "held release", in.Reason, after); e != nil && err == nil {

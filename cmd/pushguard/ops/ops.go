@@ -24,6 +24,8 @@ import (
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/dedupe"
+	"github.com/pushguard/pushguard/quota/delayed"
 )
 
 // Account is one Pusher account as the admin port shows it.
@@ -46,10 +48,10 @@ type Account struct {
 	// Learned, if set, is what the apps asked Pusher by themselves, by app.
 	Learned func() map[string]learn.Status
 	// Shelf is what is held for later, on all replicas.
-	Shelf *quota.Shelf
+	Shelf *delayed.Queue
 	// Twins is the replicas' shared record of publishes, for dedupe with scope
 	// cluster; nil: this replica is the only one.
-	Twins *quota.Twins
+	Twins *dedupe.Claims
 }
 
 // thresholds are Levels with the breaker's defaults where nothing is set.

@@ -45,7 +45,10 @@ func (t *traffic) day(start time.Time) (perMinute [1440]int64) {
 }
 
 // misses are how far off, as a part of the day's total, a forecast was.
-type misses struct{ learned, straight, last []float64 }
+type misses struct {
+	learned, straight, last []float64
+	inside, beside          int // of the band
+}
 
 // forecastErrors prints how far the use at reset, forecast at midday, is off on
 // generated weeks, beside what is done without a profile.
@@ -79,6 +82,11 @@ func forecastErrors(out io.Writer, accounts int) error {
 			if d > 0 && (d < 7 || d >= known) {
 				off := func(n int64) float64 { return math.Abs(float64(n-total)) / float64(total) }
 				into.learned = append(into.learned, off(got.UsedAtReset))
+				if got.Low <= total && total <= got.High {
+					into.inside++
+				} else {
+					into.beside++
+				}
 				into.straight = append(into.straight, off(2*noon))
 				into.last = append(into.last, off(yesterday))
 			}
@@ -97,6 +105,11 @@ func forecastErrors(out io.Writer, accounts int) error {
 	row("learned profile, in the first week", week.learned)
 	s := row("straight line (twice what is used)", later.straight)
 	row("as much as yesterday", later.last)
+	covered := float64(later.inside) / float64(later.inside+later.beside)
+	fmt.Fprintf(out, "  days inside the band, from the third week: %.1f %% (wanted: 75 to 85 %%)\n", covered*100)
+	if covered < 0.75 || covered > 0.85 {
+		return fmt.Errorf("the band holds %.1f %% of the days, 75 to 85 %% wanted", covered*100)
+	}
 	if m >= target {
 		return fmt.Errorf("the median error is %.1f %%, less than %.0f %% wanted", m*100, target*100)
 	}

@@ -13,7 +13,8 @@ import (
 
 // Forecast says where the day is heading.
 type Forecast struct {
-	UsedAtReset int64     // messages used by 00:00 UTC
+	UsedAtReset int64     // messages used by 00:00 UTC, as expected
+	Low, High   int64     // the band: one day in ten ends below Low, one in ten above High
 	ExhaustedAt time.Time // when the plan is used up; zero: not today
 	Rate        float64   // messages a second now (5 minutes' window)
 	Hours       int       // how many of the week's 168 hours the profile knows; 0: a straight line
@@ -52,6 +53,7 @@ type Model struct {
 	sum     float64 // messages in it
 	covered float64 // seconds of it
 	dirty   bool
+	errs    errors // how far off forecasts of this account were
 }
 
 // New knows nothing yet.
@@ -88,6 +90,7 @@ func (f *Model) Observe(now time.Time, today int64) {
 	if h := now.Unix() / 3600; h != f.hour {
 		f.learn()
 		f.hour = h
+		f.errs.hour(now, f.count, f.extrapolate(now, today, math.MaxInt64).more)
 	}
 	f.sum, f.covered = f.sum+sent, f.covered+dt
 	rate := sent / dt
@@ -136,15 +139,44 @@ func (f *Model) base(hour int64) (float64, bool) {
 	return sum / float64(n), true
 }
 
-// At extrapolates from now, when used messages of plan are gone.
+// At extrapolates from now, when used messages of plan are gone. It is the one function that says where the day is
+// heading: whoever shows or acts on a forecast asks it, and so all of the same moment agree.
 func (f *Model) At(now time.Time, used, plan int64) Forecast {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	out := Forecast{Rate: f.short}
+	x := f.extrapolate(now, used, plan)
+	low, high := f.errs.band(now)
+	out := Forecast{Rate: f.short, ExhaustedAt: x.exhausted, UsedAtReset: used + int64(x.more), Low: used + int64(x.more*low), High: used + int64(x.more*high)}
 	for _, n := range f.seen {
 		if n > 0 {
 			out.Hours++
 		}
+	}
+	return out
+}
+
+// Known is how many of the week's hours the profile knows.
+func (f *Model) Known() (hours int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, n := range f.seen {
+		if n > 0 {
+			hours++
+		}
+	}
+	return hours
+}
+
+// extrapolation is what At makes of the profile: the messages still to come today, and when the plan is used up.
+type extrapolation struct {
+	more      float64
+	exhausted time.Time
+}
+
+func (f *Model) extrapolate(now time.Time, used, plan int64) (out extrapolation) {
+	known := false
+	for _, n := range f.seen {
+		known = known || n > 0
 	}
 	dawn := dayStart(now)
 	end := dawn.Add(24 * time.Hour)
@@ -166,13 +198,12 @@ func (f *Model) At(now time.Time, used, plan int64) Forecast {
 	}
 	here := expected(now)
 	longExcess := f.long - here
-	if longExcess < 0 || out.Hours == 0 {
+	if longExcess < 0 || !known {
 		longExcess = min(longExcess, 0) / 4 // the level has most of it
 	}
 	shortExcess := f.short - here - longExcess
-	total := float64(used)
 	if used >= plan {
-		out.ExhaustedAt = now
+		out.exhausted = now
 	}
 	const step = time.Minute
 	for t := now; t.Before(end); t = t.Add(step) {
@@ -180,12 +211,11 @@ func (f *Model) At(now time.Time, used, plan int64) Forecast {
 		ahead := t.Sub(now).Seconds() + dt/2
 		rate := expected(t) + longExcess*math.Exp(-ahead/longLasts.Seconds()) + shortExcess*math.Exp(-ahead/shortLasts.Seconds())
 		add := max(rate, 0) * dt
-		if out.ExhaustedAt.IsZero() && total+add >= float64(plan) {
-			out.ExhaustedAt = t.Add(time.Duration((float64(plan) - total) / add * dt * float64(time.Second))).UTC()
+		if total := float64(used) + out.more; out.exhausted.IsZero() && total+add >= float64(plan) {
+			out.exhausted = t.Add(time.Duration((float64(plan) - total) / add * dt * float64(time.Second))).UTC()
 		}
-		total += add
+		out.more += add
 	}
-	out.UsedAtReset = int64(total)
 	return out
 }
 
@@ -193,6 +223,7 @@ type forecastState struct {
 	Format int
 	Hours  [weekHours]float64
 	Seen   [weekHours]int
+	Errors *errors `json:",omitempty"` // a release before this one has none
 }
 
 // Save returns the learned profile for the store when it changed since the last Save, else nil.
@@ -203,7 +234,7 @@ func (f *Model) Save() []byte {
 		return nil
 	}
 	f.dirty = false
-	data, err := store.Pack(forecastState{1, f.hours, f.seen})
+	data, err := store.Pack(forecastState{1, f.hours, f.seen, &f.errs})
 	if err != nil {
 		return nil // a NaN; nothing worth keeping
 	}
@@ -222,6 +253,9 @@ func (f *Model) Load(data []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.hours, f.seen = s.Hours, s.Seen
+	if s.Errors != nil && s.Errors.sound() {
+		f.errs = *s.Errors
+	}
 	return nil
 }
 

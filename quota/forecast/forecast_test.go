@@ -67,3 +67,46 @@ func TestForecastStories(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 }
+
+// The band is a guess at first, and after two weeks as wide as the account is hard to foretell: narrow for one that does
+// the same each day. It survives Save and Load.
+func TestBandIsLearned(t *testing.T) {
+	f := New()
+	dawn := dayStart(noon)
+	var used int64
+	width := func(f *Model, now time.Time) float64 {
+		got := f.At(now, used, 1<<40)
+		if got.Low > got.UsedAtReset || got.High < got.UsedAtReset {
+			t.Fatalf("%+v: the expected value lies outside its band", got)
+		}
+		return float64(got.High-got.Low) / float64(got.UsedAtReset)
+	}
+	var first, last float64
+	for d := range 21 {
+		used = 0
+		for m := range 1440 {
+			now := dawn.Add(time.Duration(d*1440+m) * time.Minute)
+			f.Observe(now, used)
+			if m == 720 {
+				last = width(f, now)
+				if d == 0 {
+					first = last
+				}
+			}
+			used += 60
+		}
+	}
+	if first < 0.5 || last > 0.1 {
+		t.Errorf("the band was %.0f %% wide on the first day, %.0f %% after three equal weeks", first*100, last*100)
+	}
+	g := New()
+	if err := g.Load(f.Save()); err != nil {
+		t.Fatal(err)
+	}
+	now := dawn.Add(21*24*time.Hour + 12*time.Hour)
+	used = 43_200
+	g.Observe(now, used)
+	if w := width(g, now); w > 0.1 {
+		t.Errorf("a new process does not know the band: %.0f %%", w*100)
+	}
+}

@@ -72,7 +72,7 @@ func (e *errors) band(now time.Time) (low, high float64) {
 		logs = append(logs, -2*errorsGuess, -errorsGuess, 0, errorsGuess, 2*errorsGuess)
 	}
 	slices.Sort(logs)
-	return math.Exp(quantile(logs, 0.1)), math.Exp(quantile(logs, 0.9))
+	return min(math.Exp(quantile(logs, 0.1)), 1), max(math.Exp(quantile(logs, 0.9)), 1)
 }
 
 // quantile of sorted values, between the two nearest.

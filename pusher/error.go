@@ -26,13 +26,6 @@ const (
 	AppDisabledText = "app disabled"
 )
 
-// IsQuotaExceeded reports whether an answer of Pusher's says that the account's
-// messages are used up. The status alone does not tell: a disabled app is
-// answered 403 too.
-func IsQuotaExceeded(status int, body []byte) bool {
-	return status == http.StatusForbidden && containsFold(body, "quota")
-}
-
 // IsAppDisabled reports whether an answer of Pusher's says that this app, and
 // not the account, is closed.
 func IsAppDisabled(status int, body []byte) bool {

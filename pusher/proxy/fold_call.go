@@ -73,9 +73,9 @@ var emptyObject = []byte("{}")
 func (f *folder) share(group []*waiter, kind sharing, got answer) {
 	own := got
 	if got.fate == limiter.Delivered {
-		own.body, own.contentType = emptyObject, nil
+		own.body, own.contentType, own.encoding = emptyObject, nil, nil
 	} else { // the leader's memory, which the others outlive
-		own.body, own.contentType = bytes.Clone(got.body), bytes.Clone(got.contentType)
+		own.body, own.contentType, own.encoding = bytes.Clone(got.body), bytes.Clone(got.contentType), bytes.Clone(got.encoding)
 	}
 	for i, w := range group {
 		w.got = own

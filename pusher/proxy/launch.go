@@ -98,5 +98,5 @@ func (u *Upstream) landed(j *job, v *visit, e *errand) (got answer) {
 	}
 	j.answered = true
 	err := u.conns.landed(v, j.wire, &j.resp, e.began)
-	return u.became(j, err, e.began, e.now)
+	return u.became(j, &e.out, err, e.began, e.now)
 }

@@ -141,12 +141,13 @@ func (r *response) upstream(got *answer) {
 		r.again(got.retryAfter)
 		return
 	}
-	r.contentType, r.outcome, r.body = got.contentType, limiter.Sent.String(), got.body
+	r.contentType, r.encoding, r.outcome, r.body = got.contentType, got.encoding, limiter.Sent.String(), got.body
 	if len(r.contentType) == 0 {
 		r.contentType = contentJSON
 	}
 	if got.fate == limiter.Refused {
 		r.outcome, r.reason = outcomeRefused, got.word
+		r.again(got.retryAfter)
 	}
 }
 

@@ -18,6 +18,7 @@ type response struct {
 	reason      string // empty: not said
 	would       string // what enforcement would have done; empty: not said
 	retryAfter  int64  // seconds; 0: not said
+	encoding    []byte // of body; empty: plain
 	body        []byte
 	last        bool // the connection ends with it
 }
@@ -46,6 +47,9 @@ func (r *response) onto(resp *fasthttp.Response) {
 	resp.SetStatusCode(r.status)
 	h := &resp.Header
 	h.SetContentTypeBytes(r.contentType)
+	if len(r.encoding) > 0 {
+		h.SetContentEncodingBytes(r.encoding)
+	}
 	for _, field := range [...]struct {
 		name  []byte
 		value string
@@ -85,6 +89,9 @@ func (r *response) append(b []byte, date string) []byte {
 	b = append(append(b, statusLines[r.status]...), date...)
 	if len(r.contentType) > 0 {
 		b = append(append(b, "\r\nContent-Type: "...), r.contentType...)
+	}
+	if len(r.encoding) > 0 {
+		b = append(append(b, "\r\nContent-Encoding: "...), r.encoding...)
 	}
 	b = strconv.AppendInt(append(b, "\r\nContent-Length: "...), int64(len(r.body)), 10)
 	if r.outcome != "" {

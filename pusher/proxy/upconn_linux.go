@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"runtime"
@@ -333,7 +334,17 @@ func (l *upConn) read(resp *fasthttp.Response, head bool) error {
 		}
 	}
 	resp.SkipBody = head
-	return resp.ReadLimitBody(l.in, l.of.maxBody)
+	err := resp.ReadLimitBody(l.in, l.of.maxBody)
+	var small *fasthttp.ErrSmallBuffer
+	if errors.As(err, &small) && l.in.Size() < maxAnswerHead {
+		// A head that is longer than nearly all: nothing of it was taken out of the buffer.
+		b, _ := l.in.Peek(l.in.Buffered())
+		l.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(b)), l), maxAnswerHead)
+		resp.Reset()
+		resp.SkipBody = head
+		err = resp.ReadLimitBody(l.in, l.of.maxBody)
+	}
+	return err
 }
 
 // surplus reports whether more was read than the answer.

@@ -57,6 +57,9 @@ type UpstreamConfig struct {
 	// OnSilence, if set, is told when Pusher answers nothing any more, with for how
 	// long it has not, and when it answers again. It must not call the Upstream.
 	OnSilence func(silent bool, lasted time.Duration)
+	// OnUnauthorized, if set, is told what Pusher says against a signature of pushguard's, without any signature. It may be
+	// called for every request and must not call the Upstream.
+	OnUnauthorized func(said string)
 	// Seconds, if set, takes the duration of each call.
 	Seconds prometheus.Observer
 	// Sink, if set, answers every call in Pusher's place; nothing is sent and no
@@ -87,6 +90,9 @@ type Upstream struct {
 	askOnce   sync.Once
 	askClient *http.Client // for questions of the guard's own
 
+	lastFault          atomic.Pointer[string] // what was last answered that is no answer of Pusher's
+	onRefusedSignature func(said string)
+
 	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
 	seconds prometheus.Observer
 }
@@ -111,6 +117,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission(or(cfg.Timeout, 4*time.Second))}
 	up.admission.silence.told = cfg.OnSilence
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
+	up.onRefusedSignature = cfg.OnUnauthorized
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
 		if timeout <= 0 || timeout > up.timeout {
@@ -136,6 +143,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		ReadTimeout:               up.timeout,
 		WriteTimeout:              up.timeout,
 		MaxResponseBodySize:       8 << 20,
+		ReadBufferSize:            maxAnswerHead,
 		NoDefaultUserAgentHeader:  true,
 		DisablePathNormalizing:    true,
 		SecureErrorLogMessage:     true,
@@ -220,6 +228,7 @@ type answer struct {
 	body    []byte
 	// contentType of body; empty where pushguard made it, which is JSON.
 	contentType []byte
+	encoding    []byte  // of body, where it is not plain
 	share       sharing // how the call was shared with other publishes, for its price
 	text        string  // for people, where pushguard answers instead of Pusher
 	retryAfter  time.Duration
@@ -249,12 +258,12 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) (got answer) {
 		return answer{
 			fate: limiter.NotSent, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_breaker_open",
 			status: fasthttp.StatusServiceUnavailable, retryAfter: wait,
-			text: "Pusher at " + u.url.Host + " is failing, so pushguard's circuit breaker does not send to it; the request was not sent and cost no message.",
+			text: "Pusher at " + u.url.Host + " is failing, so pushguard's circuit breaker does not send to it; the request was not sent and cost no message." + u.fault(),
 		}
 	}
 	u.sign(j, &out, now)
 	began := moment()
-	return u.became(j, u.exchange(j, out, began), began, now)
+	return u.became(j, &out, u.exchange(j, out, began), began, now)
 }
 
 // sign leaves the path and the signed query in j.target.
@@ -265,7 +274,7 @@ func (u *Upstream) sign(j *job, out *outgoing, now time.Time) {
 
 // became says what became of a call that ended with err, or with the answer in
 // j.resp.
-func (u *Upstream) became(j *job, err error, began, now time.Time) (got answer) {
+func (u *Upstream) became(j *job, asked *outgoing, err error, began, now time.Time) (got answer) {
 	ended := moment()
 	defer func() { got.ended = ended }()
 	if u.seconds != nil {
@@ -274,7 +283,7 @@ func (u *Upstream) became(j *job, err error, began, now time.Time) (got answer) 
 	if err != nil {
 		u.breaker.RecordFailure()
 		u.codes[0].Add(1)
-		return u.failed(err)
+		return u.failed(asked, err)
 	}
 	resp := &j.resp
 	status := resp.StatusCode()
@@ -287,19 +296,20 @@ func (u *Upstream) became(j *job, err error, began, now time.Time) (got answer) 
 		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusGatewayTimeout {
 			out.status = status
 		}
-		out.text = fmt.Sprintf("Pusher answered %d; pushguard does not repeat a request whose fate is unknown: it may or may not have been delivered.", status)
+		out.text = fmt.Sprintf("Pusher answered %d. %s", status, fateText(asked))
+		if after := retryAfter(resp.Header.PeekBytes(headerRetryAfter), now); after > 0 {
+			out.retryAfter = after
+		}
 		return out
 	}
+	got, faulty := u.understand(j, asked, resp, now)
+	if faulty {
+		u.breaker.RecordFailure()
+		return got
+	}
 	u.breaker.RecordSuccess()
-	got = answer{fate: limiter.Delivered, outcome: limiter.Sent, status: status, body: resp.Body(), contentType: resp.Header.ContentType()}
-	switch {
-	case pusher.IsQuotaExceeded(status, got.body):
-		got.fate, got.outcome, got.reason, got.word = limiter.Refused, limiter.OverBudget, limiter.Exhausted, limiter.Exhausted.String()
-		got.quotaSpent = true
-		got.text = string(firstLine(got.body))
-		got.retryAfter = utcMidnight(now).Sub(now)
-	case status >= 300:
-		got.fate, got.word = limiter.Refused, "upstream_refused"
+	if u.lastFault.Load() != nil {
+		u.lastFault.Store(nil)
 	}
 	return got
 }
@@ -372,7 +382,7 @@ func (u *Upstream) appendRequest(b []byte, out outgoing, target []byte) []byte {
 
 // failed tells a request that never left from one whose fate is unknown. The
 // error's own text is not passed on: it can hold the signed URL.
-func (u *Upstream) failed(err error) answer {
+func (u *Upstream) failed(asked *outgoing, err error) answer {
 	var early *notSentError
 	var netErr net.Error
 	out := answer{outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, retryAfter: time.Second}
@@ -388,10 +398,10 @@ func (u *Upstream) failed(err error) answer {
 	case errors.Is(err, fasthttp.ErrTimeout), errors.Is(err, context.DeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout():
 		out.silent = true
 		out.fate, out.status, out.word = limiter.Unknown, fasthttp.StatusGatewayTimeout, "upstream_timeout"
-		out.text = "Pusher did not answer within " + u.timeout.String() + "; the publish may or may not have been delivered, so pushguard does not repeat it."
+		out.text = "Pusher did not answer within " + u.timeout.String() + ". " + fateText(asked)
 	default:
 		out.fate, out.status, out.word = limiter.Unknown, fasthttp.StatusBadGateway, "upstream_connection_lost"
-		out.text = "the connection to Pusher broke before it answered; the publish may or may not have been delivered, so pushguard does not repeat it."
+		out.text = "the connection to Pusher broke before it answered. " + fateText(asked)
 	}
 	return out
 }

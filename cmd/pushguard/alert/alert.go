@@ -41,17 +41,19 @@ type Alert struct {
 	// Phase is opened, updated, acknowledged or resolved.
 	Phase string `json:"phase"`
 	// Key is told once; empty is ID/Phase.
-	Key      string            `json:"key,omitempty"`
-	At       time.Time         `json:"at"`
-	Account  string            `json:"account"`
-	Severity Severity          `json:"severity"`
-	Title    string            `json:"title"`
-	Text     string            `json:"text"`
-	Culprit  string            `json:"culprit,omitempty"`
-	Forecast string            `json:"forecast,omitempty"`
-	Command  string            `json:"command,omitempty"`
-	Link     string            `json:"link,omitempty"`
-	Details  map[string]string `json:"details,omitempty"`
+	Key      string    `json:"key,omitempty"`
+	At       time.Time `json:"at"`
+	Account  string    `json:"account"`
+	Severity Severity  `json:"severity"`
+	Title    string    `json:"title"`
+	Text     string    `json:"text"`
+	Culprit  string    `json:"culprit,omitempty"`
+	Forecast string    `json:"forecast,omitempty"`
+	Command  string    `json:"command,omitempty"`
+	// Link is a screen of the dashboard, Runbook the page that says what to do.
+	Link    string            `json:"link,omitempty"`
+	Runbook string            `json:"runbook,omitempty"`
+	Details map[string]string `json:"details,omitempty"`
 }
 
 func (a *Alert) key() string {

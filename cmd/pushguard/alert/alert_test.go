@@ -404,8 +404,8 @@ func change(phase detect.Phase, action watch.Action) watch.Change {
 // Whoever is woken at night must read who it is, until when, and what to type.
 func TestWords(t *testing.T) {
 	for action, command := range map[watch.Action]string{
-		watch.Contained: "pushguard incidents release 20260310t034005z-care",
-		watch.Suggested: "pushguard incidents contain 20260310t034005z-care",
+		watch.Contained: "pushguard incidents 20260310t034005z-care --release",
+		watch.Suggested: "pushguard incidents 20260310t034005z-care --contain",
 		watch.None:      "pushguard brake on --account care",
 	} {
 		a := OfIncident(change(detect.Opened, action), "http://127.0.0.1:8081/")
@@ -414,7 +414,7 @@ func TestWords(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{"care-jobs", "private-user-*", "15:00 UTC", command, "12 times", "98 %"} {
+			for _, want := range []string{"care-jobs", "private-user-*", "15:00 UTC", command, "12 times", "98 %", "240 messages/s, usually 20.0", "http://127.0.0.1:8081/#/incidents/20260310t034005z-care?account=care"} {
 				if !strings.Contains(string(body), want) {
 					t.Errorf("%s, %s lacks %q: %s", target.Kind, action, want, body)
 				}
@@ -423,18 +423,30 @@ func TestWords(t *testing.T) {
 	}
 	waits := change(detect.Opened, watch.None)
 	waits.Incident.Waiting = true // contain: auto, and it may be a burst
-	if a := OfIncident(waits, ""); !strings.Contains(a.Command, "incidents contain") || strings.Contains(a.Text, "off") {
+	if a := OfIncident(waits, ""); !strings.Contains(a.Command, "--contain") || strings.Contains(a.Text, "off") {
 		t.Errorf("of what is contained if it lasts: %q, %q", a.Text, a.Command)
 	}
 	a := OfIncident(change(detect.Opened, watch.Contained), "")
 	if text := slackText(&a); strings.Contains(text, "<!channel>") || strings.Contains(text, "@here") {
 		t.Errorf("a caller's event name can call everybody: %s", text)
 	}
-	one, two := OfIncident(change(detect.Updated, watch.Contained), ""), OfIncident(change(detect.Updated, watch.Contained), "")
-	other := change(detect.Updated, watch.Contained)
-	other.Incident.Culprits[0].Event = "other"
-	if three := OfIncident(other, ""); one.key() != two.key() || one.key() == three.key() {
-		t.Errorf("keys of updates: %s, %s, %s", one.key(), two.key(), three.key())
+	if text := slackText(&a); !strings.Contains(text, RunbookIncident) {
+		t.Errorf("without admin.url there is no link at all: %s", text)
+	}
+	// Whatever happens to an incident, three alerts tell it.
+	told := map[string]bool{}
+	for _, phase := range []detect.Phase{detect.Opened, detect.Updated, detect.Resolved} {
+		for _, action := range []watch.Action{watch.None, watch.Suggested, watch.Contained, watch.Released} {
+			for _, event := range []string{"one", "other"} {
+				c := change(phase, action)
+				c.Incident.Culprits[0].Event = event
+				a := OfIncident(c, "")
+				told[a.key()] = true
+			}
+		}
+	}
+	if len(told) != 3 {
+		t.Errorf("an incident is told %d times: %v", len(told), told)
 	}
 }
 

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -171,8 +172,8 @@ func slackText(a *Alert) string {
 	if a.Command != "" {
 		fmt.Fprintf(&b, "\n`%s`", safe.Replace(flat(a.Command)))
 	}
-	if a.Link != "" {
-		fmt.Fprintf(&b, "\n%s", safe.Replace(flat(a.Link)))
+	if link := cmp.Or(a.Link, a.Runbook); link != "" {
+		fmt.Fprintf(&b, "\n%s", safe.Replace(flat(link)))
 	}
 	return cut(b.String(), 4000)
 }
@@ -200,7 +201,7 @@ type pagerDutyPayload struct {
 // pagerDutyEvent is by https://developer.pagerduty.com/docs/send-alert-event:
 // a summary of 1024 characters and a dedup_key of 255 at most.
 func pagerDutyEvent(key string, a *Alert) pagerDuty {
-	e := pagerDuty{RoutingKey: key, EventAction: "trigger", DedupKey: cut("pushguard-"+a.ID, 255), Client: "pushguard", ClientURL: a.Link}
+	e := pagerDuty{RoutingKey: key, EventAction: "trigger", DedupKey: cut("pushguard-"+a.ID, 255), Client: "pushguard", ClientURL: cmp.Or(a.Link, a.Runbook)}
 	switch a.Phase {
 	case "resolved":
 		e.EventAction = "resolve"
@@ -208,7 +209,7 @@ func pagerDutyEvent(key string, a *Alert) pagerDuty {
 		e.EventAction = "acknowledge"
 	}
 	details := map[string]string{"text": a.Text}
-	for k, v := range map[string]string{"culprit": a.Culprit, "forecast": a.Forecast, "command": a.Command} {
+	for k, v := range map[string]string{"culprit": a.Culprit, "forecast": a.Forecast, "command": a.Command, "runbook": a.Runbook} {
 		if v != "" {
 			details[k] = v
 		}

@@ -2,20 +2,44 @@ package alert
 
 import (
 	"fmt"
-	"hash/fnv"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/limiter/detect"
 )
 
-// OfIncident puts a step of an incident into words: who it is, until when the
-// plan lasts, what is being done and which command does more. link is the
-// dashboard's address; it may be empty.
-func OfIncident(c watch.Change, link string) Alert {
+// Runbooks are the pages that say what to do, by kind of alert.
+const (
+	runbooks        = "https://github.com/pushguard/pushguard/blob/main/docs/runbooks/"
+	RunbookIncident = runbooks + "runaway.md"
+	RunbookRise     = runbooks + "everybody.md"
+	RunbookQuota    = runbooks + "quota.md"
+)
+
+// page is the address of a screen of the dashboard at base; empty where no
+// base is known.
+func page(base, account string, path ...string) string {
+	if base == "" {
+		return ""
+	}
+	for i := range path {
+		path[i] = url.PathEscape(path[i])
+	}
+	return strings.TrimSuffix(base, "/") + "/#/" + strings.Join(path, "/") + "?account=" + url.QueryEscape(account)
+}
+
+// OfIncident puts a step of an incident into words: what happened, to whom, what
+// is done, what it costs, until when the plan lasts, one command and one link.
+// base is the dashboard's address (admin.url); it may be empty.
+//
+// An incident is told three times at most: when it opens, when its culprit comes
+// to be held, when it is over. Other steps bear the key of what was told.
+func OfIncident(c watch.Change, base string) Alert {
 	in := &c.Incident
 	names := make([]string, len(in.Culprits))
 	for i, x := range in.Culprits {
@@ -26,9 +50,12 @@ func OfIncident(c watch.Change, link string) Alert {
 		who = "not known yet"
 	}
 	a := Alert{
-		ID: in.ID, Phase: string(c.Phase), At: c.At, Account: in.Account, Severity: Error, Link: link,
-		Culprit: who, Forecast: forecast(in.Forecast),
-		Details: map[string]string{"factor": fmt.Sprintf("%.3g", in.Factor), "excess_messages": strconv.FormatInt(in.Excess, 10), "action": string(in.Action)},
+		ID: in.ID, Phase: string(c.Phase), At: c.At, Account: in.Account, Severity: Error, Link: page(base, in.Account, "incidents", in.ID),
+		Runbook: RunbookIncident, Culprit: who, Forecast: forecast(in.Forecast, c.At),
+		Details: map[string]string{"factor": words.Times(in.Factor), "excess_messages": strconv.FormatInt(in.Excess, 10), "action": string(in.Action)},
+	}
+	if in.Kind == detect.Everybody {
+		a.Runbook = RunbookRise
 	}
 	var lines []string
 	share := ""
@@ -39,17 +66,18 @@ func OfIncident(c watch.Change, link string) Alert {
 	case detect.Resolved:
 		a.Severity = Info
 		a.Title = fmt.Sprintf("%s: over: %s", in.Account, who)
-		lines = append(lines, fmt.Sprintf("It lasted %s; %s messages beyond the usual were offered, %s publishes were held back.",
-			in.ResolvedAt.Sub(in.StartedAt).Round(time.Second), grouped(in.Excess), grouped(in.Refused)))
+		lines = append(lines, fmt.Sprintf("It lasted %s. %s messages beyond the usual were offered, %s were refused by containment.",
+			words.Span(in.ResolvedAt.Sub(in.StartedAt).Round(time.Second)), words.Count(in.Excess), words.Plural(in.Refused, "publish")))
 	default:
-		a.Title = fmt.Sprintf("%s: %s sends %.3g times its usual rate", in.Account, who, in.Factor)
+		a.Title = fmt.Sprintf("%s: %s sends %s times its usual rate", in.Account, who, words.Times(in.Factor))
 		if c.Phase == detect.Updated {
-			h := fnv.New64a()
-			h.Write([]byte(who + string(in.Action)))
-			a.Key = fmt.Sprintf("%s/updated/%x", in.ID, h.Sum64())
+			a.Key = in.ID + "/" + string(detect.Opened)
+			if in.Action == watch.Contained {
+				a.Key = in.ID + "/" + string(watch.Contained)
+			}
 		}
-		lines = append(lines, fmt.Sprintf("Culprit: %s%s, since %s UTC: %s messages a second, usually %s.",
-			who, share, in.StartedAt.UTC().Format("15:04:05"), number(in.Rate), number(in.Usual)))
+		lines = append(lines, fmt.Sprintf("Culprit: %s%s, since %s: %s messages/s, usually %s.", who, share, words.Clock(in.StartedAt, c.At), words.Rate(in.Rate), words.Rate(in.Usual)))
+		lines = append(lines, fmt.Sprintf("Cost so far: %s messages beyond the usual.", words.Count(in.Excess)))
 		lines = append(lines, "Forecast: "+a.Forecast+".")
 		lines = append(lines, doing(in, &a))
 	}
@@ -62,65 +90,59 @@ func doing(in *watch.Incident, a *Alert) string {
 	switch in.Action {
 	case watch.Contained:
 		a.Severity = Warning
-		a.Command = "pushguard incidents release " + in.ID + " --reason TEXT"
-		return "It is contained: the culprit alone is held to its usual rate, everybody else is served. To let it go:"
+		a.Command = words.Release(in.ID)
+		text := "pushguard holds the culprit to its allowance"
+		if in.Refused > 0 {
+			text += "; " + words.Plural(in.Refused, "publish") + " of it refused so far"
+		}
+		return text + ". To let it go:"
 	case watch.Suggested, watch.Released:
-		a.Command = "pushguard incidents contain " + in.ID + " --reason TEXT"
-		return "It is NOT contained. To hold the culprit to its usual rate:"
+		a.Command = words.Contain(in.ID)
+		return "pushguard does NOT hold it. To hold the culprit:"
 	}
 	if in.Waiting {
-		a.Command = "pushguard incidents contain " + in.ID + " --reason TEXT"
-		return "It may be a burst. If it lasts half a minute, costs much or endangers the plan, the culprit alone is held to its usual rate. To hold it now:"
+		a.Command = words.Contain(in.ID)
+		return "pushguard does not hold it yet. It will when the excess lasts or endangers the plan. To hold it now:"
 	}
-	a.Command = "pushguard brake on --account " + in.Account + " --allow critical --reason TEXT --for 1h"
+	a.Command = words.BrakeOn(in.Account)
 	if in.Kind == detect.Everybody {
-		return "Everybody sends more: nobody is to blame, and nobody is held. To let only critical publishes pass:"
+		return "Most callers send more: nobody is to blame, and nobody is held. To let only critical publishes pass:"
 	}
-	return "Nothing is done about it (contain: off). To let only critical publishes pass:"
+	return "pushguard does nothing about it. To let only critical publishes pass:"
 }
 
-func forecast(f watch.Forecast) string {
+func forecast(f watch.Forecast, now time.Time) string {
 	switch {
 	case !f.ExhaustedAt.IsZero():
-		return "at this rate the plan is used up at " + f.ExhaustedAt.UTC().Format("15:04") + " UTC"
+		return "at this rate the plan is used up at " + words.Clock(f.ExhaustedAt, now)
 	case f.UsedAtReset > 0:
-		return "at this rate the plan lasts the day, with " + grouped(f.UsedAtReset) + " messages used at the reset"
+		return "at this rate the plan lasts the day, with " + words.Count(f.UsedAtReset) + " messages used at the reset"
 	}
 	return "not known yet"
 }
 
 // OfBreaker puts a change of the quota breaker's level into words. All changes
 // of one day are one alert at PagerDuty, which the way back to closed resolves.
-func OfBreaker(account string, t limiter.Transition, link string) Alert {
+func OfBreaker(account string, t limiter.Transition, base string) Alert {
 	at := t.At.UTC()
 	a := Alert{
-		ID: "breaker-" + account + "-" + at.Format("20060102"), Phase: "updated", At: at, Account: account, Link: link,
+		ID: "breaker-" + account + "-" + at.Format("20060102"), Phase: "updated", At: at, Account: account,
+		Link: page(base, account, "overview"), Runbook: RunbookQuota,
 		Key:      fmt.Sprintf("breaker-%s/%s/%d", account, t.To, at.UnixMilli()),
-		Title:    fmt.Sprintf("%s: quota breaker %s → %s", account, t.From, t.To),
-		Text:     t.Reason + ".",
-		Command:  "pushguard status",
+		Title:    fmt.Sprintf("%s: quota: %s (before: %s)", account, words.Quota(t.To.String()), words.Quota(t.From.String())),
+		Text:     strings.TrimRight(t.Reason, ". ") + ".",
+		Command:  words.Top(),
 		Severity: Warning,
 	}
 	switch {
 	case t.To == limiter.Closed:
-		a.Phase, a.Severity = "resolved", Info
+		a.Phase, a.Severity, a.Command = "resolved", Info, words.Status()
 	case t.From == limiter.Closed:
 		a.Phase = "opened"
 	}
-	if t.To == limiter.Open || t.To == limiter.OnlyCritical {
+	if t.To == limiter.OnlyCritical || t.To == limiter.Open {
 		a.Severity = Critical
-		a.Command = "pushguard plan set MESSAGES --account " + account + " --reason TEXT"
+		a.Command = words.PlanSet(account)
 	}
 	return a
-}
-
-func number(f float64) string { return strconv.FormatFloat(f, 'g', 3, 64) }
-
-// grouped writes 1234567 as 1,234,567.
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
 }

@@ -22,20 +22,21 @@ const (
 
 // The groups in which the dashboard draws what happened to publishes.
 const (
-	groupPassed  = iota // sent
-	groupFolded         // accepted, and no message spent: deduplicated, conflated, digested, vacant
-	groupLimited        // throttled, contained
-	groupShed           // over_budget, braked
-	groupFailed         // unavailable, or refused by Pusher itself
+	groupPassed      = iota // sent
+	groupFolded             // deduplicated: accepted, and delivered already
+	groupUndelivered        // accepted and not delivered: conflated (a newer value is), digested, vacant
+	groupLimited            // throttled, contained
+	groupShed               // over_budget, braked
+	groupFailed             // unavailable, or refused by Pusher itself
 	groups
 )
 
 var groupOf = [limiter.Outcomes]int{
 	limiter.Sent:         groupPassed,
 	limiter.Deduplicated: groupFolded,
-	limiter.Conflated:    groupFolded,
-	limiter.Digested:     groupFolded,
-	limiter.Vacant:       groupFolded,
+	limiter.Conflated:    groupUndelivered,
+	limiter.Digested:     groupUndelivered,
+	limiter.Vacant:       groupUndelivered,
 	limiter.Throttled:    groupLimited,
 	limiter.Contained:    groupLimited,
 	limiter.OverBudget:   groupShed,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/quota"
 )
@@ -84,7 +85,7 @@ func (s *Server) effect(now time.Time, a Account, lever string, stopped, stops f
 	}
 	out.RefusedPerMinute, out.AlreadyRefused = &refused, &already
 	if freed > 0 {
-		out.Notes = append(out.Notes, fmt.Sprintf("%s publishes a minute that are refused now are judged again; how many of them rates, containment or the quota breaker refuse is not known before.", grouped(freed)))
+		out.Notes = append(out.Notes, fmt.Sprintf("%s publishes a minute that are refused now are judged again; how many of them rates, containment or the quota breaker refuse is not known before.", words.Count(freed)))
 	}
 	b.mu.Lock()
 	for i, c := range b.recent(now, 60) {
@@ -118,7 +119,7 @@ func (s *Server) effectOfBrake(now time.Time, a Account, b *quota.Brake) Effect 
 	if b.Allow == "critical" {
 		what = "every publish that is not critical"
 	}
-	out.Summary = fmt.Sprintf("Refuses %s with 403, on every replica: %s publishes a minute at this rate%s.", what, grouped(*out.RefusedPerMinute), already(*out.AlreadyRefused))
+	out.Summary = fmt.Sprintf("Refuses %s with 403, on every replica: %s publishes a minute at this rate%s.", what, words.Count(*out.RefusedPerMinute), already(*out.AlreadyRefused))
 	if !b.Until.IsZero() {
 		until := b.Until.UTC()
 		out.Until = &until
@@ -142,7 +143,7 @@ func already(n int64) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", of which %s are refused already", grouped(n))
+	return fmt.Sprintf(", of which %s are refused already", words.Count(n))
 }
 
 func (s *Server) effectOfRelease(now time.Time, a Account) Effect {
@@ -159,7 +160,7 @@ func (s *Server) effectOfRelease(now time.Time, a Account) Effect {
 		}
 	}
 	out.RefusedPerMinute, out.AlreadyRefused = nil, nil
-	out.Summary = fmt.Sprintf("Judges %s publishes a minute again that are refused now.", grouped(freed))
+	out.Summary = fmt.Sprintf("%s publishes a minute that are refused now are judged by the other rules again.", words.Count(freed))
 	return out
 }
 
@@ -182,11 +183,11 @@ func (s *Server) effectOfCount(now time.Time, a Account, lever string, used, pla
 		lasts = "is used up at " + f.ExhaustedAt.Format("15:04:05 UTC")
 	}
 	out.Summary = fmt.Sprintf("%s of %s messages used (%.1f %%), %s left; at this rate the plan %s.",
-		grouped(used), grouped(plan), 100*float64(used)/float64(max(plan, 1)), grouped(snap.Remaining), lasts)
+		words.Count(used), words.Count(plan), 100*float64(used)/float64(max(plan, 1)), words.Count(snap.Remaining), lasts)
 	if level == limiter.Closed {
 		out.Summary += " The quota breaker is closed then."
 	} else {
-		out.Summary += fmt.Sprintf(" The quota breaker is %s then: %s publishes a minute are refused%s.", level, grouped(*out.RefusedPerMinute), already(*out.AlreadyRefused))
+		out.Summary += fmt.Sprintf(" The quota breaker is %s then: %s publishes a minute are refused%s.", level, words.Count(*out.RefusedPerMinute), already(*out.AlreadyRefused))
 	}
 	if !snap.Exhausted.IsZero() {
 		out.Notes = append(out.Notes, "Pusher itself refuses publishes of this account today. That is not ended by this; a probe that Pusher takes ends it.")
@@ -229,12 +230,12 @@ func (s *Server) effectOfHeldRelease(now time.Time, a Account) Effect {
 		out.Summary = "Changes nothing: no publish is held for later."
 		return out
 	}
-	out.Summary = fmt.Sprintf("Sends now the %s publishes that are held for later, as the brake, the plan and the upstream allow, instead of at their windows' ends.", grouped(held.Waiting))
+	out.Summary = fmt.Sprintf("Sends now the %s publishes that are held for later, as the brake, the plan and the upstream allow, instead of at their windows' ends.", words.Count(held.Waiting))
 	if snap := a.Ledger.Snapshot(now); snap.Brake != nil {
 		out.Notes = append(out.Notes, "The brake is on: what it stops stays held, and expires when it is too old.")
 	}
 	if held.Overdue > 0 {
-		out.Notes = append(out.Notes, fmt.Sprintf("%s are overdue already: it is not their window that keeps them, but the brake, the breaker, the budget or Pusher.", grouped(held.Overdue)))
+		out.Notes = append(out.Notes, fmt.Sprintf("%s are overdue already: it is not their window that keeps them, but the brake, the breaker, the budget or Pusher.", words.Count(held.Overdue)))
 	}
 	return out
 }
@@ -253,15 +254,15 @@ func (s *Server) effectOnIncident(now time.Time, in Incident, action string) Eff
 	case "release":
 		out.Summary = "Lets the culprits pass again, as the rules allow. If the excess goes on, it is spent from the plan."
 	default:
-		out.Summary = "Holds the culprits alone to their baseline. Everybody else is served as before."
+		out.Summary = "Holds the culprits to their allowance, and nobody else."
 	}
 	if in.PerSecond > 0 && in.Factor > 1 {
-		over := int64((in.PerSecond - in.PerSecond/in.Factor) * 60)
+		over := int64(max(in.PerSecond-in.BaselinePer, 0) * 60)
 		if action == "contain" {
 			out.RefusedPerMinute = &over
-			out.Summary += fmt.Sprintf(" About %s of their %s publishes a minute would be refused with 429.", grouped(over), grouped(int64(in.PerSecond*60)))
+			out.Summary += fmt.Sprintf(" About %s of the %s messages a minute that they cost now would be refused with 429.", words.Count(over), words.Count(int64(in.PerSecond*60)))
 		} else {
-			out.Summary += fmt.Sprintf(" About %s publishes a minute over their baseline would pass to the next judgement.", grouped(over))
+			out.Summary += fmt.Sprintf(" About %s messages a minute beyond their usual would pass to the next judgement.", words.Count(over))
 		}
 	} else {
 		out.Notes = append(out.Notes, "The culprits' present rate is not known, so neither is how many publishes this touches.")

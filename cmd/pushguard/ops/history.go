@@ -34,7 +34,7 @@ type CallerHistory struct {
 	Held  []int64 `json:"held"`
 }
 
-var groupNames = [groups]string{"passed", "folded", "limited", "shed", "failed"}
+var groupNames = [groups]string{"passed", "folded", "undelivered", "limited", "shed", "failed"}
 
 // history takes account, window (a duration, at most 24h), points (at most so
 // many, 0 for all) and callers=1.

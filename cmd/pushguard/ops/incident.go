@@ -18,7 +18,7 @@ const (
 
 // What is being done about an incident's culprits.
 const (
-	ActionContained = "contained" // held to their baseline
+	ActionContained = "contained" // held to their allowance
 	ActionSuggested = "suggested" // containment waits for a person
 	ActionReleased  = "released"  // let go, by a person or because they calmed
 	ActionNone      = "none"
@@ -32,12 +32,11 @@ type Incident struct {
 	StartedAt  time.Time  `json:"started_at"`
 	DetectedAt time.Time  `json:"detected_at"`
 	ResolvedAt *time.Time `json:"resolved_at"`
-	// Factor is how many times its baseline the culprit's rate is, or was at its
-	// worst.
+	// Factor is how many times its usual the culprit's rate was at its highest.
 	Factor      float64        `json:"factor"`
-	PerSecond   float64        `json:"per_s"`           // publishes a second of the culprits, now or at the worst
-	BaselinePer float64        `json:"baseline_per_s"`  // what they ask for as a rule
-	Excess      int64          `json:"excess_messages"` // over the baseline, so far
+	PerSecond   float64        `json:"per_s"`           // messages a second of the culprits, now or the last
+	BaselinePer float64        `json:"baseline_per_s"`  // messages a second that they send as a rule
+	Excess      int64          `json:"excess_messages"` // beyond the usual, so far
 	Culprits    []Culprit      `json:"culprits"`
 	Action      string         `json:"action"` // contained, suggested, released, none
 	AckedBy     string         `json:"acked_by,omitempty"`

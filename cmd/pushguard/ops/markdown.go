@@ -2,9 +2,10 @@ package ops
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 // Markdown is a draft of a post-mortem: what is known is filled in, what only
@@ -22,11 +23,11 @@ func (in Incident) Markdown(now time.Time) string {
 	line("|---|---|")
 	line("| Account | %s |", cell(in.Account))
 	line("| Began | %s |", stamp(in.StartedAt))
-	line("| Noticed by pushguard | %s, %s after it began |", stamp(in.DetectedAt), in.DetectedAt.Sub(in.StartedAt).Round(time.Second))
+	line("| Noticed by pushguard | %s, %s after it began |", stamp(in.DetectedAt), words.Span(in.DetectedAt.Sub(in.StartedAt).Round(time.Second)))
 	line("| Ended | %s |", end)
-	line("| Lasted | %s |", lasted.Round(time.Second))
+	line("| Lasted | %s |", words.Span(lasted.Round(time.Second)))
 	line("| Rate | %s |", in.rates())
-	line("| Messages over the baseline | %s |", grouped(in.Excess))
+	line("| Messages beyond the usual | %s |", words.Count(in.Excess))
 	line("| What was done | %s |", cell(in.Action))
 	if in.AckedBy != "" {
 		line("| Acknowledged by | %s |", cell(in.AckedBy))
@@ -66,10 +67,7 @@ func (in Incident) Markdown(now time.Time) string {
 
 // Headline says in one line who does what.
 func (in Incident) Headline() string {
-	if len(in.Culprits) == 0 {
-		return fmt.Sprintf("%.3g times the usual rate", in.Factor)
-	}
-	return fmt.Sprintf("%s at %.3g times its usual rate", in.who(), in.Factor)
+	return fmt.Sprintf("%s at up to %s times its usual rate", in.who(), words.Times(in.Factor))
 }
 
 // who names the first culprit.
@@ -78,23 +76,30 @@ func (in Incident) who() string {
 		return "everybody"
 	}
 	c := in.Culprits[0]
-	var words []string
+	var names []string
 	for _, w := range []string{c.Caller, c.Event, c.Channel} {
 		if w != "" && w != "*" {
-			words = append(words, flat(w))
+			names = append(names, words.Printable(w))
 		}
 	}
-	if len(words) == 0 {
-		words = []string{"everybody"}
+	if len(names) == 0 {
+		names = []string{"everybody"}
 	}
-	return strings.Join(words, " · ")
+	return strings.Join(names, " · ")
 }
 
+// rates are messages a second, as the detector compares them; publishes a
+// second stand with callers.
 func (in Incident) rates() string {
-	if in.PerSecond <= 0 || math.IsInf(in.Factor, 0) {
-		return fmt.Sprintf("%.3g times the baseline", in.Factor)
+	at := "at its highest " + words.Times(in.Factor) + " times its usual rate"
+	if in.PerSecond <= 0 {
+		return at
 	}
-	return fmt.Sprintf("%.1f publishes a second, %.3g times the baseline of %.1f", in.PerSecond, in.Factor, in.BaselinePer)
+	now := "now"
+	if in.State != IncidentOpen {
+		now = "at the end"
+	}
+	return fmt.Sprintf("%s messages/s %s, usually %s; %s", words.Rate(in.PerSecond), now, words.Rate(in.BaselinePer), at)
 }
 
 func orAny(s string) string {

@@ -2,9 +2,9 @@ package ops
 
 import (
 	"fmt"
-	"strconv"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/quota"
 )
@@ -29,7 +29,7 @@ func (b *book) notice(now time.Time, a Account, snap quota.Snapshot, state limit
 		was = standing{plan: is.plan, storeUp: true, upstream: is.upstream}
 	}
 	if is.level != was.level {
-		b.event(state.Since, "breaker", levelSeverity(is.level, was.level), fmt.Sprintf("breaker %s → %s: %s", was.level, is.level, state.Reason))
+		b.event(state.Since, "breaker", levelSeverity(is.level, was.level), fmt.Sprintf("quota: %s → %s: %s", words.Quota(was.level.String()), words.Quota(is.level.String()), state.Reason))
 	}
 	if is.brake != was.brake {
 		if snap.Brake == nil {
@@ -39,7 +39,7 @@ func (b *book) notice(now time.Time, a Account, snap quota.Snapshot, state limit
 		}
 	}
 	if is.plan != was.plan {
-		b.event(now, "plan", "note", fmt.Sprintf("plan set from %s to %s messages a day", grouped(was.plan), grouped(is.plan)))
+		b.event(now, "plan", "note", fmt.Sprintf("plan set from %s to %s messages a day", words.Count(was.plan), words.Count(is.plan)))
 	}
 	if is.storeUp != was.storeUp {
 		if is.storeUp {
@@ -75,18 +75,18 @@ func (b *book) noticeIncidents(now time.Time, account string, list []Incident) {
 		_, known := b.told[in.ID]
 		switch {
 		case in.State != IncidentOpen:
-			b.event(now, "incident", "good", "incident over: "+in.Headline()+" at its worst")
+			b.event(now, "incident", "good", "incident over: "+in.Headline())
 			continue
 		case !known:
 			at := in.DetectedAt
 			if first { // it began before this process: events stay in the order in which they were seen
 				at = now
 			}
-			b.event(at, "incident", "warn", "runaway: "+in.Headline())
+			b.event(at, "incident", "warn", "runaway: "+in.who())
 		}
 		switch in.Action {
 		case ActionContained:
-			b.event(now, "incident", "note", in.who()+" is contained: held to its baseline, nobody else")
+			b.event(now, "incident", "note", in.who()+" is contained: held to its allowance")
 		case ActionReleased:
 			b.event(now, "incident", "note", in.who()+" is released")
 		}
@@ -117,15 +117,6 @@ func levelSeverity(to, from limiter.Level) string {
 func orUnknown(s string) string {
 	if s == "" {
 		return "somebody"
-	}
-	return s
-}
-
-// grouped writes 1234567 as 1,234,567.
-func grouped(n int64) string {
-	s := strconv.FormatInt(n, 10)
-	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
-		s = s[:i] + "," + s[i:]
 	}
 	return s
 }

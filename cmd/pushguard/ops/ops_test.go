@@ -353,8 +353,8 @@ func TestIncidents(t *testing.T) {
 	post := func(action, body string) *httptest.ResponseRecorder {
 		return ask(t, srv, "POST", "/api/v1/incidents/"+id+"/"+action, strings.NewReader(body), withToken)
 	}
-	if e := into[Effect](t, ask(t, srv, "POST", "/api/v1/incidents/"+id+"/contain?dry_run=1", strings.NewReader(`{}`), withToken)); *e.RefusedPerMinute != 5577 {
-		t.Errorf("contain would refuse %d a minute, want (100 − 100/14.2) × 60", *e.RefusedPerMinute)
+	if e := into[Effect](t, ask(t, srv, "POST", "/api/v1/incidents/"+id+"/contain?dry_run=1", strings.NewReader(`{}`), withToken)); *e.RefusedPerMinute != 5580 {
+		t.Errorf("contain would refuse %d a minute, want (100 − 7) × 60", *e.RefusedPerMinute)
 	}
 	if w := post("contain", `{}`); w.Code != 400 {
 		t.Errorf("contain without a reason: %d", w.Code)
@@ -381,7 +381,7 @@ func TestIncidents(t *testing.T) {
 		t.Errorf("accepting what is over: %d %s", over.Code, over.Body)
 	}
 	draft := ask(t, srv, "GET", "/api/v1/incidents/"+id+"?format=markdown", nil)
-	for _, want := range []string{"# Incident care", "6s after it began", "| refresher | notification.refresh | private-user-\\* |", "93 %", "## Timeline (UTC)", "contain by anna", "## Why it began"} {
+	for _, want := range []string{"# Incident care", "6 s after it began", "| refresher | notification.refresh | private-user-\\* |", "93 %", "## Timeline (UTC)", "contain by anna", "## Why it began"} {
 		if !strings.Contains(draft.Body.String(), want) {
 			t.Errorf("the draft has no %q:\n%s", want, draft.Body)
 		}
@@ -560,7 +560,7 @@ func TestIncidentsAreAmongTheEvents(t *testing.T) {
 		}
 	}
 	who := "refresher · notification.refresh · private-user-*"
-	want := "runaway: " + who + " at 14.2 times its usual rate|" + who + " is contained: held to its baseline, nobody else|incident over: " + who + " at 14.2 times its usual rate at its worst"
+	want := "runaway: " + who + "|" + who + " is contained: held to its allowance|incident over: " + who + " at up to 14 times its usual rate"
 	if strings.Join(texts, "|") != want {
 		t.Errorf("got  %s\nwant %s", strings.Join(texts, "|"), want)
 	}

@@ -49,6 +49,9 @@ type AccountStatus struct {
 	Exhausted  *ExhaustedStatus `json:"exhausted"`
 	Ledger     LedgerStatus     `json:"ledger"`
 	Priorities []PriorityStatus `json:"priorities"`
+	// Minute is what became of the last minute's publishes, Verdict what all of this means.
+	Minute  MinuteStatus `json:"minute"`
+	Verdict Verdict      `json:"verdict"`
 	// CallersTotal is how many there are; the stream of events carries only the
 	// busiest.
 	CallersTotal int            `json:"callers_total"`
@@ -283,8 +286,11 @@ func (s *Server) Status() Status {
 		ReloadRefused: s.cfg.ReloadOK != nil && !s.cfg.ReloadOK(),
 	}
 	out.Store.Kind, out.Store.State = s.cfg.Store()
+	ready, incidents := s.readiness(), s.listIncidents()
 	for _, a := range s.cfg.Accounts() {
-		out.Accounts = append(out.Accounts, s.accountStatus(now, a))
+		one := s.accountStatus(now, a)
+		one.Verdict = verdict(now, &out, &one, openOf(incidents, a.Name), ready)
+		out.Accounts = append(out.Accounts, one)
 	}
 	sort.Slice(out.Accounts, func(i, j int) bool { return out.Accounts[i].Name < out.Accounts[j].Name })
 	return out
@@ -310,6 +316,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 			StoreSince: snap.StoreSince.UTC(), OnStoreLoss: snap.OnStoreLoss.String(), Healing: snap.Healing, Faults: snap.Faults, Epoch: snap.Epoch,
 		},
 		Priorities: b.priorities(now),
+		Minute:     b.minuteStatus(now),
 		Callers:    callers(now, a, b),
 		Apps:       []AppStatus{},
 	}

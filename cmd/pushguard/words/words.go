@@ -181,10 +181,13 @@ func Printable(s string) string {
 	}, s)
 }
 
-// Plural is "1 caller", "2 callers", "1,000 callers".
+// Plural is "1 caller", "2 callers", "1,000 publishes".
 func Plural(n int64, one string) string {
 	if n == 1 {
 		return "1 " + one
+	}
+	if strings.HasSuffix(one, "sh") || strings.HasSuffix(one, "s") {
+		one += "e"
 	}
 	return Count(n) + " " + one + "s"
 }

@@ -2,7 +2,7 @@
 import { api, stream } from "./api.js";
 import { h, patch } from "./view.js";
 import { clockZone, count, span, store, stored, zone } from "./format.js";
-import { verdict, mark } from "./verdict.js";
+import { mark } from "./verdict.js";
 import { overview } from "./overview.js";
 import { callers } from "./callers.js";
 import { incidents } from "./incidents.js";
@@ -46,7 +46,7 @@ function draw() {
     patch(document.getElementById("app"), [h("p", { class: "boot" }, "This guard serves no account.")]);
     return;
   }
-  const v = verdict(f, a, app.now);
+  const v = a.verdict;
   const stale = age() > 3.5;
   const [name, title, screen] = screens.find(([n]) => n === app.route[0]);
   document.title = `${v.short} · ${a.name} · pushguard`;
@@ -74,9 +74,9 @@ function header(f, a, stale) {
     many
       ? h("label", { class: "pick" }, h("span", { class: "hidden-text" }, "Account"),
         h("select", { value: app.account, onchange: (e) => { app.account = e.target.value; location.hash = link(...app.route.slice(0, 1)); render(); } },
-          f.status.accounts.map((x) => h("option", { key: x.name, value: x.name, selected: x.name === app.account }, x.name))))
+          f.status.accounts.map((x) => h("option", { key: x.name, value: x.name, selected: x.name === app.account }, x.name + (x.verdict.severity === "good" ? "" : ": " + x.verdict.short)))))
       : h("span", { class: "account" }, a.name),
-    h("span", { class: "live " + (stale ? "bad" : "good") }, h("i", { "aria-hidden": "true" }), stale ? `${span(age())} old` : "live"),
+    h("span", { class: "live " + (stale ? "bad" : "") }, h("i", { "aria-hidden": "true" }), stale ? `${span(age())} old` : "updating"),
     h("span", { class: "gap" }),
     h("time", { class: "clock num", datetime: new Date(app.now).toISOString() }, clockZone(app.now, true)),
     h("button", { class: "button quiet", title: "Show times in UTC or in local time", "aria-pressed": String(!zone.utc), onclick: () => { zone.name = zone.utc ? "local" : "utc"; store("zone", zone.name); render(); } }, zone.utc ? "UTC" : "Local"),

@@ -7,7 +7,7 @@ export function audit(app, a) {
   return [h("section", { key: "audit", class: "card" },
     h("div", { class: "head" }, h("h2", null, "Audit"), h("span", { class: "muted" }, "who did what, and why; kept in the store, the same on every replica")),
     e.error && h("p", { class: "notice bad", role: "alert" }, e.error.message),
-    list.length ? table(list) : h("p", { class: "muted" }, e.value ? "No lever was moved yet." : "Looking …"))];
+    list.length ? table(list) : (e.value || !e.error) && h("p", { class: "muted" }, e.value ? "No lever was moved yet." : "Looking …"))];
 }
 
 export const table = (list) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Audit trail" }, h("table", null,

@@ -1,10 +1,10 @@
 import { h } from "./view.js";
 import { shareBar, spark, whole } from "./chart.js";
 import { count, plural, rate } from "./format.js";
-import { aboveUsual, factor, incidentOf, times } from "./verdict.js";
+import { aboveUsual, factor, incidentOf, loud, times } from "./verdict.js";
 
 const outcomes = ["sent", "deduplicated", "conflated", "digested", "vacant", "throttled", "contained", "over_budget", "braked", "unavailable"];
-const groupOf = { sent: "passed", deduplicated: "folded", conflated: "folded", digested: "folded", vacant: "folded", throttled: "limited", contained: "limited", over_budget: "shed", braked: "shed", unavailable: "failed" };
+const groupOf = { sent: "passed", deduplicated: "folded", conflated: "undelivered", digested: "undelivered", vacant: "undelivered", throttled: "limited", contained: "limited", over_budget: "shed", braked: "shed", unavailable: "failed" };
 
 const columns = [
   ["name", "Caller", (c) => c.name, ""],
@@ -34,7 +34,7 @@ export function callers(app, a, f) {
           h("th", { key: name, scope: "col", class: kind, "aria-sort": sort === name ? (down ? "descending" : "ascending") : "none" },
             h("button", { class: "sort", onclick: () => { if (sort === name) down = !down; else { sort = name; down = name !== "name"; } app.render(); } }, title, h("span", { "aria-hidden": "true" }, sort === name ? (down ? " ↓" : " ↑") : "")))),
           h("th", { scope: "col" }, "10 minutes"), h("th", { scope: "col" }, "What became of them"))),
-        h("tbody", null, list.map((c) => row(c, e.value, total, aboveUsual(c, incidentOf(f, a, c)))))))),
+        h("tbody", null, list.map((c) => row(c, e.value, total, aboveUsual(c), incidentOf(f, a, c))))))),
     h("section", { key: "key", class: "card" },
       h("div", { class: "head" }, h("h2", null, "What the colours say")),
       h("ul", { class: "legend" }, outcomes.map((o) => h("li", null, h("span", { class: "swatch " + groupOf[o] }), o.replace("_", " ")))),
@@ -43,12 +43,12 @@ export function callers(app, a, f) {
   ];
 }
 
-function row(c, history, total, above) {
+function row(c, history, total, above, incident) {
   const hist = history?.callers?.find((x) => x.name === c.name);
   const f = factor(c), all = Object.values(c.outcomes).reduce((n, x) => n + x, 0);
   const would = Object.entries(c.would || {});
   return h("tr", { key: c.name },
-    h("th", { scope: "row" }, c.name),
+    h("th", { scope: "row" }, c.name, incident && h("span", { class: "tag note" }, incident.action === "contained" ? "contained" : "incident")),
     h("td", { class: "num" }, rate(c.rate_10s)),
     h("td", { class: "num muted" }, c.usual_per_s === null ? "–" : rate(c.usual_per_s)),
     h("td", { class: "num" }, above ? h("span", { class: "tag warn" }, above) : c.usual_per_s > 0 && c.rate_10s > 0 ? times(f) : "–"),
@@ -60,7 +60,7 @@ function row(c, history, total, above) {
       outcomes.filter((o) => c.outcomes[o]).map((o) => h("i", { key: o, class: "swatch " + groupOf[o], css: { "flex-grow": c.outcomes[o] / Math.max(1, all) } }))),
       h("div", { class: "small muted wrap" }, outcomes.filter((o) => c.outcomes[o]).map((o) => `${o.replace("_", " ")} ${count(c.outcomes[o])}`).join(" · ") || "nothing yet"),
       c.rejected > 0 && h("div", { class: "small warn-text" }, `refused by Pusher ${count(c.rejected)}`),
-      would.length > 0 && h("div", { class: "small" }, "observed, would have: " + would.map(([o, n]) => `${o.replace("_", " ")} ${count(n)}`).join(" · "))));
+      would.length > 0 && h("div", { class: "small" }, would.map(([o, n]) => `would have been ${o.replace("_", " ")}: ${count(n)}`).join(" · "))));
 }
 
 function origins(a) {

@@ -7,7 +7,8 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
 
 export const flows = [
   ["passed", "passed", "sent to Pusher"],
-  ["folded", "folded", "accepted without a message: duplicates and the like"],
+  ["folded", "duplicate", "accepted; the same was delivered already"],
+  ["undelivered", "not delivered", "accepted (200) and not delivered: a refresh event or a newer value goes instead, or nobody is subscribed"],
   ["limited", "limited", "refused by a rate or by containment"],
   ["shed", "shed", "refused to save the plan, or by the brake"],
   ["failed", "failed", "Pusher unreachable or refusing"],
@@ -67,7 +68,7 @@ const makeFlow = host((el, size, data) => {
     ...size, cursor: { ...cursor }, legend: { show: false }, tzDate: ts, padding: [8, 20, 0, 0],
     scales: { x: { time: true, range: () => [data().from, data().to] }, y: { range: (_, __, max) => [0, Math.max(1, max * 1.08)] } },
     axes: axes((_, at) => at.map((v) => (Number.isInteger(v) ? tidy(v) : rate(v))), 48),
-    series: [{}, ...flows.map(([name]) => ({ stroke: color("flow-" + name), fill: color("flow-" + name), width: 0, points: { show: false } }))],
+    series: [{}, ...flows.map(([name], i) => ({ stroke: "transparent", fill: i ? undefined : color("flow-" + name), width: 0, points: { show: false } }))],
     bands: flows.slice(1).map((_, i) => ({ series: [i + 2, i + 1], fill: color("flow-" + flows[i + 1][0]) })),
     hooks: { setCursor: [(u) => data().onCursor(u.cursor.idx)] },
   }, [[], ...flows.map(() => [])], el);

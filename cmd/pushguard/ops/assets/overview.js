@@ -65,7 +65,8 @@ export function overview(app, a, f, v) {
   const open = f.incidents.filter((i) => i.account === a.name);
   return [
     h("section", { key: "verdict", class: "verdict " + v.severity, "aria-label": "Are we all right?" },
-      mark(v.severity), h("div", null, h("h2", null, v.title), h("p", null, v.text)),
+      mark(v.severity), h("div", null, h("h2", null, v.title), h("p", null, v.text),
+        v.try && h("p", { class: "small" }, "In a terminal: ", h("code", null, v.try))),
       v.severity !== "good" && h("div", { class: "levers" },
         open.length > 0 && h("a", { key: "incident", class: "button primary", href: link("incidents", open[0].id) }, "See the incident"),
         a.brake ? h("button", { key: "off", class: "button", onclick: () => openLever("brake-off") }, "Lift the brake …")
@@ -106,9 +107,9 @@ function tiles(app, a, f) {
       h("p", null, h("b", null, rate(c.rate_10s)), ` publishes/s, ${percent(c.rate_10s / Math.max(total, 1e-9), 0)} of all`),
       h("p", null, named(f, a, c) ? h("b", { class: "warn-text" }, named(f, a, c)) : c.usual_per_s === null ? "Its usual rate is not known yet" : loud(c) ? h("b", { class: "warn-text" }, c.usual_per_s < 0.1 ? "It is silent as a rule" : `${times(factor(c))} its usual ${rate(c.usual_per_s)}/s`) : `Usual: ${rate(c.usual_per_s)}/s`),
     ] : [h("p", null, "No publishes in the last ten seconds")], c && (loud(c) || named(f, a, c)) ? "warn" : ""),
-    tile("doing", "pushguard refuses", refused ? count(refused) + "/min" : "nothing", [
-      h("p", null, refused ? `${percent(refused / Math.max(1, all), 0)} of ${count(all)} publishes in the last minute` : all ? `All of ${count(all)} publishes in the last minute were accepted` : "Nothing was asked for in the last minute"),
-      h("p", null, top.length ? ["Held back: ", h("b", null, top.slice(0, 2).map((x) => x.name).join(", ")), top.length > 2 ? ` and ${top.length - 2} more` : ""] : "Nobody is held back"),
+    tile("doing", a.minute.undelivered ? "Refused · not delivered" : "Refused", a.minute.undelivered ? `${short(refused)} · ${short(a.minute.undelivered)}` : refused ? short(refused) : "nothing", [
+      h("p", null, !all ? "Nothing was published in the last minute" : a.minute.undelivered ? `of ${count(all)} publishes in the last minute; the second were answered 200` : refused ? `${percent(refused / Math.max(1, all), 0)} of ${count(all)} publishes in the last minute` : `All of ${count(all)} publishes in the last minute were delivered`),
+      h("p", null, top.length ? ["Refused: ", h("b", null, top.slice(0, 2).map((x) => x.name).join(", ")), top.length > 2 ? ` and ${top.length - 2} more` : ""] : "No caller is refused"),
     ]),
   ];
 }
@@ -125,7 +126,8 @@ function testing(app, a) {
 /** named is what an open incident says of a caller. */
 const named = (f, a, c) => {
   const i = incidentOf(f, a, c);
-  return i && `${times(i.factor)} its usual rate` + (i.action === "contained" ? ", contained" : "");
+  const now = aboveUsual(c);
+  return i && (now && c.usual_per_s >= 0.1 ? `${now} its usual ${rate(c.usual_per_s)}/s; ` : "") + (i.action === "contained" ? "incident, contained" : "incident");
 };
 
 const tile = (key, label, value, more, severity = "") => h("div", { key, class: "card tile " + severity },
@@ -196,9 +198,9 @@ function callersCard(app, f, a) {
         h("th", { scope: "col" }, "Caller"), h("th", { scope: "col", class: "num" }, "Publishes/s"), h("th", { scope: "col", class: "num wide-only" }, "Usual"),
         h("th", { scope: "col", class: "num" }, "Refused/min"), h("th", { scope: "col", class: "num wide-only" }, "Messages today"), h("th", { scope: "col", class: "wide-only" }, "Share"), h("th", { scope: "col" }, "10 minutes"))),
       h("tbody", null, list.map((c) => {
-        const hist = e.value?.callers?.find((x) => x.name === c.name), above = aboveUsual(c, incidentOf(f, a, c));
+        const hist = e.value?.callers?.find((x) => x.name === c.name), above = aboveUsual(c), incident = incidentOf(f, a, c);
         return h("tr", { key: c.name },
-          h("th", { scope: "row" }, c.name, above && h("span", { class: "tag warn" }, above)),
+          h("th", { scope: "row" }, c.name, above && h("span", { class: "tag warn" }, above), incident && h("span", { class: "tag note" }, incident.action === "contained" ? "contained" : "incident")),
           h("td", { class: "num" }, rate(c.rate_10s)),
           h("td", { class: "num wide-only muted" }, c.usual_per_s === null ? "–" : rate(c.usual_per_s)),
           h("td", { class: "num" + (c.held_1m ? " held-text" : " muted") }, count(c.held_1m)),
@@ -221,15 +223,15 @@ function leversCard(app, a) {
     h("p", { class: "muted small" }, "Each shows what it would do before it does it, holds on every replica, and is kept in the audit trail."));
 }
 
-const ladder = [["closed", "Everything passes"], ["shed_bulk", "Bulk is refused"], ["shed_normal", "Bulk and normal are refused"], ["critical_only", "Only critical passes"], ["open", "Nothing passes"]];
+const ladder = [["closed", "All pass"], ["shed_bulk", "Bulk is refused"], ["shed_normal", "Bulk and normal are refused"], ["critical_only", "Only critical passes"], ["open", "Nothing passes"]];
 
 function breakerCard(a) {
   const at = { shed_bulk: a.thresholds.shed_bulk, shed_normal: a.thresholds.shed_normal, critical_only: a.thresholds.critical_only, open: 1 };
-  const state = a.breaker.state === "half_open" ? "open" : a.breaker.state;
+  const state = a.breaker.state === "half_open" ? "closed" : a.breaker.state;
   return h("section", { key: "breaker", class: "card" },
-    h("div", { class: "head" }, h("h2", null, "Quota breaker"), h("span", { class: "tag " + (state === "closed" ? "good" : state === "open" ? "bad" : "warn") }, levelWords[a.breaker.state])),
+    h("div", { class: "head" }, h("h2", null, "Quota"), h("span", { class: "tag " + (a.breaker.state === "closed" ? "good" : state === "open" ? "bad" : "warn") }, levelWords[a.breaker.state])),
     h("ol", { class: "ladder" }, ladder.map(([name, what]) => h("li", { key: name, class: name === state ? "on" : "", "aria-current": name === state ? "step" : null },
-      h("span", null, what), h("span", { class: "num muted" }, name === "closed" ? "" : "from " + percent(at[name], 0) + " used")))),
+      h("span", null, what), h("span", { class: "num muted" }, name === "closed" ? "" : name === state && a.used / Math.max(1, a.plan.messages_per_day) < at[name] ? "now: it burns too fast" : "from " + percent(at[name], 0) + " used")))),
     h("p", { class: "muted small" }, `Since ${clockZone(a.breaker.since, true)}: ${a.breaker.reason}`),
     h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Last minute by priority" }, h("table", { class: "tight" },
       h("thead", null, h("tr", null, h("th", { scope: "col" }, "Last minute"), h("th", { scope: "col", class: "num" }, "publishes"), h("th", { scope: "col", class: "num" }, "refused"))),

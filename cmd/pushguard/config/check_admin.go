@@ -20,6 +20,15 @@ func (c *checker) adminPort() {
 			c.fail(p, c.show(p, h)+"is not the name of a host", "write it as in the browser's address, without port: guard.internal")
 		}
 	}
+	if a.URL != "" && !c.bad["admin.url"] {
+		u, err := url.Parse(a.URL)
+		switch {
+		case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+			c.fail("admin.url", c.show("admin.url", a.URL)+"is not an http:// or https:// URL", "write it as in the browser's address, like https://guard.internal:8081")
+		case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+			c.fail("admin.url", "has more than host and path", "alerts show it: write it without user, query and fragment")
+		}
+	}
 	t := a.TrustHeader
 	if t == nil {
 		return

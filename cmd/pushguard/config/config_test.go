@@ -321,7 +321,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		`replica: "" -> "guard-1"`,
 		"last_good: {false } -> {true }",
 		"tls: added",
-		"admin.hosts[0]: added", "admin.trust_header: added", "tracing: added",
+		"admin.hosts[0]: added", `admin.url: "" -> "https://guard.internal:8081"`, "admin.trust_header: added", "tracing: added",
 	}
 	got := Diff(asIs, full)
 	for _, line := range got {

@@ -63,6 +63,8 @@ type Admin struct {
 	Listen string `yaml:"listen,omitempty"`
 	// Token for writes always, and for reads when the address is not loopback.
 	Token Secret `yaml:"token,omitempty"`
+	// Address under which people open this port in a browser, such as https://guard.internal:8081. Alerts link to it.
+	URL string `yaml:"url,omitempty"`
 	// Names under which this port may be read without the token from this machine, beside localhost and addresses, such as guard.internal. Needs a restart.
 	Hosts []string `yaml:"hosts,omitempty"`
 	// An authenticating proxy that says in a header who the user is. Needs a restart.

@@ -14,6 +14,7 @@ import (
 	"github.com/pushguard/pushguard/cmd/pushguard/watch"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/limiter/detect"
+	"github.com/pushguard/pushguard/pusher/proxy"
 )
 
 // saveEvery is how often what a watch knows is kept; a crash forgets that much
@@ -33,6 +34,8 @@ func containMode(c config.Contain) watch.Mode {
 		return watch.Suggest
 	case config.ContainOff:
 		return watch.Off
+	case config.ContainStrict:
+		return watch.Strict
 	}
 	return watch.Auto
 }
@@ -50,6 +53,8 @@ func (g *guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Acco
 		Used:    a.Ledger.Used,
 		Pace:    a.Breaker.Pace,
 		Level:   func(now time.Time) limiter.Level { return a.Breaker.State(now).State },
+		Bears:   func(plan int64) watch.Bears { return g.bears(c.Name, plan) },
+		Full:    g.full(c.Name),
 	})
 	blob, err := g.store.GetBlob(ctx, c.Name, g.blobName())
 	if err == nil && blob != nil {
@@ -59,6 +64,52 @@ func (g *guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Acco
 		g.log.Warn("what was known of the account's usual rates is lost; they are learned anew", "account", c.Name, "err", err)
 	}
 	return w
+}
+
+// current is the account in force of that name; nil before it is.
+func (g *guard) current(name string) *account {
+	if f := g.fleet.Load(); f != nil {
+		for _, a := range f.accounts {
+			if a.Name == name {
+				return a
+			}
+		}
+	}
+	return nil
+}
+
+// bears is how much of its plan the account may use before anybody is refused.
+func (g *guard) bears(name string, plan int64) watch.Bears {
+	a := g.current(name)
+	if a == nil {
+		return watch.Bears{Mark: plan, Floor: plan}
+	}
+	return watch.BearsOf(plan, a.Levels.ShedBulkAt, a.Floors)
+}
+
+// full gives what reports whether publishes of the account got no place since it was
+// asked last. An upstream that answers nothing is no matter of places.
+func (g *guard) full(name string) func(time.Time) bool {
+	var last int64
+	return func(time.Time) bool {
+		a := g.current(name)
+		if a == nil {
+			return false
+		}
+		var n int64
+		for _, app := range a.apps {
+			for _, by := range app.Upstream.Overload().ShedBy {
+				for cause, shed := range by {
+					if proxy.ShedCause(cause) != proxy.ShedSilent {
+						n += shed
+					}
+				}
+			}
+		}
+		more := n > last && last > 0
+		last = max(n, 1)
+		return more
+	}
 }
 
 // runWatch ticks once a second until ctx ends, and says what happens.

@@ -47,6 +47,7 @@ type Detector struct {
 	open    *incident
 
 	patience  time.Duration // see Patience
+	allowance float64       // see SetAllowance
 	elsewhere map[string]elsewhere
 
 	next  int
@@ -108,11 +109,14 @@ func (d *Detector) ObserveAt(p Place, payload uint64, n uint32) {
 type Hold struct {
 	// Series tells the held combination from others: a token bucket's name.
 	Series int32
-	// Rate is the messages a second it is allowed.
-	Rate float64
+	// Rate is the messages a second it is allowed; Burst is how many it may send
+	// at once.
+	Rate, Burst float64
 	// Ordinary is that of its ordinary traffic alone, where the excess is a few
 	// payloads: this replica's part of the one may not be its part of the other.
 	Ordinary float64
+	// Named says that the key belongs to a culprit, held or not.
+	Named bool
 }
 
 // Contained reports whether the key belongs to a culprit that should be held,
@@ -122,19 +126,22 @@ func (d *Detector) Contained(k *Key) (Hold, bool) { return d.Locate(k).Contained
 // Contained is Detector.Contained for a key already located.
 func (p Place) Contained() (Hold, bool) {
 	s := p.s
-	if bits := s.held.Load(); bits != 0 {
-		return s.allowance(bits), true
+	bits := s.held.Load()
+	if bits == 0 && s.whole != nil {
+		s = s.whole
+		bits = s.held.Load()
 	}
-	if s.whole != nil {
-		if bits := s.whole.held.Load(); bits != 0 {
-			return s.whole.allowance(bits), true
-		}
+	switch bits {
+	case 0:
+		return Hold{}, false
+	case namedOnly:
+		return Hold{Named: true}, false
 	}
-	return Hold{}, false
+	return s.allowance(bits), true
 }
 
 func (s *series) allowance(bits uint64) Hold {
-	h := Hold{Series: s.id, Rate: math.Float64frombits(bits)}
+	h := Hold{Series: s.id, Rate: math.Float64frombits(bits), Burst: math.Float64frombits(s.deep.Load()), Named: true}
 	h.Ordinary = h.Rate * max(1, math.Float64frombits(s.own().ordinary.Load()))
 	return h
 }

@@ -110,22 +110,31 @@ func (d *Detector) mark(list []*series, soon bool) {
 // times the slack; more and more when they are calm, so that nothing jumps
 // when the incident ends.
 func (d *Detector) hold(list []*series, in *incident) {
-	if in.released || in.Kind == Everybody || !in.Held {
+	room := d.allowance
+	if in.ordered {
+		room = 0
+	}
+	if in.released || in.Kind == Everybody || !in.Held || math.IsInf(room, 1) {
 		for _, s := range list {
-			s.held.Store(0)
+			bits := uint64(0)
+			if in.Kind != Everybody && slices.ContainsFunc(in.Culprits, func(c Culprit) bool { return c.covers(s) }) {
+				bits = namedOnly
+			}
+			s.held.Store(bits)
 		}
 		return
 	}
+	excess, all := d.excesses(list, in, room)
 	slack := in.slack
 	if in.calm > 0 {
 		slack *= math.Exp2(float64(d.now-in.calm) / 60)
 	}
 	// Even what was never seen before may show that it is alive.
 	floor := max(0.1, d.config.MinShare*d.usual()/4)
-	for _, s := range list {
-		rate := 0.0
-		for i := range in.Culprits {
-			c := &in.Culprits[i]
+	for i, s := range list {
+		rate, deep := 0.0, 0.0
+		for j := range in.Culprits {
+			c := &in.Culprits[j]
 			if !c.covers(s) {
 				continue
 			}
@@ -137,14 +146,114 @@ func (d *Detector) hold(list []*series, in *incident) {
 			for _, j := range s.jobs {
 				usual += j.level * d.habitShape(j).at(d.now) * j.habit.wide(habitBin(d.now))
 			}
-			rate = max(rate, slack*max(usual*d.tide[learnScale], floor)*s.partHere())
+			usual *= d.tide[learnScale]
+			most := slack * max(usual, floor)
+			if all > 0 {
+				most = max(most, usual+room*excess[i]/all)
+			}
+			rate = max(rate, most*s.partHere())
+			deep = max(deep, usual*deepSeconds*s.partHere())
 		}
 		if rate > 0 {
 			s.own().ordinary.Store(math.Float64bits(s.ordinaryHere() / s.partHere()))
 		}
+		s.deep.Store(math.Float64bits(deep))
 		s.held.Store(math.Float64bits(rate))
 	}
 }
+
+// deepSeconds is how much of its usual rate a culprit may send at once: traffic
+// that comes by the minute is as usual as any.
+const deepSeconds = 120
+
+// namedOnly marks a culprit that is not held: no allowed rate is infinite.
+var namedOnly = math.Float64bits(math.Inf(1))
+
+// SetAllowance says how much the culprits of an incident may send beyond their
+// usual rates, all together, a second: each gets a part of it by its excess, and
+// never less than its usual rate times Config.Slack. Zero, as it is until this
+// is called, holds them to that; +Inf holds nobody. What a person orders with
+// Contain is held to the least whatever the allowance is.
+func (d *Detector) SetAllowance(perSecond float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.allowance = max(perSecond, 0); d.open != nil {
+		d.hold(d.rates.all(), d.open)
+	}
+}
+
+// excesses are what each series that a culprit covers sends beyond its usual
+// rate, a second, and their sum; nil where nothing is to be divided.
+func (d *Detector) excesses(list []*series, in *incident, room float64) (by []float64, all float64) {
+	if room == 0 {
+		return nil, 0
+	}
+	k := in.window(d.now)
+	by = make([]float64, len(list))
+	for i, s := range list {
+		if s.whole == nil && s.crowd.Load() < 2 || !slices.ContainsFunc(in.Culprits, func(c Culprit) bool { return c.covers(s) }) {
+			continue
+		}
+		over := float64(s.window[k].sum) - d.expect(s, k)*d.tide[k]
+		by[i] = max(0, over) / float64(parts*partSeconds[k])
+		all += by[i]
+	}
+	return by, all
+}
+
+// window is the scale that shows how much an open incident's culprits send now:
+// two minutes once it has lasted so long, so that a pulse is no change.
+func (in *incident) window(now int64) int {
+	if now-in.DetectedAt.Unix() >= parts*partSeconds[learnScale] {
+		return learnScale
+	}
+	return 1
+}
+
+// Excess is what the open incident's culprits send at present beyond their
+// usual rates, a second.
+func (d *Detector) Excess() float64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.open == nil {
+		return 0
+	}
+	_, all := d.excesses(d.rates.all(), d.open, math.Inf(1))
+	return all
+}
+
+// Rest is how many publishes the account sends until then when all send as usual, and
+// whether that is known: a day must have been seen. Who is in no incident is
+// taken to go on as in the last two hours where that is more.
+func (d *Detector) Rest(until time.Time) (publishes float64, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sh := d.total.shape
+	if !sh.known() || d.now == 0 {
+		return 0, false
+	}
+	const step = 600
+	level := d.usual()
+	for at := d.now; at < until.Unix(); at += step {
+		publishes += level * sh.at(at+step/2) * float64(min(step, until.Unix()-at))
+	}
+	const k = scales - 1
+	var real, expected float64
+	for _, c := range d.callers {
+		if !c.frozen && c.learned > 0 {
+			real += float64(c.window[k].sum)
+			expected += d.expect(c, k)
+		}
+	}
+	if expected > 0 && d.total.window[k].torn == 0 {
+		publishes *= min(max(real/expected, 1), mostGrown)
+	}
+	return publishes, true
+}
+
+// mostGrown bounds how much more than usual the rest of a day is taken to bring
+// because the last two hours did.
+const mostGrown = 2
 
 // Incident returns the open incident, if there is one.
 func (d *Detector) Incident() (Incident, bool) {
@@ -171,7 +280,7 @@ func (d *Detector) setReleased(id int, released bool) bool {
 	if d.open == nil || d.open.ID != id {
 		return false
 	}
-	d.open.released = released
+	d.open.released, d.open.ordered = released, !released
 	d.open.Held = d.open.Held || !released // a person knows enough
 	d.hold(d.rates.all(), d.open)
 	return true

@@ -87,6 +87,7 @@ type incident struct {
 	measured int64   // when the excess was last added to
 	seen     float64 // the factor at the last review
 	released bool
+	ordered  bool // a person said that they are to be held
 	slack    float64
 }
 

@@ -32,6 +32,7 @@ type series struct {
 	pending atomic.Int64  // seen here since the last tick
 	remote  atomic.Int64  // reported by other replicas since the last tick
 	held    atomic.Uint64 // math.Float64bits of the allowed rate; 0: not held
+	deep    atomic.Uint64 // math.Float64bits of what may come at once while it is held
 	crowd   atomic.Uint32 // of a whole: 1 channels, 2 events are no longer told apart
 
 	delta int64 // seen here, not yet exported
@@ -173,6 +174,7 @@ func (r *rates) add(hash uint64, caller, event string, pattern []byte) *series {
 func (r *rates) insert(hash uint64, caller, event, pattern string, whole *series) *series {
 	s := &series{id: int32(len(r.list)), caller: caller, event: event, channel: pattern, whole: whole}
 	if whole != nil {
+		s.deep.Store(whole.deep.Load())
 		s.held.Store(whole.held.Load())
 	}
 	r.list = append(r.list, s)

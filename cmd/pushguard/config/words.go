@@ -47,11 +47,12 @@ type Contain string
 // What happens to the culprit of an incident.
 const (
 	ContainAuto    Contain = "auto"
+	ContainStrict  Contain = "strict"
 	ContainSuggest Contain = "suggest"
 	ContainOff     Contain = "off"
 )
 
-func (Contain) words() []string { return []string{"auto", "suggest", "off"} }
+func (Contain) words() []string { return []string{"auto", "strict", "suggest", "off"} }
 
 // Answer is the word of answer; empty is the default of each refusal.
 type Answer string

@@ -98,6 +98,9 @@ func newWorld(ctx context.Context, name string, s *Scenario, gd *Guard, now time
 		Account: s.Account.Name, Apps: []string{s.App.ID}, Mode: gd.Mode, Used: g.ledger.Used,
 		Pace:  g.breaker.Pace,
 		Level: func(now time.Time) limiter.Level { return g.breaker.State(now).State },
+		Bears: func(plan int64) watch.Bears {
+			return watch.BearsOf(plan, gd.Breaker.ShedBulkAt, gd.Ledger.Floors)
+		},
 	})
 	g.app.SetContainment(g.watch.Containment(s.App.ID))
 	w.g = g

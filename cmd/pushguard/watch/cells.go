@@ -21,6 +21,8 @@ type cells struct {
 	shards  [64]cellShard
 	rest    cell
 	refused atomic.Int64 // since it was last asked for
+	// messages are those of what was refused, since the process began.
+	messages atomic.Int64
 }
 
 type cellShard struct {
@@ -38,8 +40,8 @@ const (
 	idle     = 10 * time.Minute
 )
 
-// The bucket of a culprit holds fewSeconds of its rate; that of the ordinary
-// part otherSeconds, because ordinary traffic comes in bursts.
+// The bucket of a culprit holds fewSeconds of its rate, or what it usually sends
+// at once if that is more; that of the ordinary part otherSeconds, because ordinary traffic comes in bursts.
 const (
 	fewSeconds   = 5
 	otherSeconds = 120
@@ -71,8 +73,9 @@ func (cs *cells) get(k cellKey) *cell {
 	return c
 }
 
-// take says whether n more fit into the combination's rate.
-func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int) bool {
+// take says whether n more fit into the combination's rate; they cost so many
+// messages.
+func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int, messages int64) bool {
 	c := cs.get(cellKey{h.Series, other})
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,7 +86,7 @@ func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int) bool {
 	if other {
 		allowed, seconds = h.Ordinary, otherSeconds
 	}
-	burst := max(int(math.Ceil(allowed*seconds)), 1, n)
+	burst := max(int(math.Ceil(max(allowed*seconds, h.Burst))), 1, n)
 	switch {
 	case c.lim == nil:
 		c.lim = rate.NewLimiter(rate.Limit(allowed), burst)
@@ -96,6 +99,7 @@ func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int) bool {
 	ok := c.lim.AllowN(c.last, n)
 	if !ok {
 		cs.refused.Add(1)
+		cs.messages.Add(messages)
 	}
 	return ok
 }

@@ -58,6 +58,8 @@ type Incident struct {
 	Lasting bool
 	// Waiting says that they are going to be held by themselves once it lasts.
 	Waiting bool
+	// Why says, under auto, why the culprits are held or not.
+	Why string
 
 	number int    // the detector's
 	named  string // the culprits when they were told last
@@ -130,14 +132,20 @@ func (w *Watch) Tick(now time.Time) []Change {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.weighAnew(now)
-	w.rest = rest
+	w.lasts = rest
 	if w.cfg.Used != nil {
 		used, plan := w.cfg.Used(now)
 		w.trend.add(now, used, plan)
+		w.stakes.measure(now, used, w.cells.messages.Load(), w.current != nil)
 	}
 	var out []Change
 	for _, e := range events {
 		if c, ok := w.step(now, e); ok {
+			out = append(out, c)
+		}
+	}
+	if now.Unix()%10 == 0 {
+		if c, ok := w.restake(now); ok {
 			out = append(out, c)
 		}
 	}
@@ -230,6 +238,9 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 			w.incidents = slices.Delete(w.incidents, 0, len(w.incidents)-maxIncidents)
 		}
 		w.current, w.released, w.forced = in, false, false
+		w.stakes.before = w.cells.messages.Load()
+		w.update(in, &e.Incident)
+		w.weighStake(now)
 	}
 	w.update(in, &e.Incident)
 	in.Forecast = w.trend.forecast(now)
@@ -256,11 +267,7 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 	}
 	in.named = named
 	if in.Action == Contained && before != Contained && !w.forced {
-		why := "it lasts"
-		if e.Incident.Pressed {
-			why = fmt.Sprintf("at this pace the rest of the plan lasts %s, so there is no waiting", w.rest.Round(time.Second))
-		}
-		in.note(e.At, "contain", why+": contained by itself, the culprit alone is held to its usual rate")
+		w.noteHold(e.At, in, e.Incident.Pressed)
 	}
 	return Change{e.Phase, e.At.UTC(), in.copy()}, true
 }
@@ -344,13 +351,16 @@ func (w *Watch) publish() {
 	w.refusals()
 	h := &hold{forced: w.forced}
 	mode := Mode(w.mode.Load())
+	byItself := mode == Auto || mode == Strict
 	in.Waiting = false
 	switch {
 	case in.Kind == detect.Everybody && !w.forced:
 		in.Action = None // nobody is to blame, so nobody is held
-	case mode == Auto && !w.released && !w.forced && !in.Lasting:
+	case byItself && !w.released && !w.forced && !w.stakes.held:
+		in.Action = None // the plan bears it
+	case byItself && !w.released && !w.forced && !in.Lasting:
 		in.Action, in.Waiting = None, true
-	case w.forced, mode == Auto && !w.released:
+	case w.forced, byItself && !w.released:
 		in.Action, h.holding = Contained, true
 	case w.released:
 		in.Action = Released

@@ -20,7 +20,7 @@ type pair struct {
 }
 
 func newPair(t *testing.T) *pair {
-	return &pair{t: t, a: newTown(t, Auto), b: newTown(t, Auto), linked: true}
+	return &pair{t: t, a: newTown(t, Strict), b: newTown(t, Strict), linked: true}
 }
 
 func (p *pair) run(d time.Duration, extraA, extraB int) {

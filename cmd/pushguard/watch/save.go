@@ -85,6 +85,9 @@ func (w *Watch) Load(blob []byte) error {
 		case in.ID == s.Current && alive:
 			in.number = s.Number
 			w.current, w.released, w.forced = in, s.Released, s.Forced
+			if in.Action == Contained {
+				w.stakes.held, w.stakes.kind, w.stakes.why = true, planAtStake, in.Why // until it is judged anew
+			}
 		default:
 			in.State, in.ResolvedAt = Resolved, in.DetectedAt
 			if n := len(in.Timeline); n > 0 {

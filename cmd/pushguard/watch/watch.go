@@ -22,9 +22,10 @@ type Mode uint8
 
 // The modes.
 const (
-	Auto    Mode = iota // they are held to their usual rate by themselves
+	Auto    Mode = iota // they are held by themselves to what the plan bears, see stake.go
 	Suggest             // they are named, and a person is asked to hold them
 	Off                 // they are named
+	Strict              // they are held by themselves to their usual rate and a half
 )
 
 // Config of a Watch.
@@ -45,6 +46,14 @@ type Config struct {
 	// Level is how much the quota breaker lets pass; nil: everything. From
 	// ShedNormal on the plan is at stake, and critical publishes are contained too.
 	Level func(now time.Time) limiter.Level
+	// Rest says how many messages the account usually needs until the reset, and
+	// whether that is known; nil: the detector's own shape of the week tells.
+	Rest func(now time.Time) (messages float64, known bool)
+	// Bears says how much of a plan may be used; nil: all of it.
+	Bears func(plan int64) Bears
+	// Full reports whether this replica refused publishes in the last ten seconds because
+	// it was full; nil: never.
+	Full func(now time.Time) bool
 }
 
 // Watch watches one account. Observe and the functions that Containment gives
@@ -70,7 +79,8 @@ type Watch struct {
 	released  bool
 	forced    bool
 	trend     trend
-	rest      time.Duration // how long the rest of the plan lasts at the present pace; 0: not known
+	lasts     time.Duration // how long the rest of the plan lasts at the present pace; 0: not known
+	stakes    stake
 	peers     peers
 }
 
@@ -98,6 +108,7 @@ func New(cfg Config) *Watch {
 		w.names.Store(&map[[2]string]string{})
 	}
 	w.mode.Store(uint32(cfg.Mode))
+	w.stakes.held = cfg.Mode == Strict
 	return w
 }
 
@@ -106,6 +117,10 @@ func (w *Watch) SetMode(m Mode) {
 	w.mode.Store(uint32(m))
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if m != Auto { // which is judged at the next tick
+		w.stakes.held = true
+		w.det.SetAllowance(0)
+	}
 	w.publish()
 }
 
@@ -254,7 +269,7 @@ func (w *Watch) allow(now time.Time, app string, c *limiter.Claim, h *hold) bool
 	for _, ch := range c.Channels {
 		k.Channel = ch
 		held, ok := w.det.Contained(&k)
-		if !ok {
+		if !held.Named {
 			continue
 		}
 		other := len(h.payloads) > 0
@@ -265,10 +280,10 @@ func (w *Watch) allow(now time.Time, app string, c *limiter.Claim, h *hold) bool
 			w.sample(now, app, c, ch)
 		}
 		switch {
-		case !h.holding:
+		case !h.holding, !ok:
 		case c.Rule != nil && c.Rule.Priority() == quota.Critical && !h.forced && !w.stake.Load():
 		default:
-			allowed = w.cells.take(now, held, other, int(w.weigh(now, c.Digest[0], c.Cost)))
+			allowed = w.cells.take(now, held, other, int(w.weigh(now, c.Digest[0], c.Cost)), c.Cost)
 		}
 		break // the channels of one publish are nearly always of one pattern
 	}

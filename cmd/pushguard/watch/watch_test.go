@@ -111,7 +111,7 @@ func (c *town) opened(extra int, event string, payload uint64) Incident {
 }
 
 func TestCulpritAloneIsHeld(t *testing.T) {
-	c := newTown(t, Auto)
+	c := newTown(t, Strict)
 	if got := c.run(2*time.Hour, 0, "", 0); len(got) > 0 {
 		t.Fatalf("a calm morning: %+v", got)
 	}
@@ -164,7 +164,7 @@ func TestCulpritAloneIsHeld(t *testing.T) {
 
 // What is left of the plan would be gone in minutes: there is no waiting whether it is a burst.
 func TestCulpritIsHeldAtOnceWhenThePlanIsAtStake(t *testing.T) {
-	before := newTown(t, Auto)
+	before := newTown(t, Strict)
 	before.run(2*time.Hour, 0, "", 0)
 	calm := before.w.Save()
 	for _, c := range []struct {
@@ -179,7 +179,7 @@ func TestCulpritIsHeldAtOnceWhenThePlanIsAtStake(t *testing.T) {
 		{"until the reset", 320 * 86400, 320, 30 * time.Second, "it lasts: "},
 		{"nobody knows", 19_200, 0, 30 * time.Second, "it lasts: "},
 	} {
-		town := newTown(t, Auto)
+		town := newTown(t, Strict)
 		if err := town.w.Load(calm); err != nil {
 			t.Fatal(err)
 		}
@@ -266,17 +266,17 @@ func TestCriticalIsHeldOnlyWithThePlanAtStakeOrByAPerson(t *testing.T) {
 }
 
 func TestModesAndOrders(t *testing.T) {
-	for _, mode := range []Mode{Auto, Suggest, Off} {
+	for _, mode := range []Mode{Auto, Strict, Suggest, Off} {
 		c := newTown(t, mode)
 		c.run(2*time.Hour, 0, "", 0)
 		in := c.opened(60, "refresh", 7)
 		c.run(35*time.Second, 60, "refresh", 7)
 		in, _ = c.w.Incident(in.ID)
-		if want := map[Mode]Action{Auto: Contained, Suggest: Suggested, Off: None}[mode]; in.Action != want {
+		if want := map[Mode]Action{Auto: Contained, Strict: Contained, Suggest: Suggested, Off: None}[mode]; in.Action != want {
 			t.Errorf("mode %d: action %s, want %s", mode, in.Action, want)
 		}
 		c.run(time.Minute, 60, "refresh", 7)
-		if (len(c.held) > 0) != (mode == Auto) {
+		if (len(c.held) > 0) != (mode == Auto || mode == Strict) {
 			t.Errorf("mode %d held %v", mode, c.held)
 		}
 		if err := c.w.Contain(c.now, in.ID, "ann", "enough"); err != nil {
@@ -419,7 +419,7 @@ func TestTimeThatGoesBackMakesNoTokens(t *testing.T) {
 	passed := 0
 	for range 1000 {
 		for _, at := range []time.Duration{10 * time.Second, 0} {
-			if cs.take(monday.Add(at), h, false, 1) {
+			if cs.take(monday.Add(at), h, false, 1, 1) {
 				passed++
 			}
 		}
@@ -433,7 +433,7 @@ func TestTimeThatGoesBackMakesNoTokens(t *testing.T) {
 func TestCellsAreBounded(t *testing.T) {
 	var cs cells
 	for i := range maxCells + 100 {
-		cs.take(monday, detect.Hold{Series: int32(i), Rate: 1}, false, 1)
+		cs.take(monday, detect.Hold{Series: int32(i), Rate: 1}, false, 1, 1)
 	}
 	if n := cs.len(); n != maxCells {
 		t.Errorf("%d buckets", n)

@@ -23,7 +23,7 @@ type Config struct {
 	Accounts []Account `yaml:"accounts" jsonschema:"required,minItems=1"`
 	// Thresholds of the quota breaker, for every account.
 	Breaker Breaker `yaml:"breaker,omitempty"`
-	// What happens to the culprit of an incident: auto (held to its baseline), suggest (named only), off.
+	// What happens to the culprit of an incident: auto (held only while the plan does not bear it, to the highest rate that fits), strict (held to half more than its usual rate), suggest (a person is asked), off.
 	Contain Contain `yaml:"contain,omitempty"`
 	// Where incidents and breaker transitions are told.
 	Alerts []Alert `yaml:"alerts,omitempty"`

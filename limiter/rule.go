@@ -42,6 +42,7 @@ type Rule struct {
 	ConflateKey string        // "": event and channels alone; else also what a border finds in the payload by it, as Claim.Group
 	SkipVacant  bool          // a publish that nobody would get does not go out
 	NoDigest    bool          // what is shed of it gets no refresh event
+	Strict      bool          // a caller's publishes to a channel are sent one after the other
 	Rates       []Rate
 	Answer      Answer
 	Mode        Mode // Observe: see App
@@ -94,6 +95,9 @@ func (r *CompiledRule) ConflateKey() string { return r.spec.ConflateKey }
 
 // SkipsVacant says whether Claim.Vacant is looked at under this rule.
 func (r *CompiledRule) SkipsVacant() bool { return r.spec.SkipVacant }
+
+// IsStrict says whether a publish of a caller to a channel waits for the answer to the one before it.
+func (r *CompiledRule) IsStrict() bool { return r.spec.Strict && r.spec.Mode == Enforce }
 
 // conflates says whether the claim is one of a burst: without the key that the rule asks for it
 // cannot be told from others, and goes out as any other.

@@ -68,6 +68,7 @@ type App struct {
 
 	refreshes             refreshes
 	fold                  *folder
+	order                 *order
 	eventsPath, batchPath []byte
 	seed                  pusher.Seed
 	origins               origins
@@ -113,6 +114,11 @@ func (a *App) prepare(p *Proxy) error {
 	if a.Fold != nil && a.fold == nil {
 		a.fold = newFolder(a, *a.Fold)
 	}
+	share := 1
+	if a.fold != nil {
+		share = a.fold.cfg.Batch
+	}
+	a.order = newOrder(share)
 	return nil
 }
 

@@ -21,7 +21,8 @@ type FoldConfig struct {
 	// clusters. Channels is the most channels of one publish. 0 means the app's
 	// limit.
 	Batch, Channels int
-	// Calls is the most calls in flight at once. 0 means 64.
+	// Calls is the most calls in flight at once. 0 means as many as there are places
+	// before the upstream.
 	Calls int
 }
 
@@ -33,9 +34,9 @@ type FoldConfig struct {
 // channels; different events make one batch. So the busier the line, the fewer
 // calls a publish costs, and an idle line pays nothing.
 //
-// Order is kept within a lane, which is a caller and a channel: a publish does
-// not leave while an earlier one of its lane is waiting or in flight, unless
-// both are in the same batch, in order.
+// Calls leave in the order in which their first publishes came, and none waits for
+// another's answer: overlapping publishes have no order at Pusher. Rules that want
+// one have it from order.
 //
 // There is no goroutine of its own: one of those that wait makes the call and
 // wakes the others, each with its own true answer. Those of the express lane do
@@ -52,18 +53,12 @@ type folder struct {
 	door  *admission
 	call  func(j *job, out outgoing, now time.Time) answer
 
-	mu      sync.Mutex
-	queue   []*waiter      // in order of arrival
-	calls   int            // in flight, of this era
-	era     int64          // grows when the upstream ends a silence
-	flying  map[uint64]int // lanes of calls in flight
-	waiting map[uint64]int // lanes in the queue
-	blocked map[uint64]struct{}
-	behind  map[uint64]struct{} // scratch of pick
-	named   map[uint64]struct{} // likewise
-	picks   [2][]int            // likewise
-	watches bool                // the timer is set to look whether anything is answered
-	fresh   time.Time           // when the first joined that form has not looked at in earnest; zero: none
+	mu     sync.Mutex
+	queue  []*waiter           // in order of arrival
+	calls  int                 // in flight, of this era
+	era    int64               // grows when the upstream ends a silence
+	passed map[uint64]struct{} // scratch of pick
+	picks  [2][]int            // likewise
 
 	publishes, sent, splits atomic.Int64
 }
@@ -78,16 +73,17 @@ type waiter struct {
 	since   time.Time // when it joined the line
 	class   quota.Priority
 	until   time.Time // when its patience with a silent upstream is over
-	lanes   []uint64
-	same    uint64 // equal where what must be equal is, to share a publish to several channels
-	channel uint64 // hash of its one channel
+	same    uint64    // equal where what must be equal is, to share a publish to several channels
+	channel uint64    // hash of its one channel
 	got     answer
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
 	era     int64     // of a leader: when it left
 	probe   bool      // it goes to find out whether the upstream still is silent
 	wake    chan struct{}
-	visit   *visit // who goes on instead of being woken
+	visit   *visit   // who goes on instead of being woken
+	lanes   []uint64 // in which its order is strict
+	ahead   int      // in how many of them somebody is before it
 }
 
 // rouse has the request go on. From here on w belongs to it.
@@ -101,7 +97,6 @@ func (w *waiter) rouse() {
 
 func (w *waiter) release() {
 	w.j, w.publish, w.out, w.got, w.visit, w.probe = nil, nil, outgoing{}, answer{}, nil, false
-	w.lanes = w.lanes[:0]
 	clear(w.group[:cap(w.group)])
 	w.group = w.group[:0]
 }
@@ -110,10 +105,7 @@ func newFolder(a *App, cfg FoldConfig) *folder {
 	cfg.Window = or(cfg.Window, 5*time.Millisecond)
 	cfg.Batch = or(cfg.Batch, or(a.Limits.Batch, 10))
 	cfg.Channels = or(cfg.Channels, or(a.Limits.Channels, 100))
-	cfg.Calls = or(cfg.Calls, 64)
-	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(), door: a.Upstream.admission, call: a.Upstream.call,
-		flying: map[uint64]int{}, waiting: map[uint64]int{},
-		blocked: map[uint64]struct{}{}, behind: map[uint64]struct{}{}, named: map[uint64]struct{}{}}
+	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(), door: a.Upstream.admission, call: a.Upstream.call, passed: map[uint64]struct{}{}}
 	f.timer = time.AfterFunc(time.Hour, f.timeIsOver)
 	f.timer.Stop()
 	f.door.enlist(f)
@@ -138,25 +130,12 @@ func (a *App) FoldStats() FoldStats {
 // j nor v are the caller's any more.
 func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time, v *visit) (got answer, left bool) {
 	w := &j.wait
-	w.j, w.out, w.sending = j, out, sending
-	w.class = j.class()
-	w.until = j.judged.Add(patience[w.class])
-	caller := maphash.String(f.seed, pr.caller.Name())
-	for i := range j.items {
-		it := &j.items[i]
-		if it.state != toSend {
-			continue
+	w.asked(j, batch, sending, out)
+	if p := w.publish; p != nil {
+		w.channel = maphash.Bytes(f.seed, p.Channels[0])
+		if w.same = j.items[0].claim.Digest[0]; w.same == 0 { // nobody else wanted a digest
+			w.same = maphash.Bytes(f.seed, p.Data)
 		}
-		if !batch {
-			w.publish, w.same = foldable(it.publish), it.claim.Digest[0]
-		}
-		for _, ch := range it.claim.Channels {
-			w.channel = maphash.String(f.seed, ch)
-			w.lanes = append(w.lanes, w.channel+caller)
-		}
-	}
-	if p := w.publish; p != nil && w.same == 0 { // nobody else wanted a digest
-		w.same = maphash.Bytes(f.seed, p.Data)
 	}
 
 	f.mu.Lock()
@@ -170,26 +149,36 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 			v.leave(j)
 		}
 		f.queue = append(f.queue, w)
-		for _, l := range w.lanes {
-			f.waiting[l]++
-		}
-		silent, probe := f.door.silence.is.Load(), w.probe
-		if first := len(f.queue) == 1 || f.fresh.IsZero(); first || silent {
-			if first {
-				f.fresh = w.since
-			}
+		if len(f.queue) == 1 || f.door.silence.is.Load() {
 			f.arm()
 		}
 		f.mu.Unlock()
 		if v != nil {
 			return answer{}, true
 		}
-		if silent && probe {
-			f.door.askOn()
-		}
 		<-w.wake
 	}
 	return f.resumed(w, now), false
+}
+
+// asked notes what w wants sent.
+func (w *waiter) asked(j *job, batch bool, sending int, out outgoing) {
+	w.j, w.out, w.sending, w.publish = j, out, sending, nil
+	w.group = w.group[:0]
+	w.class = j.class()
+	w.until = j.judged.Add(patience[w.class])
+	if !batch {
+		w.publish = foldable(j.items[0].publish)
+	}
+}
+
+// sendGroup makes the call of a group that is one already.
+func (f *folder) sendGroup(leader *waiter, now time.Time) answer {
+	f.mu.Lock()
+	f.depart(leader)
+	f.mu.Unlock()
+	f.lead(leader, now)
+	return leader.got
 }
 
 // resumed is the answer to one that was roused.
@@ -211,20 +200,11 @@ func foldable(p *pusher.Publish) *pusher.Publish {
 
 // mayGo reports whether w need not wait. f.mu is held.
 func (f *folder) mayGo(w *waiter) bool {
-	idle := f.calls == 0 && len(f.queue) == 0
-	return (idle || w.probe || w.publish == nil && f.calls < f.cfg.Calls) && !f.held(w)
+	return w.probe || w.publish == nil && !f.full() || f.calls == 0 && len(f.queue) == 0
 }
 
-// held reports whether a lane of w has an earlier publish in the line or in
-// flight. f.mu is held.
-func (f *folder) held(w *waiter) bool {
-	for _, l := range w.lanes {
-		if f.flying[l] > 0 || f.waiting[l] > 0 {
-			return true
-		}
-	}
-	return false
-}
+// full reports whether no call may begin. f.mu is held.
+func (f *folder) full() bool { return f.cfg.Calls > 0 && f.calls >= f.cfg.Calls }
 
 // depart marks a group as in flight. f.mu is held.
 func (f *folder) depart(leader *waiter) {
@@ -232,9 +212,6 @@ func (f *folder) depart(leader *waiter) {
 	leader.era = f.era
 	for _, w := range leader.group {
 		f.publishes.Add(int64(w.sending))
-		for _, l := range w.lanes {
-			f.flying[l]++
-		}
 	}
 }
 
@@ -255,8 +232,7 @@ func (f *folder) lead(leader *waiter, now time.Time) {
 	landed = true
 }
 
-// arrive ends a call: the lanes are free, the followers are woken, the next
-// groups leave.
+// arrive ends a call: the followers are woken, the next groups leave.
 //
 // In between the processor is yielded once. Whoever can run, runs before the
 // next groups are made: followers, whose answers bring their callers' next
@@ -264,13 +240,6 @@ func (f *folder) lead(leader *waiter, now time.Time) {
 // a busy processor makes large groups; on one that is not, a yield returns at
 // once, and nothing waits for it.
 func (f *folder) arrive(leader *waiter) {
-	f.mu.Lock()
-	for _, w := range leader.group {
-		for _, l := range w.lanes {
-			drop(f.flying, l)
-		}
-	}
-	f.mu.Unlock()
 	for _, w := range leader.group[1:] { // from here on each belongs to its request again
 		w.rouse()
 	}
@@ -284,12 +253,4 @@ func (f *folder) arrive(leader *waiter) {
 	for _, w := range leaders {
 		w.rouse()
 	}
-}
-
-func drop(m map[uint64]int, l uint64) {
-	if m[l] <= 1 {
-		delete(m, l)
-		return
-	}
-	m[l]--
 }

@@ -16,14 +16,9 @@ func (f *folder) form(all bool) (leaders []*waiter) {
 		f.arm()
 		return nil
 	}
-	clear(f.blocked)
-	for i := 0; i < len(f.queue) && f.calls < f.cfg.Calls; i++ {
+	for i := 0; i < len(f.queue) && !f.full(); i++ {
 		head := f.queue[i]
 		if head == nil {
-			continue
-		}
-		if f.stuck(head, f.blocked) {
-			f.block(head, f.blocked)
 			continue
 		}
 		picks, kind, full := f.gather(i)
@@ -36,16 +31,10 @@ func (f *folder) form(all bool) (leaders []*waiter) {
 			head.group = append(head.group, f.queue[at])
 			f.queue[at] = nil
 		}
-		for _, w := range head.group {
-			f.quit(w)
-		}
 		f.depart(head)
 		leaders = append(leaders, head)
 	}
 	f.close()
-	if all || len(f.queue) == 0 {
-		f.fresh = time.Time{}
-	}
 	f.arm()
 	return leaders
 }
@@ -62,38 +51,12 @@ func (f *folder) close() {
 	f.queue = rest
 }
 
-// quit notes that w is in the line no more. f.mu is held.
-func (f *folder) quit(w *waiter) {
-	for _, l := range w.lanes {
-		drop(f.waiting, l)
-	}
-}
-
 // overdue is how much of its window the longest waiting has left. f.mu is held.
 func (f *folder) overdue() time.Duration {
 	if len(f.queue) == 0 {
 		return f.cfg.Window
 	}
 	return f.cfg.Window - time.Since(f.queue[0].since)
-}
-
-// stuck reports whether w must wait for an earlier publish of a lane of its.
-func (f *folder) stuck(w *waiter, behind map[uint64]struct{}) bool {
-	for _, l := range w.lanes {
-		if f.flying[l] > 0 {
-			return true
-		}
-		if _, b := behind[l]; b {
-			return true
-		}
-	}
-	return false
-}
-
-func (f *folder) block(w *waiter, behind map[uint64]struct{}) {
-	for _, l := range w.lanes {
-		behind[l] = struct{}{}
-	}
 }
 
 // gather chooses the companions of the i-th waiter, by their place in the
@@ -136,33 +99,24 @@ func (f *folder) repeated(i int) bool {
 	return false
 }
 
-// pick finds up to most-1 companions for the i-th waiter in a call of a kind,
-// none of which would overtake another of its lane.
+// pick finds up to most-1 companions for the i-th waiter in a call of a kind. One
+// that would pass an earlier publish to its channel is none.
 func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
 	head := f.queue[i]
-	clear(f.behind)
-	for l := range f.blocked {
-		f.behind[l] = struct{}{}
-	}
-	if kind == sharesTrigger {
-		clear(f.named)
-		f.named[head.channel] = struct{}{}
-	}
+	clear(f.passed)
+	f.passed[head.channel] = struct{}{} // a publish names a channel once
 	for at := i + 1; at < len(f.queue) && len(picks)+1 < most; at++ {
 		w := f.queue[at]
-		if w == nil {
+		if w == nil || w.publish == nil {
 			continue
 		}
-		ok := w.publish != nil && !f.stuck(w, f.behind)
-		if ok && kind == sharesTrigger {
-			_, twice := f.named[w.channel] // a channel is named once; a hash that says so wrongly costs a call, no more
-			if ok = !twice && sameButChannel(head, w); ok {
-				f.named[w.channel] = struct{}{}
+		if kind == sharesTrigger {
+			// A hash that is equal by accident costs a call, no more.
+			_, passes := f.passed[w.channel]
+			f.passed[w.channel] = struct{}{}
+			if passes || !sameButChannel(head, w) {
+				continue
 			}
-		}
-		if !ok {
-			f.block(w, f.behind)
-			continue
 		}
 		picks = append(picks, at)
 	}

@@ -11,11 +11,7 @@ import (
 // as the upstream's timeout is. To send it when they end would be to send it, late,
 // into the same silence. So the line is as the one before it: who goes, goes to find
 // out, and who has waited for as long as its patience is, is refused and has cost
-// nothing. Its order in its lane is kept: only who does not go is passed by.
-
-// foldWatch is how often a line is looked at that waits for one of all its calls to
-// end: they are as many as may be under way, and who waits has found no place.
-const foldWatch = silenceAfter / 10
+// nothing.
 
 // arm sets the timer for what is to happen next by itself. f.mu is held.
 func (f *folder) arm() {
@@ -28,30 +24,18 @@ func (f *folder) arm() {
 				first = w.until
 			}
 		}
-		f.set(first.Sub(moment()), false)
+		f.timer.Reset(max(first.Sub(moment()), 0))
+	case f.full():
+		f.timer.Reset(max(f.overdue(), silenceAfter/10)) // to look whether anything is answered
 	default:
-		// What is overdue and still here waits for a lane or for a free call, and is
-		// looked at when a call ends. Who has come since may not have to.
-		if left := f.overdue(); left > 0 {
-			f.set(left, false)
-		} else if !f.fresh.IsZero() {
-			f.set(f.cfg.Window-time.Since(f.fresh), false)
-		} else if f.calls >= f.cfg.Calls && !f.watches {
-			f.set(foldWatch, true)
-		}
+		f.timer.Reset(max(f.overdue(), 0))
 	}
-}
-
-func (f *folder) set(after time.Duration, watch bool) {
-	f.timer.Reset(max(after, 0))
-	f.watches = watch
 }
 
 // timeIsOver lets those go whose window is over, or, in a silence, refuses those
 // whose patience is.
 func (f *folder) timeIsOver() {
 	f.mu.Lock()
-	f.watches = false
 	silent := f.door.silence.is.Load()
 	var leaving []*waiter
 	if silent {
@@ -60,7 +44,7 @@ func (f *folder) timeIsOver() {
 	} else {
 		leaving = f.form(true)
 	}
-	full := len(f.queue) > 0 && f.calls >= f.cfg.Calls && f.overdue() <= 0
+	full := len(f.queue) > 0 && f.full() && f.overdue() <= 0
 	f.mu.Unlock()
 	for _, w := range leaving {
 		w.rouse()
@@ -79,7 +63,6 @@ func (f *folder) give(now time.Time) (up []*waiter) {
 			continue
 		}
 		f.queue[i] = nil
-		f.quit(w)
 		w.got = got
 		f.door.shed[w.class][ShedSilent].Add(1)
 		up = append(up, w)
@@ -89,26 +72,22 @@ func (f *folder) give(now time.Time) (up []*waiter) {
 }
 
 // ask takes out of the line who is to find out whether the upstream still is silent:
-// the most important that is at least of class and whose lanes are free, and of those
-// the first. It goes alone, for its fate may be unknown, and is to be roused. nil:
+// the most important that is at least of class, and of those the first. It goes alone, for its fate may be unknown, and is to be roused. nil:
 // there is nobody.
 func (f *folder) ask(class quota.Priority) *waiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	clear(f.blocked)
 	best := -1
 	for i, w := range f.queue {
-		if !f.stuck(w, f.blocked) && w.class >= class && (best < 0 || w.class > f.queue[best].class) {
+		if w.class >= class && (best < 0 || w.class > f.queue[best].class) {
 			best = i
 		}
-		f.block(w, f.blocked)
 	}
 	if best < 0 {
 		return nil
 	}
 	w := f.queue[best]
 	f.queue[best] = nil
-	f.quit(w)
 	f.close()
 	w.group, w.kind, w.probe = append(w.group[:0], w), bearsCall, true
 	f.depart(w)
@@ -116,7 +95,7 @@ func (f *folder) ask(class quota.Priority) *waiter {
 }
 
 // hears is told that the upstream has fallen silent, or speaks again. Then those
-// calls that hang keep their lanes, and nothing else waits for them.
+// nothing waits any more for calls that hang.
 func (f *folder) hears(silent bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -124,6 +103,6 @@ func (f *folder) hears(silent bool) {
 		f.era, f.calls = f.era+1, 0
 	}
 	if len(f.queue) > 0 {
-		f.set(0, false)
+		f.timer.Reset(0)
 	}
 }

@@ -178,38 +178,6 @@ func TestUnknownFateIsOfThoseInTheCall(t *testing.T) {
 	}
 }
 
-// Sixteen callers each send a numbered sequence to two channels without waiting
-// for the answers of the other channel; in each lane the numbers arrive in order.
-func TestOrderIsKeptInALane(t *testing.T) {
-	r := newRig(t, rigConfig{fold: &FoldConfig{Window: 3 * time.Millisecond}, sim: sim.Config{Latency: time.Millisecond}})
-	var all sync.WaitGroup
-	for c := range 16 {
-		for lane := range 2 {
-			all.Go(func() {
-				for n := range 25 {
-					want(t, r.publish(fmt.Sprint("e", c), fmt.Sprint("lane-", lane), fmt.Sprint(n)), 200, "sent")
-				}
-			})
-		}
-	}
-	all.Wait()
-	last := map[string]int{}
-	for _, e := range r.sim.Events(10_000) {
-		var n int
-		if _, err := fmt.Sscan(e.Data, &n); err != nil {
-			t.Fatal(err)
-		}
-		for _, channel := range e.Channels {
-			key := e.Name + " " + channel
-			if n != last[key] {
-				t.Fatalf("%s: %d arrived, %d was due", key, n, last[key])
-			}
-			last[key]++
-		}
-	}
-	r.agree()
-}
-
 // For any mix of publishes and any behaviour of Pusher's, what callers are told
 // and what arrives is what sending one by one would have given.
 func TestFoldingIsInvisible(t *testing.T) { rapid.Check(t, foldingIsInvisible(t)) }
@@ -296,7 +264,7 @@ func BenchmarkFoldForm(b *testing.B) {
 			f := newFolder(foldable7(), FoldConfig{})
 			ws := make([]*waiter, 64)
 			for i := range ws {
-				ws[i] = &waiter{publish: &pusher.Publish{Name: []byte("e"), Data: []byte("d"), Channels: [][]byte{fmt.Appendf(nil, "c%d", i)}, Raw: []byte("{}")}, lanes: []uint64{uint64(i)}, channel: uint64(i)}
+				ws[i] = &waiter{publish: &pusher.Publish{Name: []byte("e"), Data: []byte("d"), Channels: [][]byte{fmt.Appendf(nil, "c%d", i)}, Raw: []byte("{}")}, channel: uint64(i)}
 				if !same {
 					ws[i].same = uint64(i)
 				}
@@ -304,19 +272,8 @@ func BenchmarkFoldForm(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				f.queue = append(f.queue[:0], ws...)
-				for _, w := range ws {
-					for _, l := range w.lanes {
-						f.waiting[l]++
-					}
-				}
-				leaders := f.form(true)
-				for _, l := range leaders {
+				for _, l := range f.form(true) {
 					f.calls--
-					for _, w := range l.group {
-						for _, x := range w.lanes {
-							drop(f.flying, x)
-						}
-					}
 					l.group = l.group[:0]
 				}
 			}
@@ -330,15 +287,15 @@ func foldable7() *App {
 	return &App{ID: "7", Upstream: &Upstream{url: &url.URL{Host: "pusher.invalid"}, admission: newAdmission(4 * time.Second)}}
 }
 
-// No publish leaves while an earlier one of its lane is in the line or in
-// flight, except behind it in the same batch, whatever waits and whatever ends
-// first. While the upstream is silent only who is asked for leaves, the most
-// important that may, and who has waited for as long as its patience is, is refused
-// then and at no other time.
-func TestTheLineNeverOvertakesInALane(t *testing.T) {
+// Whoever waits leaves when the window ends or the last call does, in groups of which
+// none is larger than a call may be, and none holds a publish that would pass an earlier
+// one to its channel. While the upstream is silent only who is asked for leaves, the
+// most important, and who has waited for as long as its patience is, is refused then and
+// at no other time.
+func TestTheLineOfAFold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// The window ends when the story says so; the clock must not end it beside it.
-		f := newFolder(foldable7(), FoldConfig{Batch: 4, Channels: 6, Calls: rapid.IntRange(1, 5).Draw(t, "calls"), Window: time.Hour})
+		f := newFolder(foldable7(), FoldConfig{Batch: 4, Channels: 6, Window: time.Hour})
 		f.timer.Stop()
 		f.timer = time.NewTimer(time.Hour)
 		defer f.timer.Stop()
@@ -346,32 +303,21 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 		is := &f.door.silence.is
 		number := map[*waiter]int{}
 		inFlight := map[*waiter]bool{} // leaders
-		gone := map[uint64]int{}       // the highest number that left, by lane
-		flying := map[uint64]*waiter{} // by lane, the leader that carries it
+		gone := map[uint64]int{}       // the highest number that left, by channel
 		joined := 0
 		leave := func(leaders []*waiter) {
 			for _, l := range leaders {
 				inFlight[l] = true
-				channels := map[string]bool{}
+				channels := map[uint64]bool{}
 				for _, w := range l.group {
-					for _, lane := range w.lanes {
-						if number[w] < gone[lane] {
-							t.Fatalf("publish %d of lane %d left after %d", number[w], lane, gone[lane])
-						}
-						if by := flying[lane]; by != nil && by != l {
-							t.Fatalf("publish %d left while lane %d was in flight", number[w], lane)
-						}
-						if flying[lane] == l && l.kind != sharesBatch && len(w.lanes) == 1 {
-							t.Fatalf("one publish to several channels holds lane %d twice", lane)
-						}
-						gone[lane], flying[lane] = number[w], l
+					if number[w] < gone[w.channel] {
+						t.Fatalf("publish %d to channel %d left after %d", number[w], w.channel, gone[w.channel])
 					}
-					if l.kind == sharesTrigger && channels[string(w.publish.Channels[0])] {
+					gone[w.channel] = number[w]
+					if l.kind == sharesTrigger && channels[w.channel] {
 						t.Fatal("one publish names a channel twice")
 					}
-					if w.publish != nil {
-						channels[string(w.publish.Channels[0])] = true
-					}
+					channels[w.channel] = true
 				}
 				if n := len(l.group); n > 6 || (l.kind == sharesBatch && n > 4) || (l.kind == bearsCall && n != 1) {
 					t.Fatalf("a group of %d as %d", n, l.kind)
@@ -380,37 +326,41 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 		}
 		step := map[string]func(*rapid.T){
 			"join": func(t *rapid.T) {
-				lane := rapid.Uint64Range(1, 4).Draw(t, "lane")
-				w := &waiter{lanes: []uint64{lane}, wake: make(chan struct{}, 1), since: time.Now(), sending: 1}
+				channel := rapid.Uint64Range(1, 4).Draw(t, "channel")
+				w := &waiter{channel: channel, wake: make(chan struct{}, 1), since: time.Now(), sending: 1}
 				w.class = quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class"))
 				w.until = now.Add(patience[w.class])
-				w.probe = is.Load() // for nobody else comes
+				w.probe = is.Load() && rapid.Bool().Draw(t, "asked for") // for nobody else comes
 				if rapid.IntRange(0, 4).Draw(t, "alone") > 0 {
 					same := rapid.Uint64Range(1, 2).Draw(t, "same")
-					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, lane)}}, same
-					w.channel = lane
-				} else {
-					w.lanes = append(w.lanes, rapid.Uint64Range(5, 6).Draw(t, "second"))
+					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, channel)}}, same
+				} else { // it has no channel of its own
+					w.channel = 100 + uint64(joined)
 				}
 				joined++
 				number[w] = joined
 				if f.mayGo(w) {
+					if idle := f.calls == 0 && len(f.queue) == 0; !idle && w.publish != nil && !w.probe {
+						t.Fatal("a publish left alone that could have shared a call")
+					}
+					gone[w.channel] = 0 // it may pass those that gather
 					w.group, w.kind = append(w.group[:0], w), bearsCall
 					f.depart(w)
 					leave([]*waiter{w})
+					gone[w.channel] = 0
 					return
 				}
 				f.queue = append(f.queue, w)
-				for _, l := range w.lanes {
-					f.waiting[l]++
-				}
 			},
 			"window ends": func(t *rapid.T) {
-				if leaders := f.form(true); is.Load() && len(leaders) > 0 {
+				leaders := f.form(true)
+				if is.Load() && len(leaders) > 0 {
 					t.Fatal("somebody left into a silence unasked")
-				} else {
-					leave(leaders)
 				}
+				if !is.Load() && len(f.queue) > 0 {
+					t.Fatal("somebody stayed behind whose window is over")
+				}
+				leave(leaders)
 			},
 			"it falls silent or speaks": func(t *rapid.T) {
 				is.Store(!is.Load())
@@ -421,15 +371,9 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 					t.Skip("of a silence")
 				}
 				var best *waiter
-				ahead := map[uint64]bool{}
 				class := quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class at least"))
 				for _, w := range f.queue {
-					free := true
-					for _, lane := range w.lanes {
-						free = free && !ahead[lane] && f.flying[lane] == 0
-						ahead[lane] = true
-					}
-					if free && w.class >= class && (best == nil || w.class > best.class) {
+					if w.class >= class && (best == nil || w.class > best.class) {
 						best = w
 					}
 				}
@@ -438,7 +382,9 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 					t.Fatalf("of a line of %d another one was asked for than is due", len(f.queue))
 				}
 				if w != nil {
+					gone[w.channel] = 0
 					leave([]*waiter{w})
+					gone[w.channel] = 0
 				}
 			},
 			"patience ends": func(t *rapid.T) {
@@ -470,14 +416,6 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 					if l.era == f.era {
 						f.calls--
 					}
-					for _, w := range l.group {
-						for _, lane := range w.lanes {
-							drop(f.flying, lane)
-							if flying[lane] == l {
-								delete(flying, lane)
-							}
-						}
-					}
 					break
 				}
 				leave(f.form(f.calls == 0))
@@ -490,8 +428,8 @@ func TestTheLineNeverOvertakesInALane(t *testing.T) {
 		for range joined + 1 { // everything leaves in the end
 			step["call ends"](t)
 		}
-		if len(f.queue) != 0 || len(f.waiting) != 0 || f.calls != 0 {
-			t.Fatalf("%d still wait in %d lanes, %d calls", len(f.queue), len(f.waiting), f.calls)
+		if len(f.queue) != 0 || f.calls != 0 {
+			t.Fatalf("%d still wait, %d calls", len(f.queue), f.calls)
 		}
 	})
 }

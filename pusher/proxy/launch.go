@@ -30,6 +30,10 @@ func (p *Proxy) arrive(j *job, got answer) {
 // the caller goes on with got.
 func (a *App) launch(j *job, v *visit) (got answer, begun, left bool) {
 	e := &j.errand
+	j.wait.j = j
+	if a.order.strict(&j.wait, e.pr.caller.Name()) {
+		return got, false, false
+	}
 	if a.fold == nil {
 		if begun, left = a.Upstream.launch(j, v); begun && !left {
 			got = a.Upstream.landed(j, v, e)

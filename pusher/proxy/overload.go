@@ -338,8 +338,43 @@ func (u *Upstream) unasked() answer {
 }
 
 // carry takes the events of j that are to be sent upstream, alone or with
-// others, if there is a place for them.
+// others, in their turn and if there is a place for them.
 func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) (got answer) {
+	w := &j.wait
+	w.asked(j, batch, sending, out)
+	if !a.order.strict(w, pr.caller.Name()) {
+		return a.dispatch(j, pr, batch, sending, out, now)
+	}
+	a.order.enter(w)
+	n := len(w.group)
+	if n == 0 {
+		return w.got
+	}
+	if n == 1 {
+		defer a.order.leave(w, 1)
+		return a.dispatch(j, pr, batch, sending, out, now)
+	}
+	return a.carryGroup(w, now)
+}
+
+// carryGroup takes several events in strict order upstream, as one batch.
+func (a *App) carryGroup(w *waiter, now time.Time) (got answer) {
+	defer a.order.leave(w, len(w.group))
+	door := a.Upstream.admission
+	if door.enter(&w.j.turn, w.class) {
+		defer door.done(moment(), &got)
+		return a.fold.sendGroup(w, now)
+	}
+	got = a.Upstream.noPlace(w.j.turn.why)
+	for _, x := range w.group[1:] {
+		x.got = got
+		x.rouse()
+	}
+	return got
+}
+
+// dispatch is carry for what waits for nobody's answer.
+func (a *App) dispatch(j *job, pr *principal, batch bool, sending int, out outgoing, now time.Time) (got answer) {
 	if a.fold == nil {
 		return a.Upstream.admit(j, j.class(), out, now)
 	}

@@ -118,16 +118,6 @@ func (a *admission) ask() {
 	}
 }
 
-// askOn lets another one go, because who went waits in a fold's line behind one of
-// its own lane.
-func (a *admission) askOn() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.silence.is.Load() {
-		a.ask()
-	}
-}
-
 // wanting is noPlace for who waits in a fold's line for a call.
 func (a *admission) wanting() {
 	a.mu.Lock()

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -366,6 +367,16 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 		}
 		if c.given(p+".conflate.key") && !c.bad[p+".conflate.key"] && !pointerRE.MatchString(r.Conflate.Key) {
 			c.fail(p+".conflate.key", c.show(p+".conflate.key", r.Conflate.Key)+"is no JSON pointer", "begin each step with a slash, like /order/id; in a step ~1 stands for / and ~0 for ~")
+		}
+		if r.Order == OrderStrict {
+			most := 1
+			for _, app := range a.Apps {
+				if app.Fold.Enabled {
+					most = max(most, cmp.Or(app.Fold.Batch, app.Limits.Batch))
+				}
+			}
+			c.warn(p+".order", fmt.Sprintf("costs time: of one caller to one channel at most %d events a round trip to Pusher, so about %d a second at 100 ms; more than that waits, and gets 503 when the app's timeout is over",
+				most, 10*most), "leave it out where receivers put events in order by themselves, by a number or a time in the payload")
 		}
 		c.mode(p+".mode", r.Mode)
 		if r.Burst > 0 && len(r.Rate) > 1 {

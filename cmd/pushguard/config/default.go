@@ -54,7 +54,7 @@ func DefaultLearn() Learn { return Learn{Poll: time.Minute, Sample: true, Budget
 func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }
 
 // DefaultRule is a rule before the file speaks. Its mode becomes the file's.
-func DefaultRule() Rule { return Rule{Priority: Normal, Digest: true} }
+func DefaultRule() Rule { return Rule{Priority: Normal, Digest: true, Order: OrderArrival} }
 
 // DefaultDigest is an account's digest before the file speaks.
 func DefaultDigest() Digest {

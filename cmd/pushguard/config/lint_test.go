@@ -16,6 +16,7 @@ func TestSillyConfigsAreTold(t *testing.T) {
 	up := `upstream: "http://127.0.0.1:6001", `
 	callers := func(c string) string { return app(up + "callers: [ " + c + " ]") }
 	for _, k := range []struct{ name, text, want string }{
+		{"strict order", rules(`{ match: { event: "*" }, order: strict }`), "rules[0].order costs time: of one caller to one channel at most 10 events a round trip to Pusher, so about 100 a second at 100 ms"},
 		{"a rule after *", rules(`{ match: { event: "*" } }`, "{ match: { event: x } }"), "rules[1] is never reached: rules[0] before it matches everything"},
 		{"a rule in the shadow of a wider one", rules(`{ match: { event: "order.*" } }`, "{ match: { event: order.new, channel: a } }"), "rules[1] is never reached"},
 		{"a rule in the shadow of a list", rules(`{ match: { event: ["a*", "b*"] } }`, `{ match: { event: [ab, "b?c"] } }`), "rules[1] is never reached"},

@@ -113,6 +113,7 @@ var mistakes = []mistake{
 	{"polling too often", "cluster: eu", "cluster: eu\n        learn: { poll: 1s }", `apps[0].learn.poll is out of range; give 10s to 1h`, true},
 	{"presence without a poll", "cluster: eu", "cluster: eu\n        learn: { poll: 0s, presence: true }", `apps[0].learn.presence goes with a poll`, true},
 	{"learning for nothing", "cluster: eu", "cluster: eu\n        learn: { budget: 0% }", `apps[0].learn.budget is 0%`, true},
+	{"unknown order", "dedupe: 2s", "order: strickt", `order "strickt" is not known here; did you mean "strict"?`, false},
 	{"unknown vacancy", "dedupe: 2s", "vacant: skpi", `vacant "skpi" is not known here; did you mean "skip"?`, false},
 	{"unknown scope", "dedupe: 2s", "dedupe: { window: 2s, scope: clutser }", `dedupe.scope "clutser" is not known here; did you mean "cluster"?`, false},
 	{"dedupe without window", "dedupe: 2s", "dedupe: { scope: cluster }", `dedupe.window is missing`, false},

@@ -261,6 +261,8 @@ type Rule struct {
 	Conflate Conflate `yaml:"conflate,omitempty"`
 	// skip: a publish to channels that are known to be empty does not go out; send, the default: it does. Known from Pusher's webhooks channel_occupied and channel_vacated; who subscribes within the seconds that those take misses what is published meanwhile.
 	Vacant Vacancy `yaml:"vacant,omitempty"`
+	// arrival, the default: publishes are sent in the order in which they arrive and none waits for another's answer, as from an SDK. strict: a caller's publish to a channel waits until the one before it is answered; about 10 events a round trip to Pusher is then the most for that channel.
+	Order Order `yaml:"order,omitempty"`
 	// Most publishes, as 5/s per channel (or per event, per caller, per app), or a list of them.
 	Rate Rates `yaml:"rate,omitempty"`
 	// Size of the token bucket of the rule's only rate. The default is one second's worth.

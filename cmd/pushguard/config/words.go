@@ -89,6 +89,17 @@ const (
 
 func (Vacancy) words() []string { return []string{"send", "skip"} }
 
+// Order is the word of order; empty is arrival.
+type Order string
+
+// In which order a caller's publishes to a channel go out.
+const (
+	OrderArrival Order = "arrival"
+	OrderStrict  Order = "strict"
+)
+
+func (Order) words() []string { return []string{"arrival", "strict"} }
+
 // Priority is a rule's priority.
 type Priority string
 

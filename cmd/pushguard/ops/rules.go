@@ -19,6 +19,7 @@ type RuleStatus struct {
 	Dedupe   string           `json:"dedupe"` // empty: none
 	Conflate string           `json:"conflate"`
 	Vacant   string           `json:"vacant"`    // skip, or empty
+	Order    string           `json:"order"`     // strict, or empty
 	NoDigest bool             `json:"no_digest"` // digest: false
 	Rates    []string         `json:"rates"`
 	Bursts   []int            `json:"bursts"` // of each rate
@@ -81,6 +82,9 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 	}
 	if spec.Dedupe > 0 {
 		row.Dedupe = spec.Dedupe.String() + " in this " + spec.DedupeScope.String()
+	}
+	if spec.Strict {
+		row.Order = "strict"
 	}
 	if spec.SkipVacant {
 		row.Vacant = "skip"

@@ -1,13 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,7 +42,7 @@ func (c *checkCmd) Run(p *process) error {
 		_, err := p.stdout.Write(config.Schema())
 		return err
 	}
-	name := firstOf(c.Config, "the environment")
+	name := cmp.Or(c.Config, "the environment")
 	loader := newLoader(p.getenv)
 	loaded, err := (&serveCmd{Config: c.Config}).load(p.ctx, loader.Load, p.getenv) // never the last good: what is out of reach must show
 	if err != nil {
@@ -258,19 +258,6 @@ func portFree(ctx context.Context, addr string) error {
 	return ln.Close()
 }
 
-// portHint says what to do about a port that cannot be opened.
-func portHint(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return "; another process holds it"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return "; this machine has no such address: leave the host out for all of its addresses"
-	case errors.Is(err, syscall.EACCES):
-		return "; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or root"
-	}
-	return ""
-}
-
 // openFiles compares the process's limit with what the config allows.
 func openFiles(cfg *config.Config) (string, error) {
 	limit, ok := fileLimit()
@@ -312,18 +299,4 @@ func withoutURL(err error) error {
 		return inner
 	}
 	return err
-}
-
-// writableDir proves that the embedded store can live in dir, without opening
-// it: a guard that is running there holds its lock.
-func writableDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data_dir %s cannot be made (%w): set data_dir to a directory that this user may write to", dir, err)
-	}
-	f, err := os.CreateTemp(dir, ".check-*")
-	if err != nil {
-		return fmt.Errorf("data_dir %s cannot be written to (%w): give it to this user, or set data_dir to another", dir, err)
-	}
-	_ = f.Close()
-	return os.Remove(f.Name())
 }

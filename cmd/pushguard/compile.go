@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/replay"
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/proxy"
@@ -136,4 +137,25 @@ func refresh(d *config.Digest) *proxy.RefreshConfig {
 		return nil
 	}
 	return &proxy.RefreshConfig{Event: d.Event, Data: d.Data, Every: d.Every}
+}
+
+// replayGuard is what the config means for one app, as serve compiles it.
+func replayGuard(cfg *config.Config, account *config.Account, app *config.App) (*replay.Guard, error) {
+	policy, err := policyOf(cfg, account, app)
+	if err != nil {
+		return nil, err
+	}
+	shares := map[string]float64{}
+	for _, c := range app.Callers {
+		if c.Share > 0 {
+			shares[c.Name] = float64(c.Share)
+		}
+	}
+	return &replay.Guard{
+		Policy:  policy,
+		Ledger:  quota.Config{Account: account.Name, Plan: quota.Plan(account.Plan), Floors: floors(account), Shares: shares},
+		Breaker: levels(cfg),
+		Billing: billing(account.Billing),
+		Mode:    containMode(cfg.Contain),
+	}, nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -99,7 +100,7 @@ func (c *demoCmd) Run(p *process) error {
 	}
 	defer guarded.close()
 
-	text := fmt.Sprintf(demoConfig, firstOf(c.Listen, "127.0.0.1:0"), firstOf(c.Admin, "127.0.0.1:0"), demoToken, dir,
+	text := fmt.Sprintf(demoConfig, cmp.Or(c.Listen, "127.0.0.1:0"), cmp.Or(c.Admin, "127.0.0.1:0"), demoToken, dir,
 		demoReplica, demoAccount, demoPlan, demoApp, demoKey, demoSecret, "http://"+guarded.addr, demoSubscribers)
 	cfg, err := config.Parse("demo.yaml", []byte(text), p.getenv)
 	if err != nil {
@@ -126,7 +127,7 @@ func (c *demoCmd) Run(p *process) error {
 		out: p.stdout, length: c.Duration, guard: g,
 		sides: [2]*demoSide{
 			{name: "direct", sim: direct.sim, host: direct.addr},
-			{name: "guarded", sim: guarded.sim, host: g.data.Addr().String(), throughGuard: true},
+			{name: "guarded", sim: guarded.sim, host: g.addrs()["data"], throughGuard: true},
 		},
 	}
 	return day.run(p.ctx)
@@ -170,7 +171,7 @@ func (d *demoDay) say(format string, args ...any) {
 func (d *demoDay) run(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Two Pusher accounts, each with a plan of %s messages a day. The day takes %s here.\n", grouped(demoPlan), d.length)
 	fmt.Fprintf(d.out, "Both get the same traffic. One is called directly, the other through pushguard:\n")
-	fmt.Fprintf(d.out, "  dashboard  http://%s/  (token for the levers: %s)\n", d.guard.admin.Addr(), demoToken)
+	fmt.Fprintf(d.out, "  dashboard  http://%s/  (token for the levers: %s)\n", d.guard.addrs()["admin"], demoToken)
 	fmt.Fprintln(d.out)
 
 	ctx, cancel := context.WithTimeout(ctx, d.length)
@@ -239,7 +240,7 @@ func (d *demoDay) run(ctx context.Context) error {
 	return d.report(traffic)
 }
 
-func (d *demoDay) status() ops.AccountStatus { return d.guard.ops.Status().Accounts[0] }
+func (d *demoDay) status() ops.AccountStatus { return d.guard.status().Accounts[0] }
 
 func percentOf(messages int64) string {
 	return fmt.Sprintf("%.0f%%", 100*float64(messages)/demoPlan)

@@ -181,15 +181,3 @@ func (t *demoTraffic) schedule(ctx context.Context, due chan<- int) {
 }
 
 func (t *demoTraffic) wait() { t.running.Wait() }
-
-// waitUntil sleeps to at, or returns false when ctx ends first.
-func waitUntil(ctx context.Context, at time.Time) bool {
-	timer := time.NewTimer(time.Until(at))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}

@@ -109,8 +109,7 @@ func (l *life) top() (rows []ops.TopRow) {
 // serve --sink sends nothing of anybody, goes on so after a reload, and tells
 // what it would have cost.
 func TestASinkSendsNothing(t *testing.T) {
-	l := beginWith(t, func(l *life) extras { l.cmd.Sink = true; return extras{sink: true} }, "upstream: UPSTREAM", `upstream: "http://127.0.0.1:9"`)
-	t.Cleanup(func() { os.RemoveAll(l.cmd.sinkDir) })
+	l := beginWith(t, func(l *life) extras { l.sinkDir = t.TempDir(); return extras{sink: true} }, "upstream: UPSTREAM", `upstream: "http://127.0.0.1:9"`)
 	for range 20 {
 		if got := l.send("1", "app-key", "app-secret", `{"name":"alarm.x","channel":"c","data":"1"}`, nil); got.status != 200 || got.body != "{}" {
 			t.Fatalf("%d %s", got.status, got.body)
@@ -121,7 +120,7 @@ func TestASinkSendsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !loaded.Config.Store.Embedded() || loaded.Config.DataDir != l.cmd.sinkDir {
+	if !loaded.Config.Store.Embedded() || loaded.Config.DataDir != l.sinkDir {
 		t.Errorf("a sink would use %s and %s", loaded.Config.Store, loaded.Config.DataDir)
 	}
 	if err := l.reload(); err == nil || !strings.Contains(err.Error(), "data_dir") {
@@ -182,15 +181,19 @@ func TestARecordedHourIsReplayed(t *testing.T) {
 		t.Error("a trace was written over")
 	}
 
-	var out, errs bytes.Buffer
-	if code := run(t.Context(), []string{"replay", file, "--config", l.file, "--json"}, os.Getenv, &out, &errs); code != 0 {
-		t.Fatalf("exit %d: %s", code, &errs)
-	}
-	var result replay.Result
-	if err := json.Unmarshal(out.Bytes(), &result); err != nil {
+	scenario, err := replay.OfTrace(l.file, file, "", os.Getenv)
+	if err != nil {
 		t.Fatal(err)
 	}
-	guarded := result.Sides[1]
+	own, err := replayGuard(scenario.Config, scenario.Account, scenario.App)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result, err := replay.Run(t.Context(), scenario, 1, []replay.Side{{Name: "with the guard", Guard: own}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	guarded := result.Sides[0]
 	for _, o := range []string{"sent", "deduplicated", "throttled"} {
 		if live[o] == 0 || live[o] != recorded[o] || live[o] != guarded.Outcomes[o] {
 			t.Errorf("%s: live %d, recorded %d, replayed %d", o, live[o], recorded[o], guarded.Outcomes[o])

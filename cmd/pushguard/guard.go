@@ -389,3 +389,14 @@ func writeAddrFile(path string, addrs map[string]string) error {
 	}
 	return os.Rename(tmp.Name(), path)
 }
+
+// addrs are the addresses of the two ports, by name: data and admin.
+func (g *guard) addrs() map[string]string {
+	return map[string]string{"data": g.data.Addr().String(), "admin": g.admin.Addr().String()}
+}
+
+// status is what GET /api/v1/status answers.
+func (g *guard) status() ops.Status { return g.ops.Status() }
+
+// keepAlive tells systemd's watchdog that this process serves, until the guard is stopped.
+func (g *guard) keepAlive() { g.running.Go(func() { g.watchdog(g.runCtx) }) }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -106,7 +107,7 @@ func printIncident(w io.Writer, in ops.Incident) error {
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "\nshare of the excess\tcaller\tevent\tchannel\tpayload")
 	for _, c := range in.Culprits {
-		fmt.Fprintf(tw, "%.0f%%\t%s\t%s\t%s\t%s\n", c.Share*100, visible(firstOf(c.Caller, "*")), visible(firstOf(c.Event, "*")), visible(firstOf(c.Channel, "*")), visible(firstOf(c.Payload, "*")))
+		fmt.Fprintf(tw, "%.0f%%\t%s\t%s\t%s\t%s\n", c.Share*100, visible(cmp.Or(c.Caller, "*")), visible(cmp.Or(c.Event, "*")), visible(cmp.Or(c.Channel, "*")), visible(cmp.Or(c.Payload, "*")))
 	}
 	if err := tw.Flush(); err != nil {
 		return err

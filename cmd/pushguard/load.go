@@ -117,15 +117,6 @@ func isThisMachine(host string) bool {
 	return name == "127.0.0.1" || name == "localhost"
 }
 
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
-}
-
 // loadResult is what --json prints. Latencies are milliseconds from the
 // intended time of sending to the last byte of the answer.
 type loadResult struct {

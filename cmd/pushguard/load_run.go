@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -218,7 +219,7 @@ func (r *loadStreamRun) work(due <-chan dueAt, rng *rand.Rand) {
 			continue
 		}
 		r.l.heard.Add(1)
-		outcome := firstOf(string(resp.Header.Peek("Pushguard-Outcome")), "(no guard)")
+		outcome := cmp.Or(string(resp.Header.Peek("Pushguard-Outcome")), "(no guard)")
 		r.phases[d.phase].note(took, &resp, outcome, late, false)
 	}
 }
@@ -289,4 +290,16 @@ func (l *load) writeHDR(w io.Writer) error {
 	_, hist := sum(0, l.tallies()...)
 	_, err := hist.PercentilesPrint(w, 5, 1000)
 	return err
+}
+
+// waitUntil sleeps to at, or returns false when ctx ends first.
+func waitUntil(ctx context.Context, at time.Time) bool {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
 }

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/pusher/sim"
 )
 
@@ -129,14 +132,34 @@ func TestLoadSeesAStall(t *testing.T) {
 
 // --load-test says so in every publish: a guard that would send it refuses it.
 func TestLoadSaysThatItIsATest(t *testing.T) {
-	l := begin(t, "#caller", loadTestCaller)
-	target := "http://" + l.g.data.Addr().String()
+	behind := sim.New(sim.Config{MessagesPerDay: 1 << 40, Apps: []sim.App{{ID: "1", Key: "app-key", Secret: "app-secret"}}})
+	srv := httptest.NewServer(behind)
+	t.Cleanup(srv.Close)
+	cfg, err := config.Parse("load.yaml", fmt.Appendf(nil, `
+listen: "127.0.0.1:0"
+admin: { listen: "127.0.0.1:0" }
+data_dir: %q
+drain_delay: 0s
+accounts:
+  - name: care
+    plan: startup
+    apps: [ { id: "1", key: app-key, secret: app-secret, upstream: %q, callers: [ { name: storm, key: storm-1, secret: storm-secret, load_test: true } ] } ]
+`, t.TempDir(), srv.URL), os.Getenv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := startGuard(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = g.stop(context.Background()) })
+	target := "http://" + g.addrs()["data"]
 	code, out, errs := command(t, "load", "--target", target, "--app", "1:storm-1:storm-secret", "--rate", "50", "--duration", "200ms", "--load-test", "--expect", "refused=0%", "--expect", "answered=100%")
 	if code != 0 || !strings.Contains(out, "outcomes  sent 10") || !strings.Contains(out, "verdict   passed: refused=0%, answered=100%") {
 		t.Errorf("exit %d: %s%s", code, out, errs)
 	}
 	code, out, _ = command(t, "load", "--target", target, "--app", "1:app-key:app-secret", "--rate", "50", "--duration", "200ms", "--load-test", "--expect", "refused=100%")
-	if st := l.pusher.Stats(); code != 0 || st.Requests != 0 {
+	if st := behind.Stats(); code != 0 || st.Requests != 0 {
 		t.Errorf("exit %d: %s; Pusher got %d requests", code, out, st.Requests)
 	}
 }

@@ -7,12 +7,6 @@ import (
 	"strings"
 )
 
-// logFlags are shared by the commands that run for long.
-type logFlags struct {
-	LogFormat string `help:"Form of log lines: text or json." enum:"text,json," default:"" placeholder:"text|json"`
-	LogLevel  string `help:"Least level that is logged: debug, info, warn or error." enum:"debug,info,warn,error," default:"" placeholder:"LEVEL"`
-}
-
 func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	log, _, err := newLevelLogger(w, format, level)
 	return log, err
@@ -41,13 +35,4 @@ func setLevel(at *slog.LevelVar, level string) error {
 	}
 	at.Set(l)
 	return nil
-}
-
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -29,10 +28,6 @@ const (
 	exitUsage  = 2
 )
 
-// version is set by the linker in a release; otherwise the build's own record
-// is used.
-var version = ""
-
 // cli is the command line. Each command is in a file of its own.
 type cli struct {
 	Serve      serveCmd      `cmd:"" help:"Run the guard."`
@@ -52,19 +47,6 @@ type cli struct {
 	Completion completionCmd `cmd:"" help:"Print completions for a shell: bash, zsh or fish."`
 	Man        manCmd        `cmd:"" help:"Print the manual page."`
 }
-
-// process is what a command gets from its process, so that tests can be one.
-type process struct {
-	ctx            context.Context
-	getenv         func(string) string
-	stdout, stderr io.Writer
-}
-
-// usageError is a mistake on the command line that the parser cannot see.
-type usageError struct{ error }
-
-// silentError has been reported already.
-type silentError struct{ error }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (code int) {
 	var c cli
@@ -133,25 +115,6 @@ func asked(err error) string {
 		}
 	}
 	return name
-}
-
-func buildVersion() string {
-	if version != "" {
-		return version
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return "devel-" + s.Value[:12]
-		}
-	}
-	return "devel"
 }
 
 type versionCmd struct{}

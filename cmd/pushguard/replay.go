@@ -10,9 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/replay"
-	"github.com/pushguard/pushguard/quota"
 )
 
 type replayCmd struct {
@@ -125,27 +123,6 @@ func comparedGuard(file string, s *replay.Scenario, getenv func(string) string) 
 		}
 	}
 	return nil, fmt.Errorf("%s has no app %s", file, s.App.ID)
-}
-
-// replayGuard is what the config means for one app, as serve compiles it.
-func replayGuard(cfg *config.Config, account *config.Account, app *config.App) (*replay.Guard, error) {
-	policy, err := policyOf(cfg, account, app)
-	if err != nil {
-		return nil, err
-	}
-	shares := map[string]float64{}
-	for _, c := range app.Callers {
-		if c.Share > 0 {
-			shares[c.Name] = float64(c.Share)
-		}
-	}
-	return &replay.Guard{
-		Policy:  policy,
-		Ledger:  quota.Config{Account: account.Name, Plan: quota.Plan(account.Plan), Floors: floors(account), Shares: shares},
-		Breaker: levels(cfg),
-		Billing: billing(account.Billing),
-		Mode:    containMode(cfg.Contain),
-	}, nil
 }
 
 func writeChart(path string, r *replay.Result) error {

@@ -14,15 +14,6 @@ import (
 	"github.com/pushguard/pushguard/cmd/pushguard/config/awssecret"
 )
 
-// guardFlags are shared by serve and demo; what is given here wins over the
-// file.
-type guardFlags struct {
-	Listen   string `help:"Address of the data port, host:port; port 0 takes a free one." placeholder:"ADDR"`
-	Admin    string `help:"Address of the admin port, host:port; port 0 takes a free one." placeholder:"ADDR"`
-	AddrFile string `help:"Write the chosen addresses to this file as JSON, once both ports are open." placeholder:"FILE"`
-	logFlags
-}
-
 type serveCmd struct {
 	Config    string        `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
 	Sink      bool          `help:"Send nothing: answer in Pusher's place, and tell what it would have cost. Uses a store of its own, whatever the config says, and alerts nobody."`
@@ -100,18 +91,18 @@ func (c *serveCmd) Run(p *process) error {
 		}
 	}
 	g.keep(loaded)
-	watching, stopWatching := context.WithCancel(g.runCtx)
-	defer stopWatching()
+	stopFollowing := func() {}
 	if c.Config != "" {
 		again := func(ctx context.Context) (*config.Loaded, error) { return c.load(ctx, loader.Load, p.getenv) }
-		g.running.Go(func() { g.watch(watching, hup, again, loaded) })
+		stopFollowing = g.follow(hup, again, loaded)
 	}
-	g.running.Go(func() { g.watchdog(g.runCtx) })
+	defer stopFollowing()
+	g.keepAlive()
 	notify(daemon.SdNotifyReady)
 
 	<-p.ctx.Done()
 	notify(daemon.SdNotifyStopping)
-	stopWatching()
+	stopFollowing()
 	if err := g.drain(context.Background()); err != nil {
 		return err
 	}
@@ -138,9 +129,12 @@ func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) 
 	}
 	c.apply(loaded.Config)
 	if c.Sink {
-		if err := c.isolate(loaded.Config); err != nil {
-			return loaded, err
+		if c.sinkDir == "" {
+			if c.sinkDir, err = os.MkdirTemp("", "pushguard-sink-"); err != nil {
+				return loaded, err
+			}
 		}
+		isolateSink(loaded.Config, c.sinkDir)
 	}
 	if err := loaded.Config.CheckFlags(); err != nil {
 		return loaded, usageError{err}
@@ -148,41 +142,7 @@ func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) 
 	return loaded, nil
 }
 
-// isolate keeps a sink's hands off everything that a guard that sends may share
-// with it: the count of the plan, the incidents, the people who are told.
-func (c *serveCmd) isolate(cfg *config.Config) error {
-	if c.sinkDir == "" {
-		dir, err := os.MkdirTemp("", "pushguard-sink-")
-		if err != nil {
-			return err
-		}
-		c.sinkDir = dir
-	}
-	cfg.Store, cfg.DataDir, cfg.Alerts = config.Default().Store, c.sinkDir, nil
-	return nil
-}
-
 // newLoader knows every source of secrets.
 func newLoader(getenv func(string) string) *config.Loader {
 	return &config.Loader{Getenv: getenv, Sources: awssecret.Sources()}
-}
-
-func (g *guard) addrs() map[string]string {
-	return map[string]string{"data": g.data.Addr().String(), "admin": g.admin.Addr().String()}
-}
-
-// apply lets flags win over the file.
-func (f *guardFlags) apply(cfg *config.Config) {
-	if f.Listen != "" {
-		cfg.Listen = f.Listen
-	}
-	if f.Admin != "" {
-		cfg.Admin.Listen = f.Admin
-	}
-	if f.LogFormat != "" {
-		cfg.Log.Format = config.LogFormat(f.LogFormat)
-	}
-	if f.LogLevel != "" {
-		cfg.Log.Level = config.LogLevel(f.LogLevel)
-	}
 }

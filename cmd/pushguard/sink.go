@@ -166,3 +166,9 @@ func (g *guard) saySunk() {
 		}
 	}
 }
+
+// isolateSink keeps a sink apart from everything that a guard that sends may share with it: the count of the plan,
+// the incidents, the people who are told. dir is its data_dir.
+func isolateSink(cfg *config.Config, dir string) {
+	cfg.Store, cfg.DataDir, cfg.Alerts = config.Default().Store, dir, nil
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func printStatus(w io.Writer, st ops.Status, incidents []ops.Incident, now time.
 func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident, now time.Time) {
 	plan := max(a.Plan.MessagesPerDay, 1)
 	used := float64(a.Used) / float64(plan)
-	fmt.Fprintf(b, "account %s (%s)\n", a.Name, firstOf(a.Plan.Name, "custom"))
+	fmt.Fprintf(b, "account %s (%s)\n", a.Name, cmp.Or(a.Plan.Name, "custom"))
 	fmt.Fprintf(b, "  plan     %s %.1f%%  %s of %s messages used on %s UTC, %s left\n", bar(used, 24), used*100,
 		grouped(a.Used), grouped(a.Plan.MessagesPerDay), a.Day, grouped(a.Remaining))
 	by := " if this rate holds"

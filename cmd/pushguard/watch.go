@@ -18,6 +18,14 @@ const (
 	lookEvery = 10 * time.Second
 )
 
+// follow reloads the config on signals and on changes of the files that it was read from, until the guard is stopped
+// or the returned function is called.
+func (g *guard) follow(signals <-chan os.Signal, load func(context.Context) (*config.Loaded, error), loaded *config.Loaded) (stop func()) {
+	ctx, stop := context.WithCancel(g.runCtx)
+	g.running.Go(func() { g.watch(ctx, signals, load, loaded) })
+	return stop
+}
+
 // watch reloads on a signal, when a file that the config was made of changes,
 // and every secret_poll if it refers to remote sources. It returns when ctx
 // ends.

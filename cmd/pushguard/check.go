@@ -15,7 +15,9 @@ import (
 
 	pusherhttp "github.com/pusher/pusher-http-go/v5"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/cli"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/guard"
 	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/store"
 )
@@ -37,23 +39,23 @@ Examples:
   pushguard check --schema > pushguard.schema.json`
 }
 
-func (c *checkCmd) Run(p *process) error {
+func (c *checkCmd) Run(p *cli.Process) error {
 	if c.Schema {
-		_, err := p.stdout.Write(config.Schema())
+		_, err := p.Stdout.Write(config.Schema())
 		return err
 	}
 	name := cmp.Or(c.Config, "the environment")
-	loader := newLoader(p.getenv)
-	loaded, err := (&serveCmd{Config: c.Config}).load(p.ctx, loader.Load, p.getenv) // never the last good: what is out of reach must show
+	loader := newLoader(p.Getenv)
+	loaded, err := (&serveCmd{Config: c.Config}).load(p.Ctx, loader.Load, p.Getenv) // never the last good: what is out of reach must show
 	if err != nil {
-		fmt.Fprintln(p.stderr, err)
-		return silentError{err}
+		fmt.Fprintln(p.Stderr, err)
+		return cli.Silent(err)
 	}
 	cfg := loaded.Config
 	for _, w := range cfg.Warnings {
-		fmt.Fprintln(p.stderr, "warning:", w.Error())
+		fmt.Fprintln(p.Stderr, "warning:", w.Error())
 	}
-	out := &report{w: p.stdout}
+	out := &report{w: p.Stdout}
 	out.line(fmt.Sprintf("config: %s is complete", name), nil)
 	out.line(fmt.Sprintf("secrets: %s", resolved(loaded.References())), nil)
 	for i := range cfg.Accounts {
@@ -66,7 +68,7 @@ func (c *checkCmd) Run(p *process) error {
 	if !c.Online {
 		return nil
 	}
-	text, err := reachStore(p.ctx, cfg, c.Replacing)
+	text, err := reachStore(p.Ctx, cfg, c.Replacing)
 	out.line("store: "+text, err)
 	for i := range cfg.Accounts {
 		for j := range cfg.Accounts[i].Apps {
@@ -82,7 +84,7 @@ func (c *checkCmd) Run(p *process) error {
 		}
 	}
 	for _, port := range []struct{ name, addr string }{{"data", cfg.Listen}, {"admin", cfg.Admin.Listen}} {
-		held := portFree(p.ctx, port.addr)
+		held := portFree(p.Ctx, port.addr)
 		if held != nil && c.Replacing {
 			out.line(fmt.Sprintf("ports: the %s port %s is held, as it is by the one to be replaced", port.name, port.addr), nil)
 			continue
@@ -90,7 +92,7 @@ func (c *checkCmd) Run(p *process) error {
 		out.line(fmt.Sprintf("ports: the %s port %s is free", port.name, port.addr), held)
 	}
 	if cfg.TLS != nil {
-		_, err := readCertificates(cfg.TLS)
+		_, err := guard.ReadCertificates(cfg.TLS)
 		out.line("tls: certificate and key belong together", err)
 	}
 	text, err = openFiles(cfg)
@@ -156,7 +158,7 @@ const checkAccount = "pushguard-check"
 
 func reachStore(ctx context.Context, cfg *config.Config, replacing bool) (string, error) {
 	if cfg.Store.Embedded() {
-		if err := writableDir(cfg.DataDir); err != nil {
+		if err := guard.WritableDir(cfg.DataDir); err != nil {
 			return "", err
 		}
 		switch held := dataDirHeld(cfg.DataDir); {
@@ -248,12 +250,12 @@ func skewed(skew time.Duration) error {
 
 // portFree opens and closes the port.
 func portFree(ctx context.Context, addr string) error {
-	ln, err := listen(ctx, addr, false)
+	ln, err := guard.Listen(ctx, addr, false)
 	if err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("%s cannot be opened (%w): end what holds it, choose another, or say --replacing if it is the guard to be replaced", addr, err)
 		}
-		return fmt.Errorf("%s cannot be opened (%w)%s", addr, err, portHint(err))
+		return fmt.Errorf("%s cannot be opened (%w)%s", addr, err, guard.PortHint(err))
 	}
 	return ln.Close()
 }

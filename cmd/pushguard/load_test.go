@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
+	"github.com/pushguard/pushguard/cmd/pushguard/guard"
+	"github.com/pushguard/pushguard/cmd/pushguard/loadgen"
 	"github.com/pushguard/pushguard/pusher/sim"
 )
 
@@ -55,7 +57,7 @@ streams:
 	if code := run(t.Context(), []string{"load", file, "--json", "--hdr", hdr}, getenv, &out, &errs); code != 0 {
 		t.Fatalf("exit %d: %s%s", code, out.String(), errs.String())
 	}
-	var got loadResult
+	var got loadgen.Result
 	if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +119,7 @@ func TestLoadSeesAStall(t *testing.T) {
 	if code != 0 {
 		t.Fatal(out, errs)
 	}
-	var got loadResult
+	var got loadgen.Result
 	if err := json.Unmarshal([]byte(out), &got); err != nil {
 		t.Fatal(err)
 	}
@@ -148,12 +150,12 @@ accounts:
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := startGuard(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	g, err := guard.Start(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = g.stop(context.Background()) })
-	target := "http://" + g.addrs()["data"]
+	t.Cleanup(func() { _ = g.Stop(context.Background()) })
+	target := "http://" + g.Addrs()["data"]
 	code, out, errs := command(t, "load", "--target", target, "--app", "1:storm-1:storm-secret", "--rate", "50", "--duration", "200ms", "--load-test", "--expect", "refused=0%", "--expect", "answered=100%")
 	if code != 0 || !strings.Contains(out, "outcomes  sent 10") || !strings.Contains(out, "verdict   passed: refused=0%, answered=100%") {
 		t.Errorf("exit %d: %s%s", code, out, errs)

@@ -10,6 +10,10 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+	"github.com/pushguard/pushguard/cmd/pushguard/cli"
+	"github.com/pushguard/pushguard/cmd/pushguard/demo"
+	"github.com/pushguard/pushguard/cmd/pushguard/loadgen"
+	"github.com/pushguard/pushguard/cmd/pushguard/version"
 )
 
 func main() {
@@ -28,28 +32,28 @@ const (
 	exitUsage  = 2
 )
 
-// cli is the command line. Each command is in a file of its own.
-type cli struct {
-	Serve      serveCmd      `cmd:"" help:"Run the guard."`
-	Demo       demoCmd       `cmd:"" help:"Show the whole story in under 90 seconds, with no account and no Redis."`
-	Check      checkCmd      `cmd:"" help:"Preflight: prove the config, and with --online the store and Pusher, before anything is replaced."`
-	Status     statusCmd     `cmd:"" help:"What a running guard is doing: plan, breaker, callers."`
-	Top        topCmd        `cmd:"" help:"Who publishes most, live."`
-	Incidents  incidentsCmd  `cmd:"" help:"What the detector found: who ran away, when, and what was done."`
-	Brake      brakeCmd      `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
-	Plan       planCmd       `cmd:"" help:"Change an account's plan, live."`
-	Usage      usageCmd      `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
-	Held       heldCmd       `cmd:"" help:"Send now what was answered and is held for later."`
-	Sim        simCmd        `cmd:"" help:"Run the Pusher simulator alone."`
-	Replay     replayCmd     `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
-	Load       loadCmd       `cmd:"" help:"Generate load, open loop, signed like an SDK."`
-	Version    versionCmd    `cmd:"" help:"Print the version."`
-	Completion completionCmd `cmd:"" help:"Print completions for a shell: bash, zsh or fish."`
-	Man        manCmd        `cmd:"" help:"Print the manual page."`
+// commands is the command line.
+type commands struct {
+	Serve      serveCmd          `cmd:"" help:"Run the guard."`
+	Demo       demo.Command      `cmd:"" help:"Show the whole story in under 90 seconds, with no account and no Redis."`
+	Check      checkCmd          `cmd:"" help:"Preflight: prove the config, and with --online the store and Pusher, before anything is replaced."`
+	Status     cli.StatusCmd     `cmd:"" help:"What a running guard is doing: plan, breaker, callers."`
+	Top        cli.TopCmd        `cmd:"" help:"Who publishes most, live."`
+	Incidents  cli.IncidentsCmd  `cmd:"" help:"What the detector found: who ran away, when, and what was done."`
+	Brake      cli.BrakeCmd      `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
+	Plan       cli.PlanCmd       `cmd:"" help:"Change an account's plan, live."`
+	Usage      cli.UsageCmd      `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
+	Held       cli.HeldCmd       `cmd:"" help:"Send now what was answered and is held for later."`
+	Sim        simCmd            `cmd:"" help:"Run the Pusher simulator alone."`
+	Replay     replayCmd         `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
+	Load       loadgen.Command   `cmd:"" help:"Generate load, open loop, signed like an SDK."`
+	Version    versionCmd        `cmd:"" help:"Print the version."`
+	Completion cli.CompletionCmd `cmd:"" help:"Print completions for a shell: bash, zsh or fish."`
+	Man        cli.ManCmd        `cmd:"" help:"Print the manual page."`
 }
 
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (code int) {
-	var c cli
+	var c commands
 	ended := -1
 	parser, err := kong.New(&c,
 		kong.Name("pushguard"),
@@ -78,9 +82,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stderr, "pushguard: %v\nSee: %s --help\n", err, asked(err))
 		return exitUsage
 	}
-	err = kctx.Run(&process{ctx: ctx, getenv: getenv, stdout: stdout, stderr: stderr}, parser.Model)
-	var wrong usageError
-	var silent silentError
+	err = kctx.Run(&cli.Process{Ctx: ctx, Getenv: getenv, Stdout: stdout, Stderr: stderr}, parser.Model)
+	var wrong cli.UsageError
+	var silent cli.SilentError
 	switch {
 	case err == nil:
 		return exitDone
@@ -121,7 +125,7 @@ type versionCmd struct{}
 
 func (versionCmd) Help() string { return "Example:\n  pushguard version" }
 
-func (versionCmd) Run(p *process) error {
-	_, err := fmt.Fprintln(p.stdout, "pushguard", buildVersion())
+func (versionCmd) Run(p *cli.Process) error {
+	_, err := fmt.Fprintln(p.Stdout, "pushguard", version.Build())
 	return err
 }

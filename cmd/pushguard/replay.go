@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/cli"
+	"github.com/pushguard/pushguard/cmd/pushguard/guard"
 	"github.com/pushguard/pushguard/cmd/pushguard/replay"
 )
 
@@ -32,28 +34,28 @@ Examples:
   pushguard replay trace.jsonl --config pushguard.yaml --compare stricter.yaml`
 }
 
-func (c *replayCmd) Run(p *process) error {
+func (c *replayCmd) Run(p *cli.Process) error {
 	switch ext := filepath.Ext(c.Chart); {
 	case c.Chart != "" && ext != ".svg" && ext != ".html":
-		return usageError{fmt.Errorf("--chart %s must end in .svg or .html", c.Chart)}
+		return cli.Usage(fmt.Errorf("--chart %s must end in .svg or .html", c.Chart))
 	}
-	s, err := c.load(p.getenv)
+	s, err := c.load(p.Getenv)
 	if err != nil {
 		return err
 	}
-	own, err := replayGuard(s.Config, s.Account, s.App)
+	own, err := guard.ForReplay(s.Config, s.Account, s.App)
 	if err != nil {
 		return err
 	}
 	sides := []replay.Side{{Name: "without the guard"}, {Name: "with the guard", Guard: own}}
 	for _, file := range c.Compare {
-		g, err := comparedGuard(file, s, p.getenv)
+		g, err := comparedGuard(file, s, p.Getenv)
 		if err != nil {
 			return err
 		}
 		sides = append(sides, replay.Side{Name: "with " + filepath.Base(file), Guard: g})
 	}
-	r, err := replay.Run(p.ctx, s, c.Seed, sides)
+	r, err := replay.Run(p.Ctx, s, c.Seed, sides)
 	if err != nil {
 		return err
 	}
@@ -61,14 +63,14 @@ func (c *replayCmd) Run(p *process) error {
 		if err := writeChart(c.Chart, r); err != nil {
 			return err
 		}
-		fmt.Fprintln(p.stderr, "chart:", c.Chart)
+		fmt.Fprintln(p.Stderr, "chart:", c.Chart)
 	}
 	if c.JSON {
-		enc := json.NewEncoder(p.stdout)
+		enc := json.NewEncoder(p.Stdout)
 		enc.SetIndent("", "  ")
 		return enc.Encode(r)
 	}
-	return r.Text(p.stdout)
+	return r.Text(p.Stdout)
 }
 
 // load reads the scenario, or makes one of a trace and a config.
@@ -78,11 +80,11 @@ func (c *replayCmd) load(getenv func(string) string) (*replay.Scenario, error) {
 	case err != nil:
 		return nil, err
 	case !trace && c.Config != "":
-		return nil, usageError{errors.New("--config is for traces; a scenario is a config file itself")}
+		return nil, cli.Usage(errors.New("--config is for traces; a scenario is a config file itself"))
 	case !trace:
 		return replay.Load(c.File, getenv)
 	case c.Config == "":
-		return nil, usageError{fmt.Errorf("%s is a trace: say with --config by which rules it is replayed", c.File)}
+		return nil, cli.Usage(fmt.Errorf("%s is a trace: say with --config by which rules it is replayed", c.File))
 	}
 	return replay.OfTrace(c.Config, c.File, c.App, getenv)
 }
@@ -118,7 +120,7 @@ func comparedGuard(file string, s *replay.Scenario, getenv func(string) string) 
 		a := &cfg.Accounts[i]
 		for j := range a.Apps {
 			if a.Apps[j].ID == s.App.ID {
-				return replayGuard(cfg, a, &a.Apps[j])
+				return guard.ForReplay(cfg, a, &a.Apps[j])
 			}
 		}
 	}

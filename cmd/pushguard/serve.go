@@ -10,8 +10,10 @@ import (
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/cli"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/config/awssecret"
+	"github.com/pushguard/pushguard/cmd/pushguard/guard"
 )
 
 type serveCmd struct {
@@ -21,7 +23,7 @@ type serveCmd struct {
 	RecordMax string        `help:"Recording ends when the file is this large." default:"1GiB" placeholder:"SIZE"`
 	RecordFor time.Duration `help:"Recording ends after this long." placeholder:"DURATION"`
 	ReusePort bool          `help:"Open both ports beside another serve that was started with this flag too, to replace it without refusing a connection. Linux; needs a shared store."`
-	guardFlags
+	cli.GuardFlags
 
 	sinkDir string // what --sink keeps, for as long as it runs
 }
@@ -39,16 +41,16 @@ SIGTERM drains: not ready, serving on for drain_delay, then out with exit code 0
 Sockets that systemd opened (LISTEN_FDS) are used instead of listen and admin.listen.`
 }
 
-func (c *serveCmd) Run(p *process) error {
-	loader := newLoader(p.getenv)
-	loaded, err := c.load(p.ctx, loader.LoadOrLastGood, p.getenv)
+func (c *serveCmd) Run(p *cli.Process) error {
+	loader := newLoader(p.Getenv)
+	loaded, err := c.load(p.Ctx, loader.LoadOrLastGood, p.Getenv)
 	if err != nil {
 		return err
 	}
 	cfg := loaded.Config
-	log, level, err := newLevelLogger(p.stderr, string(cfg.Log.Format), string(cfg.Log.Level))
+	log, level, err := guard.NewLevelLogger(p.Stderr, string(cfg.Log.Format), string(cfg.Log.Level))
 	if err != nil {
-		return usageError{err}
+		return cli.Usage(err)
 	}
 	for _, w := range cfg.Warnings {
 		log.Warn("config: " + w.Error())
@@ -56,23 +58,23 @@ func (c *serveCmd) Run(p *process) error {
 	for _, ref := range cfg.FromLastGood {
 		log.Error("LAST GOOD: a secret source is out of reach; its last good value is used", "reference", ref, "cache", loaded.LastGood)
 	}
-	boundMemory(p.getenv, os.DirFS("/"), log)
-	given, err := inherited()
+	boundMemory(p.Getenv, os.DirFS("/"), log)
+	given, err := guard.Inherited()
 	if err != nil {
 		return err
 	}
-	given.reuse = c.ReusePort
+	given.Reuse = c.ReusePort
 	most, err := config.ParseBytes(c.RecordMax)
 	if err != nil || most < 1<<16 {
-		return usageError{fmt.Errorf("--record-max %s: a size of at least 64KiB, like 500MiB", c.RecordMax)}
+		return cli.Usage(fmt.Errorf("--record-max %s: a size of at least 64KiB, like 500MiB", c.RecordMax))
 	}
-	given.extras.sink = c.Sink
+	given.Extras.Sink = c.Sink
 	if c.Sink {
 		log.Warn("SINK: nothing is sent to Pusher; usage is counted in a store of this process alone")
 		defer os.RemoveAll(cfg.DataDir)
 	}
 	if c.Record != "" {
-		if given.extras.record, err = startRecording(c.Record, most, c.RecordFor, log); err != nil {
+		if given.Extras.Record, err = guard.StartRecording(c.Record, most, c.RecordFor, log); err != nil {
 			return err
 		}
 	}
@@ -80,33 +82,33 @@ func (c *serveCmd) Run(p *process) error {
 	signal.Notify(hup, syscall.SIGHUP) // from here on it no longer ends the process
 	defer signal.Stop(hup)
 
-	g, err := startGuardOn(p.ctx, cfg, log, level, given)
+	g, err := guard.StartOn(p.Ctx, cfg, log, level, given)
 	if err != nil {
 		return err
 	}
 	if c.AddrFile != "" {
-		if err := writeAddrFile(c.AddrFile, g.addrs()); err != nil {
-			_ = g.stop(context.WithoutCancel(p.ctx))
+		if err := guard.WriteAddrFile(c.AddrFile, g.Addrs()); err != nil {
+			_ = g.Stop(context.WithoutCancel(p.Ctx))
 			return fmt.Errorf("--addr-file: %w", err)
 		}
 	}
-	g.keep(loaded)
+	g.Keep(loaded)
 	stopFollowing := func() {}
 	if c.Config != "" {
-		again := func(ctx context.Context) (*config.Loaded, error) { return c.load(ctx, loader.Load, p.getenv) }
-		stopFollowing = g.follow(hup, again, loaded)
+		again := func(ctx context.Context) (*config.Loaded, error) { return c.load(ctx, loader.Load, p.Getenv) }
+		stopFollowing = g.Follow(hup, again, loaded)
 	}
 	defer stopFollowing()
-	g.keepAlive()
-	notify(daemon.SdNotifyReady)
+	g.KeepAlive()
+	guard.Notify(daemon.SdNotifyReady)
 
-	<-p.ctx.Done()
-	notify(daemon.SdNotifyStopping)
+	<-p.Ctx.Done()
+	guard.Notify(daemon.SdNotifyStopping)
 	stopFollowing()
-	if err := g.drain(context.Background()); err != nil {
+	if err := g.Drain(context.Background()); err != nil {
 		return err
 	}
-	g.saySunk()
+	g.SaySunk()
 	log.Info("stopped")
 	return nil
 }
@@ -127,17 +129,17 @@ func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) 
 		}
 		return loaded, err
 	}
-	c.apply(loaded.Config)
+	c.Apply(loaded.Config)
 	if c.Sink {
 		if c.sinkDir == "" {
 			if c.sinkDir, err = os.MkdirTemp("", "pushguard-sink-"); err != nil {
 				return loaded, err
 			}
 		}
-		isolateSink(loaded.Config, c.sinkDir)
+		guard.IsolateSink(loaded.Config, c.sinkDir)
 	}
 	if err := loaded.Config.CheckFlags(); err != nil {
-		return loaded, usageError{err}
+		return loaded, cli.Usage(err)
 	}
 	return loaded, nil
 }

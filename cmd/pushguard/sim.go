@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/cli"
+	"github.com/pushguard/pushguard/cmd/pushguard/guard"
 	"github.com/pushguard/pushguard/pusher/sim"
 )
 
@@ -22,7 +24,7 @@ type simCmd struct {
 	Latency        time.Duration `help:"Time that each answer takes." placeholder:"20ms"`
 	FailEvery      int           `help:"Answer every N-th request with 500." placeholder:"N"`
 	AddrFile       string        `help:"Write the chosen address to this file as JSON, {\"data\":\"host:port\"}." placeholder:"FILE"`
-	logFlags
+	cli.LogFlags
 }
 
 func (simCmd) Help() string {
@@ -34,12 +36,12 @@ Example:
   pushguard sim --listen 127.0.0.1:6001 --app 1234:key:secret --messages-per-day 5000 --subscribers 2`
 }
 
-func (c *simCmd) Run(p *process) error {
+func (c *simCmd) Run(p *cli.Process) error {
 	cfg := sim.Config{MessagesPerDay: c.MessagesPerDay, Subscribers: c.Subscribers, Latency: c.Latency, FailEvery: c.FailEvery}
 	for _, s := range c.App {
 		parts := strings.SplitN(s, ":", 3)
 		if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
-			return usageError{errors.New("--app must be ID:KEY:SECRET")}
+			return cli.Usage(errors.New("--app must be ID:KEY:SECRET"))
 		}
 		cfg.Apps = append(cfg.Apps, sim.App{ID: parts[0], Key: parts[1], Secret: parts[2]})
 	}
@@ -47,13 +49,13 @@ func (c *simCmd) Run(p *process) error {
 		i := strings.LastIndexByte(s, '=')
 		n, err := strconv.ParseInt(s[i+1:], 10, 64)
 		if i <= 0 || err != nil || n < 0 {
-			return usageError{fmt.Errorf("--subscribers-of %q must be PATTERN=N", s)}
+			return cli.Usage(fmt.Errorf("--subscribers-of %q must be PATTERN=N", s))
 		}
 		cfg.SubscribersOf = append(cfg.SubscribersOf, sim.Pattern{Pattern: s[:i], N: n})
 	}
-	log, err := newLogger(p.stderr, c.LogFormat, c.LogLevel)
+	log, err := guard.NewLogger(p.Stderr, c.LogFormat, c.LogLevel)
 	if err != nil {
-		return usageError{err}
+		return cli.Usage(err)
 	}
 	ln, err := net.Listen("tcp", c.Listen)
 	if err != nil {
@@ -61,7 +63,7 @@ func (c *simCmd) Run(p *process) error {
 	}
 	srv := &http.Server{Handler: sim.New(cfg), ReadHeaderTimeout: 10 * time.Second}
 	if c.AddrFile != "" {
-		if err := writeAddrFile(c.AddrFile, map[string]string{"data": ln.Addr().String()}); err != nil {
+		if err := guard.WriteAddrFile(c.AddrFile, map[string]string{"data": ln.Addr().String()}); err != nil {
 			_ = ln.Close()
 			return fmt.Errorf("--addr-file: %w", err)
 		}
@@ -72,7 +74,7 @@ func (c *simCmd) Run(p *process) error {
 	select {
 	case err := <-done:
 		return err
-	case <-p.ctx.Done():
+	case <-p.Ctx.Done():
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

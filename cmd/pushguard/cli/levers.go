@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+)
+
+type leverFlags struct {
+	Account string `help:"Account to act on; not needed when the guard has only one." placeholder:"NAME"`
+	DryRun  bool   `help:"Tell what it would do now, and do nothing."`
+	adminFlags
+}
+
+// path is the admin API's path for one lever of the account.
+func (f *leverFlags) path(p *Process, lever string) (string, error) {
+	name := f.Account
+	if name == "" {
+		var st ops.Status
+		if err := f.call(p.Ctx, "GET", "/api/v1/status", nil, &st); err != nil {
+			return "", err
+		}
+		if len(st.Accounts) != 1 {
+			return "", Usage(fmt.Errorf("this guard has %d accounts: say which with --account", len(st.Accounts)))
+		}
+		name = st.Accounts[0].Name
+	}
+	return "/api/v1/accounts/" + url.PathEscape(name) + "/" + lever, nil
+}
+
+// errDryRun ends a command that was only to tell what it would do.
+var errDryRun = errors.New("dry run")
+
+// move tells what the lever does, on standard error, and moves it.
+func (f *leverFlags) move(p *Process, method, lever string, order any) (ops.AccountStatus, error) {
+	var out ops.AccountStatus
+	path, err := f.path(p, lever)
+	if err != nil {
+		return out, err
+	}
+	separator := "?"
+	if strings.Contains(path, "?") {
+		separator = "&"
+	}
+	var effect ops.Effect
+	if err := f.call(p.Ctx, method, path+separator+"dry_run=1", order, &effect); err != nil {
+		return out, err
+	}
+	if f.DryRun {
+		printEffect(p.Stdout, effect)
+		return out, errDryRun
+	}
+	printEffect(p.Stderr, effect)
+	return out, f.call(p.Ctx, method, path, order, &out)
+}
+
+func printEffect(w io.Writer, e ops.Effect) {
+	fmt.Fprintln(w, e.Summary)
+	if len(e.Priorities) > 0 {
+		tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
+		fmt.Fprintln(tw, "  a minute\tpublishes\trefused now\trefused then")
+		for _, p := range e.Priorities {
+			then := "not known"
+			if p.Refused != nil {
+				then = Grouped(*p.Refused)
+			}
+			fmt.Fprintf(tw, "  %s\t%s\t%s\t%s\n", p.Priority, Grouped(p.Publishes), Grouped(p.RefusedNow), then)
+		}
+		tw.Flush()
+	}
+	for _, n := range e.Notes {
+		fmt.Fprintln(w, "  "+n)
+	}
+}
+
+// done ends a lever's command: with a dry run there is nothing more to say.
+func done(err error) error {
+	if errors.Is(err, errDryRun) {
+		return nil
+	}
+	return err
+}
+
+type BrakeCmd struct {
+	On  brakeOnCmd  `cmd:"" help:"Pull the brake."`
+	Off brakeOffCmd `cmd:"" help:"Lift the brake."`
+}
+
+type brakeOnCmd struct {
+	Allow  string        `help:"What still passes: critical or none." enum:"critical,none" default:"critical"`
+	Reason string        `help:"Why; it is shown to callers and kept in the audit trail." required:"" placeholder:"TEXT"`
+	For    time.Duration `help:"Lift it by itself after this long; without it, it stays until it is lifted." placeholder:"DURATION"`
+	leverFlags
+}
+
+func (brakeOnCmd) Help() string {
+	return "Examples:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h\n  pushguard brake on --allow none --reason test --dry-run"
+}
+
+func (c *brakeOnCmd) Run(p *Process) error {
+	order := ops.BrakeOrder{Allow: c.Allow, Reason: c.Reason, By: operator()}
+	if c.For > 0 {
+		order.For = c.For.String()
+	}
+	st, err := c.move(p, "POST", "brake", order)
+	if err != nil {
+		return done(err)
+	}
+	until := "until it is lifted"
+	if st.Brake != nil && st.Brake.Until != nil {
+		until = "until " + st.Brake.Until.Format(time.RFC3339)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "brake on: account %s, passing %s, %s\n", st.Name, c.Allow, until)
+	return err
+}
+
+type brakeOffCmd struct {
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (brakeOffCmd) Help() string { return "Example:\n  pushguard brake off" }
+
+func (c *brakeOffCmd) Run(p *Process) error {
+	q := url.Values{"by": {operator()}}
+	if c.Reason != "" {
+		q.Set("reason", c.Reason)
+	}
+	st, err := c.move(p, "DELETE", "brake?"+q.Encode(), nil)
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "brake off: account %s\n", st.Name)
+	return err
+}
+
+type PlanCmd struct {
+	Set planSetCmd `cmd:"" help:"Give the account another number of messages a day, live on every replica."`
+}
+
+type planSetCmd struct {
+	Messages int64  `arg:"" help:"Messages a day, as Pusher counts them."`
+	Reason   string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (planSetCmd) Help() string {
+	return "Example:\n  pushguard plan set 10000000 --reason 'raised to Business'"
+}
+
+func (c *planSetCmd) Run(p *Process) error {
+	st, err := c.move(p, "PUT", "plan", ops.PlanOrder{MessagesPerDay: c.Messages, Reason: c.Reason, By: operator()})
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "plan set: account %s, %d messages a day, %d used, %d left\n", st.Name, st.Plan.MessagesPerDay, st.Used, st.Remaining)
+	return err
+}
+
+type HeldCmd struct {
+	Release heldReleaseCmd `cmd:"" help:"Send now what is held for later, on every replica."`
+}
+
+type heldReleaseCmd struct {
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (heldReleaseCmd) Help() string {
+	return "How many are held is in pushguard status. Examples:\n  pushguard held release --dry-run\n  pushguard held release --reason 'Redis is replaced tonight'"
+}
+
+func (c *heldReleaseCmd) Run(p *Process) error {
+	st, err := c.move(p, "POST", "held/release", ops.HeldOrder{Reason: c.Reason, By: operator()})
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "held release: account %s, %d are still held\n", st.Name, st.Held.Waiting+st.Held.Sending)
+	return err
+}
+
+type UsageCmd struct {
+	Set usageSetCmd `cmd:"" help:"Set what is used today, to match Pusher's own dashboard."`
+}
+
+type usageSetCmd struct {
+	Used   int64  `arg:"" help:"Messages used today, as Pusher's dashboard shows them."`
+	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (usageSetCmd) Help() string {
+	return "Example:\n  pushguard usage set 812345 --reason 'client events do not pass the guard'"
+}
+
+func (c *usageSetCmd) Run(p *Process) error {
+	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Used: &c.Used, Reason: c.Reason, By: operator()})
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "usage set: account %s, %d of %d used\n", st.Name, st.Used, st.Plan.MessagesPerDay)
+	return err
+}

@@ -67,7 +67,7 @@ func (g *Guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Acco
 }
 
 // current is the account in force of that name; nil before it is.
-func (g *guard) current(name string) *account {
+func (g *Guard) current(name string) *account {
 	if f := g.fleet.Load(); f != nil {
 		for _, a := range f.accounts {
 			if a.Name == name {
@@ -79,7 +79,7 @@ func (g *guard) current(name string) *account {
 }
 
 // bears is how much of its plan the account may use before anybody is refused.
-func (g *guard) bears(name string, plan int64) watch.Bears {
+func (g *Guard) bears(name string, plan int64) watch.Bears {
 	a := g.current(name)
 	if a == nil {
 		return watch.Bears{Mark: plan, Floor: plan}
@@ -89,7 +89,7 @@ func (g *guard) bears(name string, plan int64) watch.Bears {
 
 // full gives what reports whether publishes of the account got no place since it was
 // asked last. An upstream that answers nothing is no matter of places.
-func (g *guard) full(name string) func(time.Time) bool {
+func (g *Guard) full(name string) func(time.Time) bool {
 	var last int64
 	return func(time.Time) bool {
 		a := g.current(name)

@@ -34,15 +34,16 @@ func SeedFrom(b [32]byte) (s Seed) {
 	return s
 }
 
-// Digest is a 128-bit identity of what a publish says: event, data, socket_id
-// and info, but not where it goes. Two publishes with equal digests say the same
+// Digest is a 128-bit identity of what a publish says: event, data, socket_id,
+// info and whatever members and parameters are not known here, but not where it goes. Two publishes with equal digests say the same
 // by value, however their bytes were written; the chance that two different ones
 // agree is about 2^-128 for each pair.
 //
 // Data that is a JSON text is compared by structure: white space, escapes and
 // the order of keys do not matter, numbers count by their text. Objects with a
 // key twice or with more than 64 keys, where order may matter or is dear to
-// ignore, count in order. Any other data counts by its bytes.
+// ignore, count in order. A string with half a surrogate pair counts by its bytes,
+// as any other data does.
 func (s *Seed) Digest(p *Publish) [2]uint64 {
 	w := walks.Get().(*walk)
 	w.seed = *s
@@ -50,6 +51,12 @@ func (s *Seed) Digest(p *Publish) [2]uint64 {
 	h = w.seed.bytes(h, tagString, p.SocketID)
 	if p.HasInfo {
 		h = w.seed.bytes(h, tagString, p.Info)
+	}
+	if len(p.Extra) > 0 || len(p.Params) > 0 {
+		h = w.seed.bytes(w.seed.bytes(h, tagExtra, p.Extra), tagExtra, p.Params)
+	}
+	if p.Lossy {
+		h = w.seed.bytes(h, tagExtra, p.Raw)
 	}
 	w.keys = w.keys[:0]
 	if need := len(p.Data) + 8; cap(w.scratch) < need {
@@ -135,6 +142,7 @@ const (
 	tagOrdered
 	tagArray
 	tagEnd
+	tagExtra // members that are not known, or bytes where a reading stands for several texts
 )
 
 // bytes absorbs a string.
@@ -169,9 +177,14 @@ func (w *walk) value(h sum, depth int) (sum, bool) {
 	switch c {
 	case '"':
 		w.scratch = w.scratch[:0]
+		from := s.i
+		s.lossy = false
 		val, ok := s.str(&w.scratch)
 		if !ok {
 			return h, false
+		}
+		if s.lossy {
+			return w.seed.bytes(h, tagExtra, s.b[from:s.i]), true
 		}
 		return w.seed.bytes(h, tagString, val), true
 	case '{':
@@ -239,11 +252,17 @@ func (w *walk) object(h sum, depth int) (sum, bool) {
 			break
 		}
 		w.scratch = w.scratch[:0]
+		s.space()
+		from := s.i
+		s.lossy = false
 		key, ok := s.key(&w.scratch)
 		if !ok {
 			return h, false
 		}
 		m := w.seed.bytes(origin, tagString, key)
+		if s.lossy {
+			m = w.seed.bytes(origin, tagExtra, s.b[from:s.i])
+		}
 		if n++; n > maxUnordered {
 			ordered = true
 		}
@@ -275,4 +294,15 @@ func (w *walk) object(h sum, depth int) (sum, bool) {
 	}
 	h = w.seed.block(h, added.a, added.b)
 	return w.seed.last(h, n, tagObject<<56), true
+}
+
+// Mix is id, and another one for each set of members and parameters of p that are
+// not known here: publishes that differ in one are different.
+func (s *Seed) Mix(id [2]uint64, p *Publish) [2]uint64 {
+	if len(p.Extra) == 0 && len(p.Params) == 0 {
+		return id
+	}
+	h := s.bytes(s.bytes(sum{id[0] ^ phi, id[1] ^ rt2}, tagExtra, p.Extra), tagExtra, p.Params)
+	h = s.block(h, h.b, h.a)
+	return [2]uint64{h.a, h.b}
 }

@@ -28,7 +28,8 @@ func AppendString(dst, s []byte) []byte {
 	}
 }
 
-// AppendEvent appends p as the body of POST /apps/ID/events.
+// AppendEvent appends p as the body of POST /apps/ID/events, with the members
+// that are not known here as they came.
 func AppendEvent(dst []byte, p *Publish) []byte {
 	dst = AppendString(append(dst, `{"name":`...), p.Name)
 	dst = append(dst, `,"channels":[`...)
@@ -57,5 +58,5 @@ func appendRest(dst []byte, p *Publish) []byte {
 	if p.HasInfo {
 		dst = AppendString(append(dst, `,"info":`...), p.Info)
 	}
-	return append(dst, '}')
+	return append(append(dst, p.Extra...), '}')
 }

@@ -23,6 +23,9 @@ type scan struct {
 	i     int
 	fault string
 	at    int
+	// lossy is set where half a surrogate pair was read, which UTF-8 has no bytes
+	// for: what was read stands for other texts as well.
+	lossy bool
 }
 
 func (s *scan) fail(at int, fault string) bool {
@@ -277,6 +280,7 @@ func (s *scan) escape(i int) (r rune, n int) {
 			return pair, 12
 		}
 	}
+	s.lossy = true
 	return utf8.RuneError, 6
 }
 

@@ -55,11 +55,12 @@ func (w *walk) at(pointer string, depth int) (h sum, found, valid bool) {
 		wanted := c == '[' && indexIs(token, n)
 		if c == '{' {
 			w.scratch = w.scratch[:0]
+			s.lossy = false
 			key, ok := s.key(&w.scratch)
 			if !ok {
 				return h, false, false
 			}
-			wanted = tokenIs(token, key)
+			wanted = !s.lossy && tokenIs(token, key)
 		}
 		if wanted {
 			h, found, ok = w.at(rest, depth+1)

@@ -13,11 +13,22 @@ type Publish struct {
 	// Raw is the event's JSON object exactly as it stands in the body; nil if
 	// any of it came from the query string.
 	Raw []byte
+	// Extra are the members of the event that are not known here, each with a comma
+	// before it, in the bytes in which they came. Whoever writes the event anew
+	// writes them too.
+	Extra []byte
+	// Params are the parameters of the query that are not known here. They go with
+	// the request that they came with, and with no other: Alone is set.
+	Params []byte
 
 	HasInfo   bool // the answer must carry attributes of the channels
 	Encrypted bool // the channel is end-to-end encrypted; it is the only one
 	ToUser    bool // at least one channel is a #server-to-user-
-	Alone     bool // it goes to an endpoint that is not known: nothing else may be sent in its place
+	// Alone: it cannot be written anew as it was meant, because it goes to an endpoint, or has parameters, that are not known.
+	// Nothing may be sent in its place.
+	Alone bool
+	// Lossy: a string in it has half a surrogate pair, which only Raw shows.
+	Lossy bool
 }
 
 // Decoder reads publishes. The zero value is ready; it keeps its memory from one
@@ -27,6 +38,8 @@ type Decoder struct {
 	events   []Publish
 	channels [][]byte // of all events
 	scratch  []byte   // unescaped strings; never regrown while something points into it
+	extra    []byte   // members that are not known, of all events
+	envelope []byte   // likewise, of the object around a batch
 	limits   Limits
 	lim      Limits // limits, filled in
 	ready    bool
@@ -55,6 +68,7 @@ func (d *Decoder) reset(body []byte, lim *Limits) *Error {
 	clear(d.events)
 	clear(d.channels)
 	d.events, d.channels, d.scratch = d.events[:0], d.channels[:0], d.scratch[:0]
+	d.extra, d.envelope = d.extra[:0], d.envelope[:0]
 	d.scan = scan{b: body}
 	if len(body) > d.lim.Body {
 		return d.lim.TooLarge()
@@ -119,6 +133,8 @@ func (d *Decoder) Batch(body []byte, lim *Limits) ([]Publish, *Error) {
 		if !more {
 			break
 		}
+		s.space()
+		from := s.i
 		key, ok := s.key(&d.scratch)
 		if !ok {
 			return nil, s.refusal()
@@ -127,6 +143,7 @@ func (d *Decoder) Batch(body []byte, lim *Limits) ([]Publish, *Error) {
 			if !s.skip(1) {
 				return nil, s.refusal()
 			}
+			d.envelope = append(append(d.envelope, ','), s.b[from:s.i]...)
 			continue
 		}
 		if found {
@@ -176,6 +193,10 @@ func (d *Decoder) batch() *Error {
 	}
 }
 
+// Envelope are the members beside "batch" of the body that Batch read last, each
+// with a comma before it.
+func (d *Decoder) Envelope() []byte { return d.envelope }
+
 // ChannelEvent reads the deprecated POST /apps/ID/channels/CHANNEL/events, where
 // the body is the data, and name, socket_id and info stand in the query string.
 // channel is unescaped.
@@ -216,6 +237,7 @@ func (d *Decoder) object(p *Publish, depth, index int) (seen field, e *Error) {
 		return 0, s.refusal()
 	}
 	from := s.i
+	extra := len(d.extra)
 	s.i++
 	for first := true; ; first = false {
 		more, ok := s.next('}', first)
@@ -224,8 +246,11 @@ func (d *Decoder) object(p *Publish, depth, index int) (seen field, e *Error) {
 		}
 		if !more {
 			p.Raw = s.b[from:s.i:s.i]
+			p.Extra = d.extra[extra:len(d.extra):len(d.extra)]
 			return seen, nil
 		}
+		s.space()
+		member := s.i
 		key, ok := s.key(&d.scratch)
 		if !ok {
 			return 0, s.refusal()
@@ -249,10 +274,12 @@ func (d *Decoder) object(p *Publish, depth, index int) (seen field, e *Error) {
 			if !s.skip(depth + 1) {
 				return 0, s.refusal()
 			}
+			d.extra = append(append(d.extra, ','), s.b[member:s.i]...)
 			continue
 		}
 		c := s.space()
 		at := s.i
+		s.lossy = false
 		if c == 'n' && f&(fieldName|fieldData) == 0 { // null is as good as nothing
 			if !s.literal("null") {
 				return 0, s.refusal()
@@ -276,6 +303,7 @@ func (d *Decoder) object(p *Publish, depth, index int) (seen field, e *Error) {
 		if !ok {
 			return 0, s.refusal()
 		}
+		p.Lossy = p.Lossy || s.lossy
 		if f == fieldChannel {
 			from := len(d.channels)
 			d.channels = append(d.channels, val)
@@ -368,6 +396,7 @@ func (d *Decoder) query(p *Publish, q *Query, seen field) (field, *Error) {
 	}
 	inBody := seen
 	from := len(d.channels)
+	params := len(d.extra)
 	for i := range q.pairs {
 		key, val := q.pairs[i].key, q.pairs[i].value
 		var f field
@@ -385,6 +414,10 @@ func (d *Decoder) query(p *Publish, q *Query, seen field) (field, *Error) {
 		case "channels[]":
 			f = fieldChannels
 		default:
+			if !hasPrefix(key, "auth_") && string(key) != "body_md5" {
+				d.extra = append(append(append(append(d.extra, '&'), key...), '='), val...)
+				p.Alone = true
+			}
 			continue
 		}
 		if inBody&f != 0 {
@@ -402,6 +435,7 @@ func (d *Decoder) query(p *Publish, q *Query, seen field) (field, *Error) {
 	if n := len(d.channels); n > from {
 		p.Channels = d.channels[from:n:n]
 	}
+	p.Params = d.extra[params:len(d.extra):len(d.extra)]
 	return seen, nil
 }
 

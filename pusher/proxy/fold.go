@@ -192,7 +192,7 @@ func (f *folder) resumed(w *waiter, now time.Time) answer {
 // foldable is p if it may share a call. Encrypted events and those to a user
 // never do.
 func foldable(p *pusher.Publish) *pusher.Publish {
-	if p.Encrypted || p.ToUser || p.Alone || p.Raw == nil || len(p.Channels) != 1 {
+	if p.Encrypted || p.ToUser || p.Alone || p.Lossy || p.Raw == nil || len(p.Channels) != 1 {
 		return nil
 	}
 	return p

@@ -126,5 +126,5 @@ func (f *folder) pick(picks []int, i, most int, kind sharing) []int {
 func sameButChannel(a, b *waiter) bool {
 	p, q := a.publish, b.publish
 	return a.same == b.same && q != nil && p.HasInfo == q.HasInfo &&
-		bytes.Equal(p.Name, q.Name) && bytes.Equal(p.Data, q.Data) && bytes.Equal(p.SocketID, q.SocketID) && bytes.Equal(p.Info, q.Info)
+		bytes.Equal(p.Name, q.Name) && bytes.Equal(p.Data, q.Data) && bytes.Equal(p.SocketID, q.SocketID) && bytes.Equal(p.Info, q.Info) && bytes.Equal(p.Extra, q.Extra)
 }

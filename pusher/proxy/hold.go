@@ -111,7 +111,11 @@ func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
 }
 
 func heldAs(pr *principal, it *item, now time.Time) (id string, rec []byte) {
-	rec, err := json.Marshal(heldPublish{App: pr.app.ID, Caller: pr.caller.Name(), At: now, Body: pusher.AppendEvent(nil, it.publish)})
+	body := it.publish.Raw // byte for byte, where all of it stood in the body
+	if body == nil {
+		body = pusher.AppendEvent(nil, it.publish)
+	}
+	rec, err := json.Marshal(heldPublish{App: pr.app.ID, Caller: pr.caller.Name(), At: now, Body: body})
 	if err != nil {
 		panic(err) // strings, a time and bytes
 	}

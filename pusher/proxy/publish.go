@@ -110,7 +110,12 @@ func (j *job) open(pr *principal, events []pusher.Publish) {
 			c.Twin = a.seed.Identity(ev)
 		}
 		if key := c.Rule.ConflateKey(); key != "" {
-			c.Group, _ = a.seed.ValueAt(ev.Data, key)
+			var found bool
+			if c.Group, found = a.seed.ValueAt(ev.Data, key); found {
+				c.Group = a.seed.Mix(c.Group, ev)
+			}
+		} else {
+			c.Group = a.seed.Mix(c.Group, ev)
 		}
 		j.items = append(j.items, item{})
 		it := &j.items[i]
@@ -276,7 +281,7 @@ func (j *job) buildBatch() []byte {
 		sep = true
 		b = append(b, j.items[i].publish.Raw...)
 	}
-	j.body = append(b, `]}`...)
+	j.body = append(append(append(b, ']'), j.decoder.Envelope()...), '}')
 	return j.body
 }
 

@@ -13,9 +13,6 @@ const (
 	frameUnusual                // anything else: fasthttp's to read
 )
 
-// laneRoom is the longest head and body together that the express lane takes.
-const laneRoom = 16 << 10
-
 var (
 	endOfHead      = []byte("\r\n\r\n")
 	endOfFirstLine = []byte(" HTTP/1.1\r\n")
@@ -193,4 +190,20 @@ func fieldNumber(line []byte) (n int, ok bool) {
 		n = n*10 + int(c-'0')
 	}
 	return n, true
+}
+
+// bodyOf is the body of a whole request.
+func bodyOf(b []byte) []byte { return b[bytes.Index(b, endOfHead)+len(endOfHead):] }
+
+// closes says whether a whole request, by its head, is the last of its connection.
+func closes(b []byte) bool {
+	head := b[:bytes.Index(b, endOfHead)+2]
+	for at := bytes.IndexByte(head, '\n') + 1; at < len(head); {
+		next := bytes.IndexByte(head[at:], '\n') + at + 1
+		if isField(head[at:next], nameConnection) && !bytes.EqualFold(bytes.TrimSpace(head[at+len(nameConnection)+1:next]), connectionIsToBeKept) {
+			return true
+		}
+		at = next
+	}
+	return false
 }

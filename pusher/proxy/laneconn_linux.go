@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// laneRoom is the longest head and body together that the express lane takes.
+const laneRoom = 16 << 10
+
 // laneConn belongs to who made it busy.
 type laneConn struct {
 	lane   *lane

@@ -155,8 +155,6 @@ func or[T comparable](v, def T) T {
 	return v
 }
 
-const serverName = "pushguard"
-
 // quiet drops fasthttp's own log lines: they are about single connections of
 // peers, they may quote a request, and the Stats count what they tell.
 type quiet struct{}

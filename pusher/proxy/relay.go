@@ -38,5 +38,5 @@ func (p *Proxy) relay(j *job, pr *principal, path []byte, now time.Time) {
 		p.reopened(a)
 	}
 	p.stats.relayed.Add(1)
-	j.response.upstream(&got)
+	passBack(&j.response, &got)
 }

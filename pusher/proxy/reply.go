@@ -12,15 +12,6 @@ import (
 	"github.com/pushguard/pushguard/pusher"
 )
 
-// The headers of section "answers" in docs/api.md. SDKs do not show them; logs,
-// curl and the load generator do.
-const (
-	headerOutcome = "Pushguard-Outcome"
-	headerReason  = "Pushguard-Reason"
-	headerWould   = "Pushguard-Would"
-	headerRetry   = "Retry-After"
-)
-
 // outcomeRefused marks what Pusher does not take whatever the guard thinks of
 // it: what it would refuse (a bad signature, a malformed body) and so never came
 // to judgement, and what it did refuse.
@@ -61,13 +52,13 @@ func status(v *limiter.Verdict) int {
 
 // refuse answers with one plain sentence: .NET's SDK loses a JSON error
 // silently.
-func (r *response) refuse(status int, reason, text string) {
+func refuse(r *response, status int, reason, text string) {
 	*r = response{status: status, contentType: contentPlain, outcome: outcomeRefused, reason: reason, body: bytesOf(text), last: r.last}
 }
 
 // unavailable answers when this replica, not the caller, is the reason.
 func (p *Proxy) unavailable(j *job, reason string, status int, after time.Duration, text string) {
-	j.response.refuse(status, reason, text)
+	refuse(&j.response, status, reason, text)
 	j.response.outcome = limiter.Unavailable.String()
 	j.response.again(after)
 	p.stats.unavailable.Add(1)
@@ -92,14 +83,14 @@ func (p *Proxy) answerPublish(j *job, pr *principal, batch bool, got answer, now
 	}
 	r := &j.response
 	if untouched {
-		r.upstream(&got)
+		passBack(r, &got)
 		j.observed()
 		return
 	}
 	// A call that Pusher refused, with some items answered here: its words are
 	// what the caller must see.
 	if got.status >= 300 && got.outcome == limiter.Sent {
-		r.upstream(&got)
+		passBack(r, &got)
 		j.setOutcomes(uniform)
 		return
 	}
@@ -133,8 +124,8 @@ func sentence(got *answer) string {
 	return got.text
 }
 
-// upstream passes Pusher's own answer on, or says why there is none.
-func (r *response) upstream(got *answer) {
+// passBack passes Pusher's own answer on, or says why there is none.
+func passBack(r *response, got *answer) {
 	r.status = got.status
 	if got.outcome != limiter.Sent {
 		r.contentType, r.outcome, r.reason, r.body = contentPlain, got.outcome.String(), got.word, bytesOf(sentence(got))

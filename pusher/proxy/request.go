@@ -191,3 +191,30 @@ func printable(b []byte) bool {
 	}
 	return bad&highs == 0
 }
+
+var (
+	protocol10       = []byte("HTTP/1.0")
+	protocol11       = []byte("HTTP/1.1")
+	headerLengthHead = []byte("\ncontent-length")
+	foldedSpace      = []byte("\n ")
+	foldedTab        = []byte("\n\t")
+)
+
+// smuggling says why a request is one that two servers in a row may read
+// differently (RFC 9112, 6.3 and 11.2), or that no HTTP/1 client sends.
+func smuggling(h *fasthttp.RequestHeader) string {
+	if v := h.Protocol(); !bytes.Equal(v, protocol11) && !bytes.Equal(v, protocol10) {
+		return "this port speaks HTTP/1.1."
+	}
+	// A folded line (RFC 9112, 5.2): who unfolds it and who does not see different
+	// headers, a length among them.
+	if raw := h.RawHeaders(); bytes.Contains(raw, foldedSpace) || bytes.Contains(raw, foldedTab) {
+		return "a header line begins with a space: folded headers are not read."
+	}
+	if h.ContentLength() == -1 { // chunked: fasthttp drops a Content-Length beside it
+		if raw := bytes.ToLower(h.RawHeaders()); bytes.HasPrefix(raw, headerLengthHead[1:]) || bytes.Contains(raw, headerLengthHead) {
+			return "the request has both Content-Length and Transfer-Encoding; send one of them."
+		}
+	}
+	return ""
+}

@@ -9,6 +9,18 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
+// The headers in which an answer says what became of a publish. SDKs do not show them; logs, curl
+// and the load generator do.
+const (
+	headerOutcome = "Pushguard-Outcome"
+	headerReason  = "Pushguard-Reason"
+	headerWould   = "Pushguard-Would"
+	headerRetry   = "Retry-After"
+)
+
+// serverName is what answers call the server that made them.
+const serverName = "pushguard"
+
 // response is the answer to a request as a value. What it is made of is borrowed: it
 // is written, by fasthttp or by the express lane, before the job lets go of it.
 type response struct {
@@ -29,9 +41,6 @@ func (r *response) again(after time.Duration) {
 		r.retryAfter = int64((after + time.Second - 1) / time.Second)
 	}
 }
-
-// bytesOf is the bytes of a string, which must not be written to.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // The headers in their canonical form, which saves fasthttp from bringing them
 // into it.
@@ -55,7 +64,7 @@ func (r *response) onto(resp *fasthttp.Response) {
 		value string
 	}{{headerOutcomeBytes, r.outcome}, {headerReasonBytes, r.reason}, {headerWouldBytes, r.would}} {
 		if field.value != "" {
-			h.SetCanonical(field.name, bytesOf(field.value))
+			h.SetCanonical(field.name, unsafe.Slice(unsafe.StringData(field.value), len(field.value)))
 		}
 	}
 	if r.retryAfter > 0 {

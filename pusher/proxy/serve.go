@@ -106,6 +106,9 @@ func (j *job) release() {
 // outlive the request.
 func borrow(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
+// bytesOf is the bytes of a string, which must not be written to.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
 // serve answers a request.
 func (p *Proxy) serve(ctx *fasthttp.RequestCtx) { p.begin(ctx, nil) }
 
@@ -161,7 +164,7 @@ func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, v *visit, r any) {
 	p.stats.panics.Add(1)
 	p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
 	j.response = response{}
-	j.response.refuse(fasthttp.StatusInternalServerError, "internal_error",
+	refuse(&j.response, fasthttp.StatusInternalServerError, "internal_error",
 		"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
 	if j.trace != nil {
 		j.items = nil // they may be half made
@@ -187,7 +190,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	if v == nil { // the lane takes none of those
 		if why := smuggling(&ctx.Request.Header); why != "" {
 			p.stats.refused(fasthttp.StatusBadRequest)
-			r.refuse(fasthttp.StatusBadRequest, "invalid_request", why)
+			refuse(r, fasthttp.StatusBadRequest, "invalid_request", why)
 			r.last = true
 			return false
 		}
@@ -208,13 +211,13 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	method := j.in.method
 	if e := misspelled(method, path); e != nil {
 		p.stats.refused(e.Status)
-		r.refuse(e.Status, "invalid_request", e.Text)
+		refuse(r, e.Status, "invalid_request", e.Text)
 		return false
 	}
 	ep, id, channel := route(method, path)
 	switch ep {
 	case epNone:
-		r.refuse(fasthttp.StatusNotFound, "not_found",
+		refuse(r, fasthttp.StatusNotFound, "not_found",
 			"this is pushguard's data port: it serves Pusher Channels' HTTP API below /apps/{app_id}/. Dashboard, metrics and health are on the admin port.")
 		return false
 	case epWebhook:
@@ -228,18 +231,18 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	pr, e := p.authenticate(j, method, path, query, id, now)
 	if e != nil {
 		p.stats.refused(e.Status)
-		r.refuse(e.Status, "invalid_request", e.Text)
+		refuse(r, e.Status, "invalid_request", e.Text)
 		return false
 	}
 	if len(j.in.loadTest) > 0 && !pr.loadTest {
 		p.stats.refused(fasthttp.StatusForbidden)
-		r.refuse(fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
+		refuse(r, fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
 		return false
 	}
 	events, batch, isPublish, e := p.decode(j, pr.app, ep, channel)
 	if e != nil {
 		p.stats.refused(e.Status)
-		r.refuse(e.Status, "invalid_request", e.Text)
+		refuse(r, e.Status, "invalid_request", e.Text)
 		return false
 	}
 	if !isPublish {
@@ -253,34 +256,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	return p.publish(j, pr, batch, path, events, now, v)
 }
 
-var (
-	protocol10       = []byte("HTTP/1.0")
-	protocol11       = []byte("HTTP/1.1")
-	headerLengthHead = []byte("\ncontent-length")
-	foldedSpace      = []byte("\n ")
-	foldedTab        = []byte("\n\t")
-)
-
 const loadTestRefused = "this request is marked as a load test (Pushguard-Load-Test), but its key belongs to no caller with load_test: true, so it would have been sent for real; nothing was sent."
-
-// smuggling says why a request is one that two servers in a row may read
-// differently (RFC 9112, 6.3 and 11.2), or that no HTTP/1 client sends.
-func smuggling(h *fasthttp.RequestHeader) string {
-	if v := h.Protocol(); !bytes.Equal(v, protocol11) && !bytes.Equal(v, protocol10) {
-		return "this port speaks HTTP/1.1."
-	}
-	// A folded line (RFC 9112, 5.2): who unfolds it and who does not see different
-	// headers, a length among them.
-	if raw := h.RawHeaders(); bytes.Contains(raw, foldedSpace) || bytes.Contains(raw, foldedTab) {
-		return "a header line begins with a space: folded headers are not read."
-	}
-	if h.ContentLength() == -1 { // chunked: fasthttp drops a Content-Length beside it
-		if raw := bytes.ToLower(h.RawHeaders()); bytes.HasPrefix(raw, headerLengthHead[1:]) || bytes.Contains(raw, headerLengthHead) {
-			return "the request has both Content-Length and Transfer-Encoding; send one of them."
-		}
-	}
-	return ""
-}
 
 // decode reads what is published, or checks what is asked, as Pusher would.
 func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, batch, isPublish bool, e *pusher.Error) {
@@ -366,7 +342,7 @@ func (p *Proxy) unread(err error) (r response) {
 		status, text = fasthttp.StatusRequestTimeout, "the request did not arrive whole in time."
 	}
 	p.stats.refused(status)
-	r.refuse(status, "invalid_request", text)
+	refuse(&r, status, "invalid_request", text)
 	r.last = true
 	return r
 }

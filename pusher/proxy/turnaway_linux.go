@@ -53,7 +53,7 @@ func (w *laneWorker) seeming(b []byte) (is seeming) {
 		return seeming{}
 	}
 	is.app = pr.app
-	body := b[bytes.Index(b, endOfHead)+len(endOfHead):]
+	body := bodyOf(b)
 	var events []pusher.Publish
 	var e *pusher.Error
 	switch ep {
@@ -134,23 +134,10 @@ func (w *laneWorker) turnAway(c *laneConn) {
 
 // unverified is the answer to a request that was not looked at closely.
 func unverified() (r response) {
-	r.refuse(fasthttp.StatusServiceUnavailable, limiter.Overloaded.String(), overloadText)
+	refuse(&r, fasthttp.StatusServiceUnavailable, limiter.Overloaded.String(), overloadText)
 	r.outcome = limiter.Unavailable.String()
 	r.again(time.Second)
 	return r
 }
 
 var headMethod = []byte("HEAD ")
-
-// closes says whether a whole request, by its head, is the last of its connection.
-func closes(b []byte) bool {
-	head := b[:bytes.Index(b, endOfHead)+2]
-	for at := bytes.IndexByte(head, '\n') + 1; at < len(head); {
-		next := bytes.IndexByte(head[at:], '\n') + at + 1
-		if isField(head[at:next], nameConnection) && !bytes.EqualFold(bytes.TrimSpace(head[at+len(nameConnection)+1:next]), connectionIsToBeKept) {
-			return true
-		}
-		at = next
-	}
-	return false
-}

@@ -24,7 +24,7 @@ var (
 func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 	r := &j.response
 	if !ctx.IsPost() {
-		r.refuse(fasthttp.StatusMethodNotAllowed, "method_not_allowed", "Pusher sends webhooks with POST.")
+		refuse(r, fasthttp.StatusMethodNotAllowed, "method_not_allowed", "Pusher sends webhooks with POST.")
 		return
 	}
 	a := p.table.Load().apps[id]
@@ -32,14 +32,14 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 	body := ctx.Request.Body()
 	if a == nil || !a.signed(h, body) {
 		p.stats.refused(fasthttp.StatusUnauthorized)
-		r.refuse(fasthttp.StatusUnauthorized, "invalid_request",
+		refuse(r, fasthttp.StatusUnauthorized, "invalid_request",
 			"this webhook is not signed with the key and secret of an app that pushguard knows; check the app id in the webhook's URL.")
 		return
 	}
 	sent, events, err := pusher.ParseWebhook(body)
 	if err != nil {
 		p.stats.refused(fasthttp.StatusBadRequest)
-		r.refuse(fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
+		refuse(r, fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
 		return
 	}
 	// Pusher repeats calls for minutes, so news is as old as the call says.
@@ -69,7 +69,7 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 		}
 		if err != nil {
 			p.stats.webhooksLost.Add(1)
-			r.refuse(fasthttp.StatusBadGateway, "webhook_not_passed_on", "the app's own endpoint did not take this webhook: "+err.Error()+". Please send it again.")
+			refuse(r, fasthttp.StatusBadGateway, "webhook_not_passed_on", "the app's own endpoint did not take this webhook: "+err.Error()+". Please send it again.")
 			return
 		}
 		p.stats.webhooksPassed.Add(1)

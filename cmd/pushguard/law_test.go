@@ -19,6 +19,7 @@ var law = []struct{ room, forbidden, why string }{
 	{"pusher/sim", module + "limiter", "the simulator judges as Pusher does, not as the guard does"},
 	{"pusher/sim", module + "quota", "the simulator bills by itself, so that it can contradict the ledger"},
 	{"pusher/sim", module + "pusher/proxy", "the simulator is the other side of the line"},
+	{"pusher/wire", module, "requests and responses are values: they know nothing of the guard"},
 	{"pusher/proxy", module + "cmd", "nothing imports upward"},
 	{"pusher/proxy", module + "quota/store", "only quota talks to the store"},
 	{"pusher/proxy", "github.com/redis/go-redis", "only quota/store knows Redis"},

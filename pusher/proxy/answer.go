@@ -15,6 +15,7 @@ import (
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/pusher/wire"
 )
 
 // What an answer of the upstream means. Pusher's own are passed on; what is none of Pusher's, a proxy's page in front of it or a
@@ -22,7 +23,7 @@ import (
 
 var (
 	headerContentEncoding = []byte("Content-Encoding")
-	headerRetryAfter      = []byte(headerRetry)
+	headerRetryAfter      = []byte(wire.HeaderRetry)
 	headerLocation        = []byte("Location")
 
 	pathOfTerminate = []byte("/terminate_connections")

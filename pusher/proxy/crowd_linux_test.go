@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 
@@ -236,7 +238,7 @@ func TestWhatARequestSeemsToBe(t *testing.T) {
 		strings.Replace(news, "Host", "Connection: keep-alive, close\r\nHost", 1): true,
 		strings.Replace(news, `"x"`, `"\r\nConnection: close\r\n"`, 1):            false,
 	} {
-		if closes([]byte(request)) != want {
+		if wire.Closes([]byte(request)) != want {
 			t.Errorf("closes: %v of %q", !want, request)
 		}
 	}
@@ -449,14 +451,14 @@ func FuzzSeeming(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if frame(b, laneRoom) != frameWhole {
+		if wire.Frame(b, laneRoom) != wire.Whole {
 			return
 		}
 		w := &laneWorker{lane: &lane{p: p}}
 		if is := w.seeming(b); is.app == nil && is.class == quota.Critical {
 			t.Error("critical, of nobody")
 		}
-		last := closes(b)
+		last := wire.Closes(b)
 		var h fasthttp.RequestHeader
 		if h.Read(bufio.NewReaderSize(bytes.NewReader(b), laneRoom)) == nil && h.IsHTTP11() && h.ConnectionClose() && !last {
 			t.Errorf("a connection that is to be closed would stay: %q", b)

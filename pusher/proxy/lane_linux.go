@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +34,7 @@ type lane struct {
 	reading, idle int64
 	tick          time.Duration
 	ticks         atomic.Int64
-	date          date // set anew with each tick
+	date          wire.Date // set anew with each tick
 
 	// What there is to do, and those who do it. Requests that can go on are before
 	// those that have not begun: when there is more than can be done, what is under
@@ -99,7 +101,7 @@ func newLane(p *Proxy) *lane {
 		v.ctx.Init2(noConn{}, quiet{}, false)
 		return v
 	}
-	l.date.set(time.Now())
+	l.date.Set(time.Now())
 	poll.change(func(all []*lane) []*lane { return append(all, l) })
 	go l.sweep()
 	return l
@@ -195,7 +197,7 @@ func (l *lane) adopt(tcp *net.TCPConn) bool {
 // refuseConnection is the answer to a connection that is one too many.
 func refuseConnection(status int, why string) []byte {
 	return fmt.Appendf(nil, "HTTP/1.1 %d %s\r\nServer: %s\r\nConnection: close\r\nContent-Type: %s\r\n%s: %s\r\n%s: too_many_connections\r\nContent-Length: %d\r\n\r\n%s",
-		status, fasthttp.StatusMessage(status), serverName, contentPlain, headerOutcome, outcomeRefused, headerReason, len(why), why)
+		status, fasthttp.StatusMessage(status), wire.ServerName, contentPlain, wire.HeaderOutcome, outcomeRefused, wire.HeaderReason, len(why), why)
 }
 
 // beginsTLS says whether b is how a TLS client begins: a handshake record.
@@ -260,7 +262,7 @@ func (l *lane) sweep() {
 		case <-l.swept:
 			return
 		case at := <-t.C:
-			l.date.set(at)
+			l.date.Set(at)
 		}
 		now := l.ticks.Add(1)
 		l.each(func(c *laneConn) bool { return c.due.Load() <= now })

@@ -6,6 +6,8 @@ import (
 	"context"
 	"net"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/wire"
 )
 
 // processorTime is not asked for here.
@@ -22,8 +24,8 @@ func (*visit) goOn()       {}
 func (*visit) full()       {}
 func (*visit) sample() int { return 0 }
 
-func (*visit) asked() *request { return nil }
-func (*visit) take(*response)  {}
+func (*visit) asked() *wire.Request { return nil }
+func (*visit) take(*wire.Response)  {}
 
 func newLane(*Proxy) *lane { return nil }
 

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/wire"
 )
 
 // laneRoom is the longest head and body together that the express lane takes.
@@ -168,10 +170,10 @@ func (w *laneWorker) read(c *laneConn) (in *bufio.Reader, b []byte, still bool) 
 // framed says whether b is a request that is whole. If it is not, still is false
 // when the connection is the worker's no more.
 func (w *laneWorker) framed(c *laneConn, in *bufio.Reader, b []byte) (whole, still bool) {
-	switch frame(b, laneRoom) {
-	case frameWhole:
+	switch wire.Frame(b, laneRoom) {
+	case wire.Whole:
 		return true, true
-	case frameUnusual:
+	case wire.Unusual:
 		return false, w.lane.surrender(c, b)
 	}
 	if c.in == nil { // its first bytes

@@ -27,6 +27,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
 
@@ -120,7 +122,7 @@ func New(cfg Config) *Proxy {
 		Handler:                      p.serve,
 		ExpectHandler:                p.expected,
 		ErrorHandler:                 p.refuseUnread,
-		Name:                         serverName,
+		Name:                         wire.ServerName,
 		Concurrency:                  or(cfg.MaxConns, 65536),
 		MaxConnsPerIP:                cfg.MaxConnsPerIP,
 		MaxRequestBodySize:           maxBody,

@@ -53,7 +53,7 @@ func (j *job) sendable(batch bool, sending int) []byte {
 	if batch && sending < len(j.items) {
 		return j.buildBatch()
 	}
-	return j.in.body
+	return j.in.Body
 }
 
 // conclude waits for what the request's events repeat, judges those anew that
@@ -140,7 +140,7 @@ func shareOf(index int) sharing {
 }
 
 func outgoingOf(j *job, path, body []byte) outgoing {
-	return outgoing{method: borrow(j.in.method), path: path, query: &j.query, body: body, library: j.in.library}
+	return outgoing{method: borrow(j.in.Method), path: path, query: &j.query, body: body, library: j.in.Library}
 }
 
 // judge takes the items that wait for a verdict through AdmitAll and returns how

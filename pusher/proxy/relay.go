@@ -29,7 +29,7 @@ func (p *Proxy) relay(j *job, pr *principal, path []byte, now time.Time) {
 	if len(path) > len(pathUsers) && string(path[:len(pathUsers)]) == string(pathUsers) {
 		target = append(append([]byte("/apps/"), a.ID...), path...)
 	}
-	got := a.Upstream.admit(j, it.verdict.Rule.Priority(), outgoingOf(j, target, j.in.body), now)
+	got := a.Upstream.admit(j, it.verdict.Rule.Priority(), outgoingOf(j, target, j.in.Body), now)
 	if got.quotaSpent {
 		p.exhausted(a, got.text, now)
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/limiter"
@@ -52,15 +54,15 @@ func status(v *limiter.Verdict) int {
 
 // refuse answers with one plain sentence: .NET's SDK loses a JSON error
 // silently.
-func refuse(r *response, status int, reason, text string) {
-	*r = response{status: status, contentType: contentPlain, outcome: outcomeRefused, reason: reason, body: bytesOf(text), last: r.last}
+func refuse(r *wire.Response, status int, reason, text string) {
+	*r = wire.Response{Status: status, ContentType: contentPlain, Outcome: outcomeRefused, Reason: reason, Body: bytesOf(text), Last: r.Last}
 }
 
 // unavailable answers when this replica, not the caller, is the reason.
 func (p *Proxy) unavailable(j *job, reason string, status int, after time.Duration, text string) {
 	refuse(&j.response, status, reason, text)
-	j.response.outcome = limiter.Unavailable.String()
-	j.response.again(after)
+	j.response.Outcome = limiter.Unavailable.String()
+	j.response.RetryIn(after)
 	p.stats.unavailable.Add(1)
 }
 
@@ -97,22 +99,22 @@ func (p *Proxy) answerPublish(j *job, pr *principal, batch bool, got answer, now
 	if !accepted {
 		p.answerHeldBack(j, pr, worst, now)
 		if got.outcome == worst.verdict.Outcome && got.text != "" {
-			r.status, r.reason, r.body = got.status, got.word, bytesOf(sentence(&got))
-			r.again(got.retryAfter)
+			r.Status, r.Reason, r.Body = got.status, got.word, bytesOf(sentence(&got))
+			r.RetryIn(got.retryAfter)
 		}
 		if !uniform {
 			j.setOutcomes(uniform)
 		}
 		return
 	}
-	r.status, r.contentType = fasthttp.StatusOK, contentJSON
+	r.Status, r.ContentType = fasthttp.StatusOK, contentJSON
 	j.body = appendAccepted(j.body[:0], j, batch)
-	r.body = j.body
+	r.Body = j.body
 	j.setOutcomes(uniform)
 	if worst.verdict.Outcome != limiter.Sent {
-		r.reason = worst.verdict.Reason.String()
+		r.Reason = worst.verdict.Reason.String()
 		if status(&worst.verdict) != fasthttp.StatusOK {
-			r.again(worst.verdict.RetryAfter)
+			r.RetryIn(worst.verdict.RetryAfter)
 		}
 	}
 }
@@ -125,20 +127,20 @@ func sentence(got *answer) string {
 }
 
 // passBack passes Pusher's own answer on, or says why there is none.
-func passBack(r *response, got *answer) {
-	r.status = got.status
+func passBack(r *wire.Response, got *answer) {
+	r.Status = got.status
 	if got.outcome != limiter.Sent {
-		r.contentType, r.outcome, r.reason, r.body = contentPlain, got.outcome.String(), got.word, bytesOf(sentence(got))
-		r.again(got.retryAfter)
+		r.ContentType, r.Outcome, r.Reason, r.Body = contentPlain, got.outcome.String(), got.word, bytesOf(sentence(got))
+		r.RetryIn(got.retryAfter)
 		return
 	}
-	r.contentType, r.encoding, r.outcome, r.body = got.contentType, got.encoding, limiter.Sent.String(), got.body
-	if len(r.contentType) == 0 {
-		r.contentType = contentJSON
+	r.ContentType, r.Encoding, r.Outcome, r.Body = got.contentType, got.encoding, limiter.Sent.String(), got.body
+	if len(r.ContentType) == 0 {
+		r.ContentType = contentJSON
 	}
 	if got.fate == limiter.Refused {
-		r.outcome, r.reason = outcomeRefused, got.word
-		r.again(got.retryAfter)
+		r.Outcome, r.Reason = outcomeRefused, got.word
+		r.RetryIn(got.retryAfter)
 	}
 }
 
@@ -146,7 +148,7 @@ func passBack(r *response, got *answer) {
 func (j *job) observed() {
 	for i := range j.items {
 		if v := &j.items[i].verdict; v.Would != limiter.Sent {
-			j.response.would, j.response.reason = v.Would.String(), v.Reason.String()
+			j.response.Would, j.response.Reason = v.Would.String(), v.Reason.String()
 			return
 		}
 	}
@@ -156,7 +158,7 @@ func (j *job) observed() {
 // an event, in the order of the batch.
 func (j *job) setOutcomes(uniform bool) {
 	if uniform {
-		j.response.outcome = j.items[0].verdict.Outcome.String()
+		j.response.Outcome = j.items[0].verdict.Outcome.String()
 		return
 	}
 	b := j.outcome[:0]
@@ -167,20 +169,20 @@ func (j *job) setOutcomes(uniform bool) {
 		b = append(b, j.items[i].verdict.Outcome.String()...)
 	}
 	j.outcome = b
-	j.response.outcome = borrow(b)
+	j.response.Outcome = borrow(b)
 }
 
 // answerHeldBack refuses, or accepts in silence where the rule says so.
 func (p *Proxy) answerHeldBack(j *job, pr *principal, it *item, now time.Time) {
 	v, r := &it.verdict, &j.response
-	r.status, r.outcome, r.reason = status(v), v.Outcome.String(), v.Reason.String()
-	r.again(v.RetryAfter)
-	if r.status == fasthttp.StatusOK {
-		r.contentType, r.body = contentJSON, emptyObject
+	r.Status, r.Outcome, r.Reason = status(v), v.Outcome.String(), v.Reason.String()
+	r.RetryIn(v.RetryAfter)
+	if r.Status == fasthttp.StatusOK {
+		r.ContentType, r.Body = contentJSON, emptyObject
 		return
 	}
 	j.body = appendExplanation(j.body[:0], pr, it, now)
-	r.contentType, r.body = contentPlain, j.body
+	r.ContentType, r.Body = contentPlain, j.body
 }
 
 // appendAccepted writes the object that Pusher would send. Where info was asked
@@ -236,7 +238,7 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 // appendQuoted is strconv.AppendQuote, which looks up what each character is, for
 // names that are mostly plain.
 func appendQuoted(b []byte, name string) []byte {
-	if !printable(bytesOf(name)) || strings.ContainsAny(name, `"\\`) {
+	if !wire.Printable(bytesOf(name)) || strings.ContainsAny(name, `"\\`) {
 		return strconv.AppendQuote(b, name)
 	}
 	return append(append(append(b, '"'), name...), '"')

@@ -4,13 +4,15 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/wire"
 )
 
 func TestARefusalKeepsNothingOfWhatWasAnsweredBefore(t *testing.T) {
-	var r response
-	r.last, r.would, r.retryAfter = true, "x", 3
+	var r wire.Response
+	r.Last, r.Would, r.RetryAfter = true, "x", 3
 	refuse(&r, 400, "invalid_request", "no.")
-	if !r.last || r.would != "" || r.retryAfter != 0 || r.outcome != outcomeRefused {
+	if !r.Last || r.Would != "" || r.RetryAfter != 0 || r.Outcome != outcomeRefused {
 		t.Errorf("%+v", r)
 	}
 }

@@ -129,12 +129,12 @@ func (j *job) unknownPublish(a *App, method []byte) (events []pusher.Publish, ba
 	if m := string(method); m == "GET" || m == "HEAD" {
 		return nil, false, false, nil
 	}
-	single, batch := pusher.HasPublishBody(j.in.body, &j.query)
+	single, batch := pusher.HasPublishBody(j.in.Body, &j.query)
 	switch {
 	case batch:
-		events, e = j.decoder.Batch(j.in.body, &a.Limits)
+		events, e = j.decoder.Batch(j.in.Body, &a.Limits)
 	case single:
-		events, e = j.decoder.Events(j.in.body, &j.query, &a.Limits)
+		events, e = j.decoder.Events(j.in.Body, &j.query, &a.Limits)
 	default:
 		return nil, false, false, nil
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
 
@@ -28,9 +30,9 @@ type job struct {
 	wire      []byte   // the request as it goes to Pusher
 	outcome   []byte
 	origin    []byte
-	in        *request // what is asked
-	parsed    request  // in, where fasthttp read it
-	response  response // what is answered
+	in        *wire.Request // what is asked
+	parsed    wire.Request  // in, where fasthttp read it
+	response  wire.Response // what is answered
 	req       fasthttp.Request
 	resp      fasthttp.Response
 	asked     bool // req was used
@@ -94,9 +96,9 @@ func (j *job) release() {
 	}
 	j.turn.probe = false
 	if j.in == &j.parsed {
-		j.parsed = request{}
+		j.parsed = wire.Request{}
 	}
-	j.in, j.response = nil, response{}
+	j.in, j.response = nil, wire.Response{}
 	if cap(j.body) > 64<<10 || cap(j.wire) > 64<<10 { // one large batch must not stay pinned in the pool
 		j.body, j.wire = nil, nil
 	}
@@ -149,7 +151,7 @@ func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job, v *visit) {
 	if v != nil {
 		v.take(&j.response)
 	} else {
-		j.response.onto(&ctx.Response)
+		j.response.CopyTo(&ctx.Response)
 	}
 	j.release()
 	p.jobs.Put(j)
@@ -163,7 +165,7 @@ func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, v *visit, r any) {
 	defer p.inFlight.Add(-1)
 	p.stats.panics.Add(1)
 	p.log.Error("a request made pushguard panic; it was answered 500", "panic", r, "stack", string(debug.Stack()))
-	j.response = response{}
+	j.response = wire.Response{}
 	refuse(&j.response, fasthttp.StatusInternalServerError, "internal_error",
 		"pushguard failed on this request because of a defect of its own; nothing is known of its fate. Please report it with the log line.")
 	if j.trace != nil {
@@ -174,7 +176,7 @@ func (p *Proxy) failed(ctx *fasthttp.RequestCtx, j *job, v *visit, r any) {
 	if v != nil {
 		v.take(&j.response)
 	} else {
-		j.response.onto(&ctx.Response)
+		j.response.CopyTo(&ctx.Response)
 	}
 }
 
@@ -184,31 +186,31 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 	r := &j.response
 	j.standsFor = v.sample()
 	if j.in = v.asked(); j.in == nil {
-		j.parsed.from(&ctx.Request)
+		j.parsed.FromFasthttp(&ctx.Request)
 		j.in = &j.parsed
 	}
 	if v == nil { // the lane takes none of those
-		if why := smuggling(&ctx.Request.Header); why != "" {
+		if why := wire.Smuggling(&ctx.Request.Header); why != "" {
 			p.stats.refused(fasthttp.StatusBadRequest)
 			refuse(r, fasthttp.StatusBadRequest, "invalid_request", why)
-			r.last = true
+			r.Last = true
 			return false
 		}
 	}
 	if p.retiring.Load() {
-		r.last = true
+		r.Last = true
 	}
 	if p.draining.Load() {
 		p.unavailable(j, "draining", fasthttp.StatusServiceUnavailable, time.Second,
 			"this pushguard replica is shutting down; send the request again, another replica will take it.")
-		r.last = true
+		r.Last = true
 		return false
 	}
 	if p.crowded(j) {
 		return false
 	}
-	path, query := splitTarget(j.in.target)
-	method := j.in.method
+	path, query := splitTarget(j.in.Target)
+	method := j.in.Method
 	if e := misspelled(method, path); e != nil {
 		p.stats.refused(e.Status)
 		refuse(r, e.Status, "invalid_request", e.Text)
@@ -234,7 +236,7 @@ func (p *Proxy) handle(ctx *fasthttp.RequestCtx, j *job, v *visit) (later bool) 
 		refuse(r, e.Status, "invalid_request", e.Text)
 		return false
 	}
-	if len(j.in.loadTest) > 0 && !pr.loadTest {
+	if len(j.in.LoadTest) > 0 && !pr.loadTest {
 		p.stats.refused(fasthttp.StatusForbidden)
 		refuse(r, fasthttp.StatusForbidden, "not_a_load_test", loadTestRefused)
 		return false
@@ -260,7 +262,7 @@ const loadTestRefused = "this request is marked as a load test (Pushguard-Load-T
 
 // decode reads what is published, or checks what is asked, as Pusher would.
 func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pusher.Publish, batch, isPublish bool, e *pusher.Error) {
-	body := j.in.body
+	body := j.in.Body
 	switch ep {
 	case epEvents:
 		events, e = j.decoder.Events(body, &j.query, &a.Limits)
@@ -278,7 +280,7 @@ func (p *Proxy) decode(j *job, a *App, ep endpoint, channel []byte) (events []pu
 	case epChannelUsers:
 		return nil, false, false, pusher.CheckUsers(unescaped(channel), &a.Limits)
 	}
-	return j.unknownPublish(a, j.in.method)
+	return j.unknownPublish(a, j.in.Method)
 }
 
 // authenticate finds out who signed the request, and whether they really did,
@@ -297,7 +299,7 @@ func (p *Proxy) authenticate(j *job, method, path, query, id []byte, now time.Ti
 	}
 	var e *pusher.Error
 	for _, k := range pr.keys {
-		if e = k.Verify(borrow(method), path, &j.query, j.in.body, now); e == nil {
+		if e = k.Verify(borrow(method), path, &j.query, j.in.Body, now); e == nil {
 			return pr, nil
 		}
 	}
@@ -307,8 +309,8 @@ func (p *Proxy) authenticate(j *job, method, path, query, id []byte, now time.Ti
 // refuseUnread answers what fasthttp could not read as a request at all.
 func (p *Proxy) refuseUnread(ctx *fasthttp.RequestCtx, err error) {
 	r := p.unread(err)
-	r.onto(&ctx.Response)
-	if c, ok := ctx.Conn().(lingerer); ok && r.status == fasthttp.StatusRequestEntityTooLarge {
+	r.CopyTo(&ctx.Response)
+	if c, ok := ctx.Conn().(lingerer); ok && r.Status == fasthttp.StatusRequestEntityTooLarge {
 		c.lingerOnClose()
 	}
 }
@@ -324,12 +326,12 @@ func (p *Proxy) expected(ctx *fasthttp.RequestCtx) int {
 		return fasthttp.StatusContinue
 	}
 	r := p.unread(fasthttp.ErrBodyTooLarge)
-	r.onto(&ctx.Response)
-	return r.status
+	r.CopyTo(&ctx.Response)
+	return r.Status
 }
 
 // unread is the answer to what cannot be read as a request.
-func (p *Proxy) unread(err error) (r response) {
+func (p *Proxy) unread(err error) (r wire.Response) {
 	status, text := fasthttp.StatusBadRequest, "this is not a request that HTTP/1.1 allows; check the client's host and port."
 	var small *fasthttp.ErrSmallBuffer
 	var netErr net.Error
@@ -343,7 +345,7 @@ func (p *Proxy) unread(err error) (r response) {
 	}
 	p.stats.refused(status)
 	refuse(&r, status, "invalid_request", text)
-	r.last = true
+	r.Last = true
 	return r
 }
 
@@ -352,15 +354,15 @@ var from = []byte(" from ")
 // originOf tells apart those who share the app's own pair: by the SDK's name in
 // its header and by the peer's address.
 func (p *Proxy) originOf(ctx *fasthttp.RequestCtx, j *job, a *App) *origin {
-	lib := j.in.library
+	lib := j.in.Library
 	b := j.origin[:0]
 	if len(lib) == 0 {
-		if lib = j.in.libraryName; len(lib) == 0 {
+		if lib = j.in.LibraryName; len(lib) == 0 {
 			b = append(b, "unnamed SDK"...)
 		} else {
 			b = appendLabel(b, lib)
 			b = append(b, ' ')
-			lib = j.in.libraryVersion
+			lib = j.in.LibraryVersion
 		}
 	}
 	b = appendLabel(b, lib)

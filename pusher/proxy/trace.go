@@ -54,9 +54,9 @@ func (j *job) endSpan() {
 	if span.IsRecording() {
 		r := &j.response
 		span.SetAttributes(
-			attribute.Int("http.response.status_code", r.status),
-			attribute.String("pushguard.outcome", strings.Clone(r.outcome)),
-			attribute.String("pushguard.reason", strings.Clone(r.reason)),
+			attribute.Int("http.response.status_code", r.Status),
+			attribute.String("pushguard.outcome", strings.Clone(r.Outcome)),
+			attribute.String("pushguard.reason", strings.Clone(r.Reason)),
 			attribute.Int("messaging.batch.message_count", len(j.items)),
 		)
 		if len(j.items) > 0 {
@@ -70,7 +70,7 @@ func (j *job) endSpan() {
 				span.SetAttributes(attribute.String("pushguard.rule", it.claim.Rule.Name()))
 			}
 		}
-		if r.status >= 500 {
+		if r.Status >= 500 {
 			span.SetStatus(codes.Error, "")
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/limiter"
@@ -53,7 +55,7 @@ func (w *laneWorker) seeming(b []byte) (is seeming) {
 		return seeming{}
 	}
 	is.app = pr.app
-	body := bodyOf(b)
+	body := wire.BodyOf(b)
 	var events []pusher.Publish
 	var e *pusher.Error
 	switch ep {
@@ -125,18 +127,18 @@ func (w *laneWorker) turnAway(c *laneConn) {
 		a.Upstream.admission.shed[c.seems.class][ShedProcessor].Add(1)
 	}
 	r := unverified()
-	r.last = l.p.retiring.Load() || closes(b)
-	c.last = r.last
+	r.Last = l.p.retiring.Load() || wire.Closes(b)
+	c.last = r.Last
 	w.dispense(c)
-	w.refusal = r.append(w.refusal[:0], l.date.get())
+	w.refusal = r.Append(w.refusal[:0], l.date.Get())
 	l.poll.out.put(c, w.refusal, false)
 }
 
 // unverified is the answer to a request that was not looked at closely.
-func unverified() (r response) {
+func unverified() (r wire.Response) {
 	refuse(&r, fasthttp.StatusServiceUnavailable, limiter.Overloaded.String(), overloadText)
-	r.outcome = limiter.Unavailable.String()
-	r.again(time.Second)
+	r.Outcome = limiter.Unavailable.String()
+	r.RetryIn(time.Second)
 	return r
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
@@ -325,7 +327,7 @@ func (l *upConn) read(resp *fasthttp.Response, head bool) error {
 	}
 	if !head {
 		b, _ := l.in.Peek(l.in.Buffered())
-		if contentType, body, ok := frameAnswer(b); ok && len(body) <= l.of.maxBody {
+		if contentType, body, ok := wire.ReadAnswer(b); ok && len(body) <= l.of.maxBody {
 			resp.SetStatusCode(fasthttp.StatusOK)
 			resp.Header.SetContentTypeBytes(contentType)
 			resp.SetBody(body)

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/valyala/fasthttp"
@@ -341,7 +343,7 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	req.URI().DisablePathNormalizing = true
 	req.URI().SetScheme(u.url.Scheme)
 	if len(out.library) > 0 {
-		req.Header.SetBytesKV(headerLibrary, out.library)
+		req.Header.SetBytesKV(wire.HeaderLibrary, out.library)
 	}
 	if len(out.body) > 0 {
 		req.Header.SetContentTypeBytes(contentJSON)

@@ -23,16 +23,16 @@ import (
 	"time"
 )
 
-// wire is how an upstream is spoken to in a test.
-type wire struct {
+// link is how an upstream is spoken to in a test.
+type link struct {
 	name    string
 	version uint16 // of TLS; 0: plain
 }
 
-var wires = []wire{{"plain", 0}, {"TLS 1.2", tls.VersionTLS12}, {"TLS 1.3", tls.VersionTLS13}}
+var wires = []link{{"plain", 0}, {"TLS 1.2", tls.VersionTLS12}, {"TLS 1.3", tls.VersionTLS13}}
 
 // overEach has a story about an upstream happen over each.
-func overEach(t *testing.T, story func(t *testing.T, over wire)) {
+func overEach(t *testing.T, story func(t *testing.T, over link)) {
 	for _, w := range wires {
 		t.Run(w.name, func(t *testing.T) { story(t, w) })
 	}
@@ -71,13 +71,13 @@ var upstreamCert = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
 	return certificateFor("127.0.0.1", time.Now().Add(time.Hour))
 })
 
-func (w wire) server() *tls.Config {
+func (w link) server() *tls.Config {
 	cert, _ := upstreamCert()
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: w.version, MaxVersion: w.version}
 }
 
 // listen is an upstream's listener, with its URL and who signed for it.
-func (w wire) listen(t testing.TB) (ln net.Listener, url string, roots *x509.CertPool) {
+func (w link) listen(t testing.TB) (ln net.Listener, url string, roots *x509.CertPool) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,7 +92,7 @@ func (w wire) listen(t testing.TB) (ln net.Listener, url string, roots *x509.Cer
 }
 
 // start has a server speak it.
-func (w wire) start(s *httptest.Server) (roots *x509.CertPool) {
+func (w link) start(s *httptest.Server) (roots *x509.CertPool) {
 	if w.version == 0 {
 		s.Start()
 		return nil

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"runtime/debug"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 )
 
@@ -18,7 +20,7 @@ type visit struct {
 	slot *slotEra
 	// The request: in, where the lane read it itself, from bytes that are copied
 	// into raw; otherwise in ctx, by fasthttp.
-	in   request
+	in   wire.Request
 	mine bool // the lane read it
 	// standsFor is set if it is one of so many that are refused.
 	standsFor int
@@ -34,17 +36,17 @@ type visit struct {
 // read reads the request that b is, if the lane can by itself.
 func (v *visit) read(b, host []byte) bool {
 	p := v.lane.p
-	if p.cfg.Tracer != nil || !v.in.read(b, host, p.server.MaxRequestBodySize) {
+	if p.cfg.Tracer != nil || !v.in.Read(b, host, p.server.MaxRequestBodySize) {
 		return false
 	}
 	v.raw = append(v.raw[:0], b...)
-	v.in.moveTo(v.raw, cap(b))
+	v.in.MoveTo(v.raw, cap(b))
 	v.mine = true
 	return true
 }
 
 // asked is the request, or nil if it is in ctx.
-func (v *visit) asked() *request {
+func (v *visit) asked() *wire.Request {
 	if v == nil || !v.mine {
 		return nil
 	}
@@ -52,16 +54,16 @@ func (v *visit) asked() *request {
 }
 
 // take takes the answer, whose parts live no longer than this call.
-func (v *visit) take(r *response) {
-	if v.last = r.last || !v.mine && v.ctx.Request.Header.ConnectionClose(); v.last {
-		r.last = true
+func (v *visit) take(r *wire.Response) {
+	if v.last = r.Last || !v.mine && v.ctx.Request.Header.ConnectionClose(); v.last {
+		r.Last = true
 	}
-	if v.written = r.writable() && (v.mine || !v.ctx.IsHead()); v.written {
-		v.bytes = r.append(v.bytes[:0], v.lane.date.get())
+	if v.written = r.Writable() && (v.mine || !v.ctx.IsHead()); v.written {
+		v.bytes = r.Append(v.bytes[:0], v.lane.date.Get())
 		return
 	}
-	v.ctx.Response.Header.SetServer(serverName)
-	r.onto(&v.ctx.Response)
+	v.ctx.Response.Header.SetServer(wire.ServerName)
+	r.CopyTo(&v.ctx.Response)
 }
 
 // handle runs the handler, which itself survives its own defects. later says
@@ -123,7 +125,7 @@ func (v *visit) answered() {
 		v.have()
 	}
 	if v.mine {
-		v.in, v.mine = request{}, false
+		v.in, v.mine = wire.Request{}, false
 	} else {
 		v.ctx.Request.Reset()
 	}

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/pushguard/pushguard/limiter"
 )
 
@@ -34,7 +36,7 @@ func waiting(frame string) int {
 // goroutine waits for each; and each has its answer.
 func TestNoGoroutineWaitsForEachPublish(t *testing.T) { overEach(t, noGoroutineWaits) }
 
-func noGoroutineWaits(t *testing.T, over wire) {
+func noGoroutineWaits(t *testing.T, over link) {
 	const many = 40
 	for name, c := range map[string]struct {
 		fold  *FoldConfig
@@ -101,7 +103,7 @@ func (f *folder) inLine() int {
 // waited for.
 func TestEveryEndOfACallThatWasLeft(t *testing.T) { overEach(t, everyEnd) }
 
-func everyEnd(t *testing.T, over wire) {
+func everyEnd(t *testing.T, over link) {
 	const plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 	ln, url, roots := over.listen(t)
 	var dialled atomic.Int64
@@ -210,7 +212,7 @@ func everyEnd(t *testing.T, over wire) {
 func visited(t testing.TB, policy limiter.Policy, event string) (v *visit, publishes [][]byte) {
 	r := newRig(t, rigConfig{policy: policy})
 	l := &lane{p: r.proxy}
-	l.date.set(time.Now())
+	l.date.Set(time.Now())
 	v = &visit{lane: l}
 	v.ctx.Init2(noConn{}, quiet{}, false)
 	for i := range 1024 {
@@ -227,7 +229,7 @@ func (v *visit) answerTo(b []byte) []byte {
 	if !v.read(b, []byte("x")) || v.lane.p.begin(&v.ctx, v) || !v.written {
 		return nil
 	}
-	v.in, v.mine = request{}, false
+	v.in, v.mine = wire.Request{}, false
 	return v.bytes
 }
 

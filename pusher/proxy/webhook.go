@@ -3,6 +3,8 @@ package proxy
 import (
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/wire"
+
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/pusher"
@@ -75,7 +77,7 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 		p.stats.webhooksPassed.Add(1)
 	}
 	p.stats.webhooks.Add(1)
-	*r = response{status: fasthttp.StatusOK, contentType: contentJSON, body: emptyObject, last: r.last}
+	*r = wire.Response{Status: fasthttp.StatusOK, ContentType: contentJSON, Body: emptyObject, Last: r.Last}
 }
 
 // signed reports whether Pusher signed a webhook: with the app's secret, or with one that is being replaced.

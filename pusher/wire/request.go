@@ -1,4 +1,4 @@
-package proxy
+package wire
 
 import (
 	"bytes"
@@ -7,17 +7,18 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// request is what a publish, or whatever else goes to Pusher, is judged by. It
-// borrows from the bytes that came.
-type request struct {
-	method, target, body []byte
+// Request is one request from an app server, as far as the guard looks at it. Its fields borrow
+// from the bytes that were read.
+type Request struct {
+	Method, Target, Body []byte
 	// The caller's SDK, as it calls itself: by one header, or by two.
-	library, libraryName, libraryVersion []byte
-	loadTest                             []byte
+	Library, LibraryName, LibraryVersion []byte
+	LoadTest                             []byte
 }
 
 var (
-	headerLibrary        = []byte("X-Pusher-Library")
+	// HeaderLibrary names the caller's SDK.
+	HeaderLibrary        = []byte("X-Pusher-Library")
 	headerLibraryName    = []byte("Pusher-Library-Name")
 	headerLibraryVersion = []byte("Pusher-Library-Version")
 	// headerLoadTest says of a request that it belongs to a load test and must not
@@ -27,12 +28,12 @@ var (
 	headerLoadTest = []byte("Pushguard-Load-Test")
 )
 
-// from takes what fasthttp read.
-func (r *request) from(req *fasthttp.Request) {
+// FromFasthttp takes the fields from a request that fasthttp has read.
+func (r *Request) FromFasthttp(req *fasthttp.Request) {
 	h := &req.Header
-	*r = request{method: h.Method(), target: h.RequestURI(), body: req.Body(), library: h.PeekBytes(headerLibrary), loadTest: h.PeekBytes(headerLoadTest)}
-	if len(r.library) == 0 {
-		r.libraryName, r.libraryVersion = h.PeekBytes(headerLibraryName), h.PeekBytes(headerLibraryVersion)
+	*r = Request{Method: h.Method(), Target: h.RequestURI(), Body: req.Body(), Library: h.PeekBytes(HeaderLibrary), LoadTest: h.PeekBytes(headerLoadTest)}
+	if len(r.Library) == 0 {
+		r.LibraryName, r.LibraryVersion = h.PeekBytes(headerLibraryName), h.PeekBytes(headerLibraryVersion)
 	}
 }
 
@@ -40,18 +41,17 @@ var (
 	publishLine = []byte("POST /apps/")
 
 	nameHost           = []byte("host")
-	nameLibrary        = bytes.ToLower(headerLibrary)
+	nameLibrary        = bytes.ToLower(HeaderLibrary)
 	nameLibraryName    = bytes.ToLower(headerLibraryName)
 	nameLibraryVersion = bytes.ToLower(headerLibraryVersion)
 	nameLoadTest       = bytes.ToLower(headerLoadTest)
 )
 
-// read reads a request as every SDK sends its publishes: POST to an app's path,
-// to a host that was seen before, with a body of a given length, all of it there
-// and nothing behind it. It reports false for whatever else b may be, which is
-// then frame's and fasthttp's to look at from its first byte; so, as they do, it may
-// refuse to say, and what it takes it must read as fasthttp does.
-func (r *request) read(b, host []byte, maxBody int) bool {
+// Read reads a publish in the form in which every SDK sends it: POST to an app's path, to the given
+// host, with a Content-Length and the whole body in b, and nothing after it. It reports false for
+// any other input, which fasthttp then reads from the first byte. A request that Read accepts means
+// the same to fasthttp: FuzzRequestRead holds it to that.
+func (r *Request) Read(b, host []byte, maxBody int) bool {
 	if !bytes.HasPrefix(b, publishLine) {
 		return false
 	}
@@ -59,8 +59,8 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 	if line < 0 || !bytes.HasSuffix(b[:line+1], endOfFirstLine) {
 		return false
 	}
-	*r = request{method: b[:len("POST")], target: b[len("POST "):][:line+1-len(endOfFirstLine)-len("POST ")]}
-	if !printable(r.target) || bytes.IndexByte(r.target, ' ') >= 0 {
+	*r = Request{Method: b[:len("POST")], Target: b[len("POST "):][:line+1-len(endOfFirstLine)-len("POST ")]}
+	if !Printable(r.Target) || bytes.IndexByte(r.Target, ' ') >= 0 {
 		return false
 	}
 	length, hosted := -1, false
@@ -72,8 +72,8 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 		field := b[at : at+n-1]
 		at += n + 1
 		if len(field) == 0 {
-			r.body = b[at:]
-			return hosted && len(r.body) == length && length <= maxBody
+			r.Body = b[at:]
+			return hosted && len(r.Body) == length && length <= maxBody
 		}
 		colon := 0
 		for colon < len(field) && nameBytes[field[colon]] {
@@ -89,7 +89,7 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 		for len(value) > 0 && value[len(value)-1] == ' ' {
 			value = value[:len(value)-1]
 		}
-		if !printable(value) {
+		if !Printable(value) {
 			return false
 		}
 		var to *[]byte
@@ -131,18 +131,18 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 			}
 		case len("x-pusher-library"):
 			if bytes.EqualFold(name, nameLibrary) {
-				to = &r.library
+				to = &r.Library
 			}
 		case len("pusher-library-version"):
 			if bytes.EqualFold(name, nameLibraryVersion) {
-				to = &r.libraryVersion
+				to = &r.LibraryVersion
 			}
 		case len("pushguard-load-test"): // as long as pusher-library-name
 			switch {
 			case bytes.EqualFold(name, nameLibraryName):
-				to = &r.libraryName
+				to = &r.LibraryName
 			case bytes.EqualFold(name, nameLoadTest):
-				to = &r.loadTest
+				to = &r.LoadTest
 			}
 		}
 		if to != nil {
@@ -154,10 +154,10 @@ func (r *request) read(b, host []byte, maxBody int) bool {
 	}
 }
 
-// moveTo has a request that was read from bytes of the given capacity borrow from
-// b, a copy of them.
-func (r *request) moveTo(b []byte, capacity int) {
-	for _, part := range [...]*[]byte{&r.method, &r.target, &r.body, &r.library, &r.libraryName, &r.libraryVersion, &r.loadTest} {
+// MoveTo makes a request that was read from a buffer of the given capacity borrow from b instead,
+// a copy of that buffer.
+func (r *Request) MoveTo(b []byte, capacity int) {
+	for _, part := range [...]*[]byte{&r.Method, &r.Target, &r.Body, &r.Library, &r.LibraryName, &r.LibraryVersion, &r.LoadTest} {
 		if n := len(*part); n > 0 {
 			at := capacity - cap(*part) // nothing has cut a capacity
 			*part = b[at : at+n : at+n]
@@ -172,8 +172,8 @@ var nameBytes = func() (t [256]bool) {
 	return t
 }()
 
-// printable reports whether b is of printable ASCII alone, blanks included.
-func printable(b []byte) bool {
+// Printable reports whether b is of printable ASCII alone, blanks included.
+func Printable(b []byte) bool {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	var bad uint64
 	for len(b) >= 8 {
@@ -200,9 +200,9 @@ var (
 	foldedTab        = []byte("\n\t")
 )
 
-// smuggling says why a request is one that two servers in a row may read
+// Smuggling says why a request is one that two servers in a row may read
 // differently (RFC 9112, 6.3 and 11.2), or that no HTTP/1 client sends.
-func smuggling(h *fasthttp.RequestHeader) string {
+func Smuggling(h *fasthttp.RequestHeader) string {
 	if v := h.Protocol(); !bytes.Equal(v, protocol11) && !bytes.Equal(v, protocol10) {
 		return "this port speaks HTTP/1.1."
 	}

@@ -1,16 +1,16 @@
-package proxy
+package wire
 
 import (
 	"bytes"
 )
 
-// framing says what the bytes of a connection are, for the express lane.
-type framing uint8
+// Framing is what a connection's unread bytes are.
+type Framing uint8
 
 const (
-	framePart    framing = iota // the beginning of one request: more must come
-	frameWhole                  // exactly one request
-	frameUnusual                // anything else: fasthttp's to read
+	Part    Framing = iota // the beginning of one request: more must come
+	Whole                  // exactly one request
+	Unusual                // anything else: fasthttp's to read
 )
 
 var (
@@ -22,24 +22,23 @@ var (
 	nameExpect           = []byte("expect")
 )
 
-// frame looks where a request ends, so that one is parsed only once it is there
-// whole. It decides nothing else: fasthttp then reads the same bytes, and what
-// it reads otherwise than frame did, by a single byte, goes to its own server
-// loop. So frame may be as simple as it is, and refuse to say whatever it does
-// not know.
-func frame(b []byte, room int) framing {
+// Frame finds the end of a request of at most room bytes, so that it is parsed only once it is there
+// whole. It decides nothing else: fasthttp then reads the same bytes, and a request of which it uses
+// one byte more or less goes to fasthttp's own server loop. So Frame may answer Unusual whenever it
+// does not know.
+func Frame(b []byte, room int) Framing {
 	if len(b) == 0 {
-		return framePart
+		return Part
 	}
 	if b[0] < 'A' || b[0] > 'Z' {
-		return frameUnusual
+		return Unusual
 	}
 	line := bytes.IndexByte(b, '\n')
 	if line < 0 {
 		return partUpTo(b, room)
 	}
 	if !bytes.HasSuffix(b[:line+1], endOfFirstLine) {
-		return frameUnusual
+		return Unusual
 	}
 	head := bytes.Index(b[line-1:], endOfHead)
 	if head < 0 {
@@ -52,36 +51,36 @@ func frame(b []byte, room int) framing {
 		name := b[at:next]
 		switch name[0] | 0x20 {
 		case ' ', '\t' | 0x20: // a folded line
-			return frameUnusual
+			return Unusual
 		case 'c':
 			if !isField(name, nameContentLength) {
 				break
 			}
 			var ok bool
 			if length, ok = fieldNumber(name[len(nameContentLength)+1:]); !ok || given {
-				return frameUnusual
+				return Unusual
 			}
 			given = true
 		case 't':
 			if isField(name, nameTransferEncoding) {
-				return frameUnusual
+				return Unusual
 			}
 		case 'e':
 			if isField(name, nameExpect) {
-				return frameUnusual
+				return Unusual
 			}
 		}
 		at = next
 	}
 	switch whole := head + length; {
 	case whole > room:
-		return frameUnusual
+		return Unusual
 	case len(b) < whole:
-		return framePart
+		return Part
 	case len(b) == whole:
-		return frameWhole
+		return Whole
 	}
-	return frameUnusual // more than one
+	return Unusual // more than one
 }
 
 var (
@@ -94,11 +93,10 @@ var (
 	connectionIsToBeKept = []byte("keep-alive")
 )
 
-// frameAnswer reads the answer that nearly every call gets: 200 with a length,
-// all of it there and nothing behind it. ok is false for whatever else b may be,
-// which is then fasthttp's to read from its first byte; so, as with frame, it may
-// refuse to say. The results are parts of b.
-func frameAnswer(b []byte) (contentType, body []byte, ok bool) {
+// ReadAnswer reads the answer that nearly every call to Pusher gets: 200 with a Content-Length, the
+// whole body in b and nothing after it. ok is false for any other input, which fasthttp then reads
+// from the first byte. The results are parts of b.
+func ReadAnswer(b []byte) (contentType, body []byte, ok bool) {
 	if !bytes.HasPrefix(b, answerLine) {
 		return nil, nil, false
 	}
@@ -165,11 +163,11 @@ func fieldNameByte(c byte) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
-func partUpTo(b []byte, room int) framing {
+func partUpTo(b []byte, room int) Framing {
 	if len(b) >= room {
-		return frameUnusual
+		return Unusual
 	}
-	return framePart
+	return Part
 }
 
 // isField reports whether a header line is of that name, given in lower case.
@@ -192,11 +190,11 @@ func fieldNumber(line []byte) (n int, ok bool) {
 	return n, true
 }
 
-// bodyOf is the body of a whole request.
-func bodyOf(b []byte) []byte { return b[bytes.Index(b, endOfHead)+len(endOfHead):] }
+// BodyOf returns the body of a whole request.
+func BodyOf(b []byte) []byte { return b[bytes.Index(b, endOfHead)+len(endOfHead):] }
 
-// closes says whether a whole request, by its head, is the last of its connection.
-func closes(b []byte) bool {
+// Closes reports whether a whole request asks, in its head, to close the connection.
+func Closes(b []byte) bool {
 	head := b[:bytes.Index(b, endOfHead)+2]
 	for at := bytes.IndexByte(head, '\n') + 1; at < len(head); {
 		next := bytes.IndexByte(head[at:], '\n') + at + 1

@@ -1,4 +1,4 @@
-package proxy
+package wire
 
 import (
 	"bufio"
@@ -26,34 +26,34 @@ func parse(b []byte) (req *fasthttp.Request, used int, err error) {
 
 func TestFrame(t *testing.T) {
 	long := strings.Repeat("x", testRoom)
-	for in, want := range map[string]framing{
-		"":                                   framePart,
-		"P":                                  framePart,
-		"POST /a HTTP/1.1\r":                 framePart,
-		"POST /a HTTP/1.1\r\n":               framePart,
-		"POST /a HTTP/1.1\r\nHost: x\r\n":    framePart,
-		"GET /a HTTP/1.1\r\nHost: x\r\n\r\n": frameWhole,
-		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n":                             framePart,
-		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n\r\n{":                        framePart,
-		"POST /a HTTP/1.1\r\ncontent-LENGTH:  2 \r\n\r\n{}":                     frameWhole,
-		"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P":                      frameUnusual, // a second one
-		"POST /a HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}":  frameUnusual,
-		"POST /a HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}":                      frameUnusual,
-		"POST /a HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n{}":                frameUnusual,
-		"POST /a HTTP/1.1\r\nContent-Length: 99999\r\n\r\n{}":                   frameUnusual, // longer than the room
-		"POST /a HTTP/1.1\r\nContent-Length: \r\n\r\n":                          frameUnusual,
-		"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":       frameUnusual,
-		"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n": frameUnusual,
-		"POST /a HTTP/1.1\r\nX: a\r\n b\r\n\r\n":                                frameUnusual, // folded
-		"GET /a HTTP/1.0\r\n\r\n":                                               frameUnusual,
-		"GET /a\r\n\r\n":                                                        frameUnusual,
-		"GET /a HTTP/1.1\nHost: x\n\n":                                          frameUnusual,
-		"\r\nGET /a HTTP/1.1\r\n\r\n":                                           frameUnusual,
-		"\x16\x03\x01":                                                          frameUnusual,
-		"GET /" + long:                                                          frameUnusual,
-		"GET / HTTP/1.1\r\nX: " + long:                                          frameUnusual,
+	for in, want := range map[string]Framing{
+		"":                                   Part,
+		"P":                                  Part,
+		"POST /a HTTP/1.1\r":                 Part,
+		"POST /a HTTP/1.1\r\n":               Part,
+		"POST /a HTTP/1.1\r\nHost: x\r\n":    Part,
+		"GET /a HTTP/1.1\r\nHost: x\r\n\r\n": Whole,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n":                             Part,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH: 2\r\n\r\n{":                        Part,
+		"POST /a HTTP/1.1\r\ncontent-LENGTH:  2 \r\n\r\n{}":                     Whole,
+		"POST /a HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P":                      Unusual, // a second one
+		"POST /a HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}":  Unusual,
+		"POST /a HTTP/1.1\r\nContent-Length: +2\r\n\r\n{}":                      Unusual,
+		"POST /a HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n{}":                Unusual,
+		"POST /a HTTP/1.1\r\nContent-Length: 99999\r\n\r\n{}":                   Unusual, // longer than the room
+		"POST /a HTTP/1.1\r\nContent-Length: \r\n\r\n":                          Unusual,
+		"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n":       Unusual,
+		"POST /a HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n": Unusual,
+		"POST /a HTTP/1.1\r\nX: a\r\n b\r\n\r\n":                                Unusual, // folded
+		"GET /a HTTP/1.0\r\n\r\n":                                               Unusual,
+		"GET /a\r\n\r\n":                                                        Unusual,
+		"GET /a HTTP/1.1\nHost: x\n\n":                                          Unusual,
+		"\r\nGET /a HTTP/1.1\r\n\r\n":                                           Unusual,
+		"\x16\x03\x01":                                                          Unusual,
+		"GET /" + long:                                                          Unusual,
+		"GET / HTTP/1.1\r\nX: " + long:                                          Unusual,
 	} {
-		if got := frame([]byte(in), testRoom); got != want {
+		if got := Frame([]byte(in), testRoom); got != want {
 			t.Errorf("%.80q: %d, want %d", in, got, want)
 		}
 	}
@@ -79,10 +79,10 @@ func FuzzFrame(f *testing.F) {
 			return
 		}
 		before := bytes.Clone(b)
-		kind := frame(b, testRoom)
+		kind := Frame(b, testRoom)
 		req, used, err := parse(b)
 		switch kind {
-		case frameWhole:
+		case Whole:
 			if !bytes.Equal(b, before) {
 				t.Fatalf("the bytes were changed: %q", before)
 			}
@@ -92,7 +92,7 @@ func FuzzFrame(f *testing.F) {
 			if err == nil && used == len(b) && req.Header.ContentLength() == -1 {
 				t.Fatalf("chunks were taken for one piece: %q", b)
 			}
-		case framePart:
+		case Part:
 			if err == nil {
 				t.Fatalf("it would wait for more of a request that is there: %q", b)
 			}
@@ -139,7 +139,7 @@ func TestFrameAnswer(t *testing.T) {
 		"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\n{}": "",
 	} {
 		got := ""
-		if contentType, body, ok := frameAnswer([]byte(in)); ok {
+		if contentType, body, ok := ReadAnswer([]byte(in)); ok {
 			got = string(contentType) + "|" + string(body)
 		}
 		if got != want {
@@ -159,7 +159,7 @@ func FuzzFrameAnswer(f *testing.F) {
 		f.Add([]byte("HTTP/1.1 200 OK\r\n" + seed))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		contentType, body, ok := frameAnswer(b)
+		contentType, body, ok := ReadAnswer(b)
 		if !ok {
 			return
 		}

@@ -1,4 +1,4 @@
-package proxy
+package wire
 
 import (
 	"bufio"
@@ -24,18 +24,18 @@ func TestRequestRead(t *testing.T) {
 		publishOf("Host: x:1", "Content-Length: 0"),
 	}
 	for _, in := range read {
-		var r request
-		if !r.read([]byte(in), []byte("x:1"), 2) {
+		var r Request
+		if !r.Read([]byte(in), []byte("x:1"), 2) {
 			t.Errorf("not read: %q", in)
 		}
 	}
-	var r request
+	var r Request
 	b := []byte(read[2])
-	if !r.read(b[:len(b):len(b)], []byte("x:1"), 2) {
+	if !r.Read(b[:len(b):len(b)], []byte("x:1"), 2) {
 		t.Fatal("not read")
 	}
 	moved := append(make([]byte, 0, 4096), b...)
-	r.moveTo(moved, len(b))
+	r.MoveTo(moved, len(b))
 	clear(b)
 	if got, want := fmt.Sprintf("%s", r), "{POST /apps/7/events?auth_key=k&a=%20 {}  pusher-http-dotnet 5.0.0 1}"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -53,7 +53,7 @@ func TestRequestRead(t *testing.T) {
 		publishOf("Host: x:1", "Content-Length: 2", "X: a\tb") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X: abcdefg\x7fhijklmn") + "{}", publishOf("Host: x:1", "Content-Length: 2", "X: a\rb") + "{}",
 		publishOf("Host: x:1", "Content-Length: 2", "X-Pusher-Library: a", "X-Pusher-Library: b") + "{}",
 	} {
-		if r.read([]byte(in), []byte("x:1"), 2) {
+		if r.Read([]byte(in), []byte("x:1"), 2) {
 			t.Errorf("read: %q", in)
 		}
 	}
@@ -72,21 +72,21 @@ func FuzzRequestRead(f *testing.F) {
 		f.Add([]byte("POST /apps/7/events?a=b HTTP/1.1\r\n"+seed), "x")
 	}
 	f.Fuzz(func(t *testing.T, b []byte, host string) {
-		var got request
-		if len(b) > testRoom || !got.read(b, []byte(host), 1<<20) {
+		var got Request
+		if len(b) > testRoom || !got.Read(b, []byte(host), 1<<20) {
 			return
 		}
 		req, used, err := parse(b)
 		if err != nil {
 			t.Fatalf("%q: fasthttp says %v", b, err)
 		}
-		if used != len(b) || req.Header.ConnectionClose() || !req.Header.IsHTTP11() || smuggling(&req.Header) != "" || string(req.Header.Host()) != host {
+		if used != len(b) || req.Header.ConnectionClose() || !req.Header.IsHTTP11() || Smuggling(&req.Header) != "" || string(req.Header.Host()) != host {
 			t.Fatalf("%q: fasthttp reads %d of %d bytes, closing %v, %q", b, used, len(b), req.Header.ConnectionClose(), req.Header.String())
 		}
-		var want request
-		want.from(req)
-		if len(got.library) > 0 { // then they do not matter
-			got.libraryName, got.libraryVersion = nil, nil
+		var want Request
+		want.FromFasthttp(req)
+		if len(got.Library) > 0 { // then they do not matter
+			got.LibraryName, got.LibraryVersion = nil, nil
 		}
 		if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
 			t.Fatalf("%q: %q, fasthttp says %q", b, got, want)
@@ -99,7 +99,7 @@ func FuzzPrintable(f *testing.F) {
 	f.Add([]byte(" ~\x7f\x80"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		want := bytes.IndexFunc(b, func(r rune) bool { return r < ' ' || r > '~' }) < 0
-		if got := printable(b); got != want {
+		if got := Printable(b); got != want {
 			t.Fatalf("%q: %v", b, got)
 		}
 	})
@@ -109,30 +109,31 @@ var dates = regexp.MustCompile(`Date: [^\r]*\r\n`)
 
 // The lane writes what fasthttp would.
 func TestResponseAppend(t *testing.T) {
-	for _, r := range []response{
-		{status: 200, contentType: []byte("application/json"), outcome: "sent", body: []byte("{}")},
-		{status: 429, contentType: []byte("text/plain; charset=utf-8"), outcome: "throttled", reason: "rule_rate", retryAfter: 12, body: []byte("no.")},
-		{status: 200, contentType: []byte("application/json"), outcome: "sent, throttled", reason: "caller_rate", would: "throttled", body: []byte("{}"), last: true},
-		{status: 418, contentType: []byte("text/html"), body: nil, last: true},
-		{status: 599, contentType: []byte("text/plain; charset=utf-8"), body: bytes.Repeat([]byte("x"), 70_000)},
-		{status: 204}, {status: 304, contentType: []byte("application/json")}, {status: 101}, {status: 600, contentType: []byte("text/plain; charset=utf-8")}, {status: 0},
+	for _, r := range []Response{
+		{Status: 200, ContentType: []byte("application/json"), Outcome: "sent", Body: []byte("{}")},
+		{Status: 200, ContentType: []byte("application/json"), Encoding: []byte("gzip"), Outcome: "sent", Body: []byte("{}")},
+		{Status: 429, ContentType: []byte("text/plain; charset=utf-8"), Outcome: "throttled", Reason: "rule_rate", RetryAfter: 12, Body: []byte("no.")},
+		{Status: 200, ContentType: []byte("application/json"), Outcome: "sent, throttled", Reason: "caller_rate", Would: "throttled", Body: []byte("{}"), Last: true},
+		{Status: 418, ContentType: []byte("text/html"), Body: nil, Last: true},
+		{Status: 599, ContentType: []byte("text/plain; charset=utf-8"), Body: bytes.Repeat([]byte("x"), 70_000)},
+		{Status: 204}, {Status: 304, ContentType: []byte("application/json")}, {Status: 101}, {Status: 600, ContentType: []byte("text/plain; charset=utf-8")}, {Status: 0},
 	} {
 		var resp fasthttp.Response
-		resp.Header.SetServer(serverName)
-		r.onto(&resp)
+		resp.Header.SetServer(ServerName)
+		r.CopyTo(&resp)
 		var want bytes.Buffer
 		out := bufio.NewWriter(&want)
 		if err := resp.Write(out); err != nil {
 			t.Fatal(err)
 		}
 		_ = out.Flush()
-		if odd := r.status < 200 || r.status == 204 || r.status == 304 || r.status >= 600; r.writable() == odd {
-			t.Errorf("%d: writable %v", r.status, r.writable())
+		if odd := r.Status < 200 || r.Status == 204 || r.Status == 304 || r.Status >= 600; r.Writable() == odd {
+			t.Errorf("%d: writable %v", r.Status, r.Writable())
 		} else if odd {
 			continue
 		}
 		const at = "Wed, 25 Nov 2026 21:00:00 GMT"
-		got := string(r.append(nil, at))
+		got := string(r.Append(nil, at))
 		if want := dates.ReplaceAllString(want.String(), "Date: "+at+"\r\n"); got != want {
 			t.Errorf("got %q\nwant %q", got, want)
 		}
@@ -141,9 +142,9 @@ func TestResponseAppend(t *testing.T) {
 
 func TestRetryAfterIsRoundedUp(t *testing.T) {
 	for d, want := range map[time.Duration]int64{-1: 0, 0: 0, 1: 1, time.Second: 1, time.Second + 1: 2, time.Minute: 60} {
-		var r response
-		if r.again(d); r.retryAfter != want {
-			t.Errorf("%v: %d", d, r.retryAfter)
+		var r Response
+		if r.RetryIn(d); r.RetryAfter != want {
+			t.Errorf("%v: %d", d, r.RetryAfter)
 		}
 	}
 }

@@ -54,6 +54,9 @@ func (j *judgement) denied(d quota.Denial) Outcome {
 		}
 		return j.refuse(OverBudget, Exhausted, retry)
 	}
+	if d == quota.NotYet {
+		return j.refuse(Unavailable, LeaseWait, storeRetry)
+	}
 	return j.refuse(Unavailable, StoreLost, storeRetry)
 }
 

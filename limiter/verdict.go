@@ -72,6 +72,7 @@ const (
 	BreakerOpen           // over_budget: the breaker lets nothing pass
 	BrakePulled           // braked
 	StoreLost             // unavailable: the store is out of reach and the policy allows no more
+	LeaseWait             // unavailable: the plan has room, but its tokens did not come to this replica in time
 	NewerValue            // conflated
 	Refreshed             // digested
 	NobodyThere           // vacant
@@ -87,12 +88,12 @@ const (
 )
 
 // Reasons is how many there are; arrays indexed by Reason have this length.
-const Reasons = 28
+const Reasons = 29
 
 var reasonNames = [Reasons]string{
 	"", "duplicate", "caller_rate", "event_rate", "channel_rate", "app_rate", "rule_rate", "culprit",
 	"plan_spent", "floor_reserved", "share_spent", "exhausted", "shedding_bulk", "shedding_normal",
-	"critical_only", "breaker_open", "brake_pulled", "store_lost", "newer_value", "refreshed", "nobody_there",
+	"critical_only", "breaker_open", "brake_pulled", "store_lost", "lease_wait", "newer_value", "refreshed", "nobody_there",
 	"upstream_failing", "upstream_open", "upstream_refused", "upstream_timeout", "upstream_unreachable", "draining", "overloaded",
 }
 

@@ -84,7 +84,15 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 		return errClosed
 	}
 	b := l.openBook(now)
+	l.listening = now.Before(l.listenUntil) || !l.joined && l.listens() > 0
 	err := l.exchange(ctx, now, b, false)
+	if err == nil && !l.joined {
+		l.joined = true
+		if l.fresh && l.listens() > 0 {
+			l.listenUntil = now.Add(l.listens())
+		}
+		l.tellOfTheDead(ctx, now)
+	}
 	if err == nil {
 		err = l.prepare(ctx, now, b)
 	}
@@ -93,6 +101,9 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 			continue
 		}
 		away := max(now.Sub(day.End()), day.Start().Sub(now))
+		if day > b.day && day.Start().Sub(now) <= l.ahead() {
+			away = 0
+		}
 		if away < dayGrace {
 			// Today's exchange finds a loss of the store's data for today alone. Each other day is told too before
 			// anything else happens, and what others took ahead of tomorrow is listened to, or a loss and a crash
@@ -108,6 +119,7 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 			err = l.exchange(ctx, now, old, leave)
 		}
 		if leave && err == nil {
+			old.page.remove()
 			delete(l.books, day)
 			l.prev.CompareAndSwap(old, nil)
 			l.next.CompareAndSwap(old, nil)
@@ -119,7 +131,7 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 // changed says that the store's picture of a closing book is out of date.
 func (b *book) changed() bool {
 	p := b.plan
-	return p.holds(Critical) > 0 || p.spent.Load() != p.sent.Spent || p.over.Load() != p.sent.Over
+	return p.unspent() > 0 || p.spent.Load() != p.sent.Spent || p.over.Load() != p.sent.Over
 }
 
 // bookOf is the book of a day, made if need be, with a pot for every share.
@@ -127,8 +139,10 @@ func (l *Ledger) bookOf(day Day) *book {
 	b := l.books[day]
 	if b == nil {
 		l.bookCount++
-		b = &book{day: day, start: day.Start().Unix(), end: day.End().Unix(), plan: &pot{day: day}, shares: map[string]*pot{}}
+		b = &book{day: day, start: day.Start().Unix(), end: day.End().Unix(), shares: map[string]*pot{}}
 		b.id = l.replica + "/" + l.inc + "/" + strconv.Itoa(l.bookCount)
+		b.page = l.newPage(b)
+		b.plan = &pot{day: day, cells: b.page.cells("")}
 		if cur := l.cur.Load(); cur != nil {
 			b.epoch = cur.epoch
 		}
@@ -137,7 +151,7 @@ func (l *Ledger) bookOf(day Day) *book {
 	}
 	for caller, s := range *l.shares.Load() {
 		if b.shares[caller] == nil && s.ppm.Load() > 0 {
-			b.shares[caller] = &pot{name: caller, day: day}
+			b.shares[caller] = &pot{name: caller, day: day, cells: b.page.cells(caller)}
 			l.allowAlone(b.shares[caller])
 		}
 	}
@@ -147,14 +161,14 @@ func (l *Ledger) bookOf(day Day) *book {
 
 // allowAlone sets what a pot may lend that begins while the store is out of reach.
 func (l *Ledger) allowAlone(p *pot) {
-	if v := l.view.Load(); !v.up && v.err != "" {
+	if v := l.view.Load(); !v.up && v.err != "" && (l.joined || l.adopted != nil) {
 		p.allow(l.limits(l.cfg.Load(), p), 0, v.replicas)
 	}
 }
 
 // openBook makes the book of now's day the current one.
 func (l *Ledger) openBook(now time.Time) *book {
-	b := l.bookOf(DayOf(now))
+	b := l.bookOf(l.dayOf(now))
 	for caller, s := range *l.shares.Load() {
 		if p := b.shares[caller]; p != nil && s.cur.Load() != p {
 			s.prev.Store(s.cur.Load())
@@ -171,16 +185,18 @@ func (l *Ledger) openBook(now time.Time) *book {
 // dayAhead is how long before midnight a lease of the next day is taken, so that its first publishes find one.
 const dayAhead = 2 * time.Second
 
-// prepare takes a first lease of the day that is about to begin.
+// prepare takes a first lease, and a standby, of the day that is about to begin: if the store is away at midnight, they are
+// what it begins with.
 func (l *Ledger) prepare(ctx context.Context, now time.Time, today *book) error {
-	next := DayOf(now.Add(dayAhead))
+	next := l.dayOf(now.Add(l.ahead()))
 	if next == today.day || l.view.Load().withheld {
 		return nil // while a loss is being healed, tomorrow's leases may not all be known either
 	}
 	b := l.bookOf(next)
-	if b.acked() > 0 {
+	if age := now.Sub(l.aheadAt); b.acked() > 0 && age >= 0 && age < aheadEvery {
 		return nil
 	}
+	l.aheadAt = now
 	// It begins with today's demand.
 	b.plan.rate = today.plan.rate
 	for caller, p := range b.shares {
@@ -191,11 +207,16 @@ func (l *Ledger) prepare(ctx context.Context, now time.Time, today *book) error 
 	if err := l.exchange(ctx, now, b, false); err != nil {
 		return err
 	}
+	l.showNext(b)
+	return nil
+}
+
+// showNext lets tomorrow's book be found.
+func (l *Ledger) showNext(b *book) {
 	for caller, s := range *l.shares.Load() {
 		s.next.Store(b.shares[caller])
 	}
 	l.next.Store(b)
-	return nil
 }
 
 // openLocal opens the book of now's day without the store; its lease is empty. A flight under way opens it as well.
@@ -251,6 +272,13 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 	for _, n := range names {
 		pots = append(pots, b.shares[n])
 	}
+	l.live(b)
+	like := b.plan
+	if cur := l.cur.Load(); cur != nil && b.day > cur.day {
+		like = cur.plan
+	}
+	v := l.view.Load()
+	lost := !v.up && v.err != ""
 	for attempt := 0; ; attempt++ {
 		join := l.takeJoin()
 		b.seq++
@@ -262,9 +290,14 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 		if join && b.acked() == 0 && l.st.Exclusive() {
 			beat.TTL = -time.Second // what else is in there is of processes that are gone
 		}
+		b.plan.cells.seq.Store(b.seq)
 		plan := l.plan.Load()
 		for _, p := range pots {
-			r := p.report(now, keep(plan), cfg.Horizon, b.closing || leave)
+			a := asks{keep: keep(plan), horizon: cfg.Horizon, most: p.leaseMost(), drain: b.closing || leave, lost: lost}
+			if !a.drain {
+				a.standby = l.standbyWanted(cfg, p, like)
+			}
+			r := p.report(now, a)
 			if p.name != "" {
 				if r.PPM = ppm(cfg.Shares[p.name]); r.PPM == 0 {
 					r.PPM = million
@@ -344,9 +377,9 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, 
 		borrowed := p.emergency.Swap(0)
 		p.heard.Limit = pulse.Pots[i].Limit
 		limits := l.limits(cfg, p)
-		p.apply(b.seq, pulse.Pots[i], limits)
+		p.apply(now, cfg.Every, b.seq, pulse.Pots[i], limits)
 		p.allow(limits, pulse.Pots[i].Taken, pulse.Replicas)
-		again = again || (p.heard.Hungry && p.holds(Critical) > 0)
+		again = again || (p.heard.Hungry && p.unspent() > 0)
 		if borrowed > 0 {
 			l.log.Warn("sent beyond the lease while the store was out of reach; now settled", "messages", borrowed, "share", p.name)
 		}
@@ -366,11 +399,7 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, 
 			l.log.Info("the store is back", "down_for", now.Sub(old.since).String())
 		}
 	}
-	if st := &pulse.State; st.ExhaustedDay != "" {
-		day, _ := strconv.ParseInt(st.ExhaustedDay, 10, 32)
-		ms, _ := strconv.ParseInt(st.ExhaustedAt, 10, 64)
-		v.exhausted = &mark{Day(day), time.UnixMilli(ms).UTC(), st.ExhaustedWhy}
-	}
+	v.exhausted = exhaustedBy(&pulse.State)
 	l.view.Store(v)
 	l.forecaster.Observe(now, v.spent-pulse.Pots[0].Adjust)
 	if l.owed == nil {
@@ -383,6 +412,15 @@ func (l *Ledger) apply(now time.Time, b *book, pots []*pot, pulse *store.Pulse, 
 	if again {
 		l.kick()
 	}
+}
+
+func exhaustedBy(st *store.State) *mark {
+	if st.ExhaustedDay == "" {
+		return nil
+	}
+	day, _ := strconv.ParseInt(st.ExhaustedDay, 10, 32)
+	ms, _ := strconv.ParseInt(st.ExhaustedAt, 10, 64)
+	return &mark{Day(day), time.UnixMilli(ms).UTC(), st.ExhaustedWhy}
 }
 
 // setBrake takes over the brake as stored.
@@ -407,7 +445,7 @@ func (l *Ledger) down(now time.Time, err error) {
 	v := *l.view.Load()
 	if v.up || v.err == "" {
 		v.since = now
-		if b := l.cur.Load(); b != nil {
+		for _, b := range l.books {
 			b.plan.ration(l.cfg.Load().Floors)
 		}
 		l.log.Error("the store is out of reach", "err", err, "policy", l.cfg.Load().OnStoreLoss.String())
@@ -442,7 +480,9 @@ func (l *Ledger) leave(ctx context.Context) error {
 		for day, b := range l.books {
 			if err := l.exchange(ctx, l.view.Load().at, b, true); err != nil {
 				errs = append(errs, fmt.Errorf("handing back the lease of %s: %w", day, err))
+				continue
 			}
+			b.page.remove()
 		}
 		if l.record != nil {
 			errs = append(errs, l.record.Close())

@@ -60,7 +60,7 @@ func (l *Ledger) setBurn(text string) {
 // Sent is what the account sent on now's day, corrections by hand left out: what a rate is made of.
 func (l *Ledger) Sent(now time.Time) int64 {
 	used, _ := l.Used(now)
-	if v := l.view.Load(); DayOf(v.at) == DayOf(now) {
+	if v := l.view.Load(); l.dayOf(v.at) == l.dayOf(now) {
 		used -= v.adjust
 	}
 	return used

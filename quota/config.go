@@ -12,8 +12,8 @@ type LossPolicy uint8
 
 // The policies.
 const (
-	LossLease  LossPolicy = iota // spend what the lease still holds, then refuse
-	LossOpen                     // beyond the lease, spend this replica's part of what was left when the store was last heard
+	LossLease  LossPolicy = iota // spend what lease and standby still hold, then refuse
+	LossOpen                     // beyond them, spend this replica's part of what was left when the store was last heard
 	LossClosed                   // refuse at once
 )
 
@@ -55,6 +55,11 @@ type Config struct {
 	// RecordDir is where this replica keeps a small durable record of the leases it took, fsynced before they are
 	// spent. It heals a store that lost its data together with the replicas. Empty: none. Read by Open alone.
 	RecordDir string
+
+	// Standby is for how long of its own traffic a replica can go on without the store; 0: for its lease alone.
+	Standby time.Duration
+	// Patient: Open does not fail because the store cannot be reached.
+	Patient bool
 
 	Wait    time.Duration // for how long a reserve waits at most for a refill; 0: 600 ms; negative: for one round trip only
 	Listen  time.Duration // how long Open waits on a shared store that is empty, for replicas that know it was not; 0: not at all

@@ -39,9 +39,10 @@ const (
 	ShareSpent           // the caller's share is used up
 	StoreLost            // the store is out of reach, or catching up after a loss, and the policy allows no more
 	Exhausted            // Pusher itself said that the account is over its quota
+	NotYet               // the plan has room, but its tokens did not come in time: try again in a second
 )
 
-var denialNames = [...]string{"granted", "plan_spent", "floor_reserved", "share_spent", "store_lost", "exhausted"}
+var denialNames = [...]string{"granted", "plan_spent", "floor_reserved", "share_spent", "store_lost", "exhausted", "not_yet"}
 
 // String is a stable word for machines.
 func (d Denial) String() string {
@@ -92,6 +93,9 @@ type book struct {
 	plan       *pot
 	shares     map[string]*pot // belongs to the flight
 	closing    bool
+	page       *page // nil: none survives a kill
+	lived      int64 // spent, as last counted in Ledger.lived
+	recorded   *record
 }
 
 func (b *book) covers(sec int64) bool { return b != nil && sec >= b.start && sec < b.end }
@@ -134,7 +138,17 @@ type Ledger struct {
 	fanouts      sync.Map      // name → *sharedFanout
 	record       *store.Record // nil: none is kept
 	recordFailed bool
+	pageFailed   bool
+	lived        int64     // messages that this process has sent
+	aheadAt      time.Time // of the last heartbeat of tomorrow's book
+	wasteSaid    Day
+	joined       bool      // the store has answered since the start
+	listenUntil  time.Time // no lease is asked for until then, see begin
+	profiled     bool      // the stored profile was read
+	dead         []*legacy // of this name, which the store has yet to be told of
+	adopted      *record   // of the newest book that goes on from a process before
 
+	skew    atomic.Int64 // ns that Pusher's clock is ahead of this one's
 	closed  atomic.Bool
 	spent   atomic.Bool          // a publish of any priority found too little in the lease while the store was out of reach
 	pending atomic.Pointer[mark] // an Exhaust that the store has not heard of
@@ -188,29 +202,40 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	if err := l.Reconfigure(cfg); err != nil {
 		return nil, err
 	}
-	l.loadProfile(ctx)
-	l.openRecords(ctx, now)
+	l.openRecords(now)
 	if err := l.begin(ctx, now); err != nil {
-		if l.record != nil {
-			l.record.Close()
+		err = fmt.Errorf("account %s: no first lease: %w", cfg.Account, err)
+		if !cfg.Patient || errors.Is(err, store.ErrNewer) {
+			if l.record != nil {
+				l.record.Close()
+			}
+			return nil, err
 		}
-		return nil, fmt.Errorf("account %s: no first lease: %w", cfg.Account, err)
+		l.log.Error("started without the store", "err", err, "lease", l.Snapshot(now).Lease, "standby", l.Snapshot(now).Standby)
 	}
 	return l, nil
+}
+
+// listens is how long a replica on an empty shared store waits whether somebody says that it lost its data.
+func (l *Ledger) listens() time.Duration {
+	if l.st.Exclusive() {
+		return 0
+	}
+	return l.cfg.Load().Listen
 }
 
 // begin takes the first lease. A store that is empty may be new, or may have lost its data a moment ago while others
 // still spend: then they are given the time to say so.
 func (l *Ledger) begin(ctx context.Context, now time.Time) error {
-	wait := l.cfg.Load().Listen
-	if l.listening = wait > 0 && !l.st.Exclusive(); !l.listening {
-		return l.Beat(ctx, now)
-	}
+	l.goOn(now)
 	if err := l.Beat(ctx, now); err != nil {
 		return err
 	}
-	l.listening = false
-	if l.fresh {
+	l.readProfile(ctx)
+	if l.listens() == 0 {
+		return nil
+	}
+	if wait := l.listenUntil.Sub(now); wait > 0 {
 		select {
 		case <-time.After(wait):
 			now = now.Add(wait)
@@ -267,7 +292,8 @@ func (l *Ledger) Share(caller string) *Share {
 }
 
 // find is the book of now's day, nil if it is not open.
-func (l *Ledger) find(sec int64) *book {
+func (l *Ledger) find(now time.Time) *book {
+	sec := now.Add(l.Skew()).Unix()
 	if b := l.cur.Load(); b.covers(sec) {
 		return b
 	}
@@ -288,7 +314,7 @@ func (l *Ledger) find(sec int64) *book {
 // Every granted Hold must be settled or refunded once.
 func (l *Ledger) Reserve(ctx context.Context, now time.Time, s *Share, p Priority, cost int64) (Hold, Denial) {
 	if l.gate.Load() == 0 && cost > 0 && p < Priorities {
-		if b := l.find(now.Unix()); b != nil {
+		if b := l.find(now); b != nil {
 			if h, left, ok := takeBoth(b, s, p, cost); ok {
 				if left < b.plan.low.Load() {
 					l.kick()
@@ -347,7 +373,7 @@ func (l *Ledger) Settle(now time.Time, h Hold, actual int64) {
 
 // book records messages that went out without a hold.
 func (l *Ledger) book(now time.Time, n int64) {
-	b := l.find(now.Unix())
+	b := l.find(now)
 	if b == nil {
 		if b = l.cur.Load(); b == nil {
 			return
@@ -365,7 +391,7 @@ func (l *Ledger) Refund(now time.Time, h Hold) { l.Settle(now, h, 0) }
 // the last heartbeat. For the hot path: atomics alone.
 func (l *Ledger) Used(now time.Time) (used, plan int64) {
 	plan = l.plan.Load()
-	if b := l.find(now.Unix()); b != nil {
+	if b := l.find(now); b != nil {
 		used = max(b.plan.usedBase.Load()+b.plan.spent.Load(), 0)
 	}
 	return used, plan
@@ -408,6 +434,10 @@ func (l *Ledger) Run(ctx context.Context) {
 				continue
 			}
 		case <-l.kicks:
+			if v := l.view.Load(); !v.up && v.err != "" { // at the next tick: a store that is away is not asked more often
+				l.kicked.Store(false)
+				continue
+			}
 		}
 		now := l.now()
 		l.Beat(ctx, now) // a failure is logged, and shown by Snapshot
@@ -415,13 +445,19 @@ func (l *Ledger) Run(ctx context.Context) {
 	}
 }
 
+// dayOf is the day on which Pusher counts what is sent at now.
+func (l *Ledger) dayOf(now time.Time) Day { return DayOf(now.Add(l.Skew())) }
+
+// Skew is by how much Pusher's clock is ahead of this one's, as far as it is known.
+func (l *Ledger) Skew() time.Duration { return time.Duration(l.skew.Load()) }
+
 // idleBeat is between heartbeats on a store of one's own, while nothing happens: nobody waits for them, and each
 // costs a write to disk.
 const idleBeat = 5 * time.Second
 
 func (l *Ledger) idle(now time.Time) bool {
 	b, v := l.cur.Load(), l.view.Load()
-	return l.st.Exclusive() && v.up && b.covers(now.Unix()) && l.prev.Load() == nil && l.pending.Load() == nil &&
+	return l.st.Exclusive() && v.up && b.covers(now.Add(l.Skew()).Unix()) && l.prev.Load() == nil && l.pending.Load() == nil &&
 		b.plan.spent.Load() == v.sentSpent && now.Sub(v.at) < idleBeat && !now.Before(v.at)
 }
 

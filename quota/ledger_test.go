@@ -587,7 +587,7 @@ func TestMidnightWaitsForNobody(t *testing.T) {
 	midnight := DayOf(noon).End()
 	srv := redistest.Start(t)
 	st := open(t, srv.URL(), store.Options{Timeout: short})
-	cfg := plan(1000)
+	cfg := plan(10_000)
 	cfg.Shares = map[string]float64{"api": 0.5}
 	l := join(t, st, midnight.Add(-3*time.Second), "a", cfg)
 	spend(l, midnight.Add(-3*time.Second), l.Share("api"), Normal, 50)

@@ -127,7 +127,7 @@ func (l *Ledger) LiftBrake(ctx context.Context, now time.Time, who, why string) 
 // at once, on the other replicas within a heartbeat, until Reopen or the next day. When the store cannot be told the
 // error says so, this replica obeys all the same, and tells it later.
 func (l *Ledger) Exhaust(ctx context.Context, now time.Time, reason string) error {
-	day := DayOf(now)
+	day := l.dayOf(now)
 	if l.exhausted(day) {
 		return nil
 	}
@@ -173,7 +173,9 @@ type Snapshot struct {
 	Faults      int    // losses of data that this replica saw since its start
 	Replicas    int    // alive, as of the last heartbeat
 	Epoch       string // changes when the store loses data
-	Lease       int64  // this replica's unspent tokens
+	Lease       int64  // this replica's unspent tokens, those of the standby left out
+	Standby     int64  // its tokens for when the store is out of reach
+	Joined      bool   // the store has answered since the start, or the record of a process before says what it held
 	LeaseSpent  bool   // the store is out of reach, OnStoreLoss is LossLease, and too few of them are left for what comes
 	Borrowed    int64  // sent beyond the lease since the store is out of reach
 }
@@ -182,20 +184,21 @@ type Snapshot struct {
 func (l *Ledger) Snapshot(now time.Time) Snapshot {
 	v := l.view.Load()
 	s := Snapshot{
-		Day: DayOf(now), Plan: Plan{v.state.PlanName, l.plan.Load()}, Brake: l.CurrentBrake(now),
+		Day: l.dayOf(now), Plan: Plan{v.state.PlanName, l.plan.Load()}, Brake: l.CurrentBrake(now),
 		StoreUp: v.up, StoreErr: v.err, StoreSince: v.since, OnStoreLoss: l.cfg.Load().OnStoreLoss,
 		Healing: v.withheld, Faults: v.faults, Replicas: v.replicas, Epoch: v.epoch,
 	}
 	s.Used, _ = l.Used(now)
 	s.Remaining = max(s.Plan.MessagesPerDay-s.Used, 0)
-	if b := l.find(now.Unix()); b != nil {
-		s.Lease = b.plan.holds(Critical)
+	if b := l.find(now); b != nil {
+		s.Lease, s.Standby = b.plan.holds(Critical), b.plan.standbyFor(Critical)
 		s.Borrowed = b.plan.emergency.Load()
 		if b == l.cur.Load() {
 			s.Leased = max(v.taken-v.spent-(b.plan.spent.Load()-v.sentSpent), 0)
 		}
 	}
-	s.LeaseSpent = !v.up && s.OnStoreLoss == LossLease && (s.Lease == 0 || l.spent.Load())
+	s.LeaseSpent = !v.up && s.OnStoreLoss == LossLease && (s.Lease+s.Standby == 0 || l.spent.Load())
+	s.Joined = v.epoch != ""
 	m := l.pending.Load()
 	if m == nil {
 		m = v.exhausted

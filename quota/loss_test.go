@@ -86,7 +86,7 @@ func TestLossPolicies(t *testing.T) {
 				}
 			}
 			sent := a.cur.Load().plan.spent.Load()
-			if b := a.find(noon.Unix()); b != nil {
+			if b := a.find(noon); b != nil {
 				sent = b.plan.spent.Load()
 			}
 			srv.Restart()

@@ -11,7 +11,7 @@ import (
 // A replica that lacks tokens beats for publishes that have waited for half a second, with their times, beside its own
 // heartbeats. Its demand is what it is all the same, or its next lease takes all that is left from the others.
 func TestDemandIsNotInflatedByThoseWhoWaited(t *testing.T) {
-	p := &pot{}
+	p := &pot{cells: new(cells)}
 	now := noon
 	const perSecond, horizon = 2000, 1500 * time.Millisecond
 	p.measure(now, horizon)
@@ -46,7 +46,7 @@ func TestDemandIsNotInflatedByThoseWhoWaited(t *testing.T) {
 // comes, those that still wait take theirs at once. None of it is more demand than there was, or the lease is many times
 // what is needed, and a replica that is killed with it wastes it.
 func TestWhatWaitedIsNoRate(t *testing.T) {
-	p := &pot{}
+	p := &pot{cells: new(cells)}
 	now := noon
 	const perSecond, horizon, beat = 2000, 1500 * time.Millisecond, 50 * time.Millisecond
 	const step = int64(perSecond * beat / time.Second)
@@ -96,7 +96,7 @@ func TestABurstThatWaitedCountsOnce(t *testing.T) {
 			})
 		}
 		all.Wait()
-		b := l.find(noon.Unix())
+		b := l.find(noon)
 		beat(t, noon.Add(300*time.Millisecond), l)
 		if t.Failed() {
 			return

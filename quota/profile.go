@@ -20,18 +20,29 @@ func (l *Ledger) ForecastOf(now time.Time, used, plan int64) forecast.Forecast {
 	return l.forecaster.At(now, used, plan)
 }
 
-func (l *Ledger) loadProfile(ctx context.Context) {
+// readProfile reads the profile once. Until it was read none is written, or an empty one would take its place.
+func (l *Ledger) readProfile(ctx context.Context) {
+	if l.profiled {
+		return
+	}
 	data, err := l.st.GetBlob(ctx, l.cfg.Load().Account, profileBlob)
 	if err == nil && data != nil {
 		err = l.forecaster.Load(data)
 	}
-	if err != nil {
+	l.profiled = err == nil || l.view.Load().up
+	if err != nil && l.profiled {
 		l.log.Warn("the profile of the week is not known; forecasts begin anew", "err", err)
 	}
 }
 
 // keepProfile stores the profile when an hour was learned. Every replica sees the whole account, so any one's will do.
 func (l *Ledger) keepProfile(ctx context.Context) {
+	if !l.view.Load().up {
+		return
+	}
+	if l.readProfile(ctx); !l.profiled {
+		return
+	}
 	data := l.forecaster.Save()
 	if data == nil {
 		return

@@ -152,7 +152,7 @@ func (w *world) reserve(*rapid.T) {
 	switch d {
 	case Granted:
 		w.holds = append(w.holds, held{l, h, cost})
-	case PlanSpent, FloorReserved:
+	case PlanSpent, FloorReserved, NotYet:
 		// Refused on fresh news, it was truly not there: neither in the store nor in this replica's lease.
 		w.mustBeat(l)
 		if h, d := l.Reserve(ctx, w.now, nil, p, cost); d == Granted {
@@ -162,10 +162,21 @@ func (w *world) reserve(*rapid.T) {
 		if w.moved[day] {
 			return
 		}
-		limits := l.limits(l.cfg.Load(), l.find(w.now.Unix()).plan)
+		limits := l.limits(l.cfg.Load(), l.find(w.now).plan)
 		spent, out := w.sent(day)
-		if room := limits[p] - spent - out + l.find(w.now.Unix()).plan.holds(p); room >= cost {
+		if room := limits[p] - spent - out + l.find(w.now).plan.holds(p); room >= cost {
 			w.t.Fatalf("%v of %d refused (%v) although %d were left", p, cost, d, room)
+		}
+		if d == NotYet {
+			return
+		}
+		for _, x := range w.live { // and nobody holds it unspent
+			if b := x.find(w.now); b != nil {
+				out -= b.plan.own(p)
+			}
+		}
+		if room := limits[p] - spent - out; room >= cost {
+			w.t.Fatalf("%v of %d was told %v although the replicas hold %d unspent", p, cost, d, room)
 		}
 	case StoreLost:
 		if !l.Snapshot(w.now).Healing {

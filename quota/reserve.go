@@ -21,7 +21,7 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 	var timer *time.Timer
 	var w wanted
 	for try := 0; ; try++ {
-		b := l.find(now.Unix())
+		b := l.find(now)
 		if b != nil {
 			if !probe && l.exhausted(b.day) {
 				return Hold{}, Exhausted
@@ -31,9 +31,9 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			}
 			lost := l.gate.Load()&gateLost != 0
 			if lost && (cfg.OnStoreLoss == LossClosed ||
-				cfg.OnStoreLoss == LossLease && b.plan.holds(Critical)-cost < b.plan.reserved[p].Load()) {
+				cfg.OnStoreLoss == LossLease && b.plan.inHand()-cost < b.plan.reserved[p].Load()) {
 				l.kick()
-				if b.plan.holds(Critical) < cost {
+				if b.plan.inHand() < cost {
 					l.spent.Store(true)
 				}
 				return Hold{}, StoreLost
@@ -44,13 +44,16 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 				}
 				return w.got(h), Granted
 			}
-			if lost {
+			if b.plan.holds(p) < cost && b.plan.dip(p, cost) {
 				l.kick()
-				return l.borrow(b, s, p, cost, cfg.OnStoreLoss)
 			}
 			b.plan.gatherFor(p, cost)
 			if h, _, ok := takeBoth(b, s, p, cost); ok {
 				return w.got(h), Granted
+			}
+			if lost {
+				l.kick()
+				return l.borrow(b, s, p, cost, cfg.OnStoreLoss)
 			}
 			d := l.hopeless(b, s, p, cost)
 			// Also who gives up at once says what it lacks: what others hold unused is called back by their next
@@ -72,7 +75,7 @@ func (l *Ledger) reserveSlow(ctx context.Context, now time.Time, s *Share, p Pri
 			}
 		} else if l.gate.Load()&gateLost != 0 || l.closed.Load() {
 			l.openLocal(now)
-			if l.find(now.Unix()) == nil {
+			if l.find(now) == nil {
 				return Hold{}, StoreLost
 			}
 			continue
@@ -143,12 +146,28 @@ func (l *Ledger) hopeless(b *book, s *Share, p Priority, cost int64) Denial {
 		return planDenial(b.plan, p, cost)
 	}
 	if s != nil && s.ppm.Load() != 0 {
-		if sp := s.on(b.day); sp != nil && !sp.mayGet(Bulk, cost) {
-			return ShareSpent
+		if sp := s.on(b.day); sp != nil {
+			if !sp.mayGet(Bulk, cost) {
+				return ShareSpent
+			}
+			if sp.waitsInVain(Bulk, cost) {
+				return NotYet
+			}
 		}
+	}
+	if b.plan.waitsInVain(p, cost) {
+		return NotYet
 	}
 	return Granted
 }
+
+// waitsInVain reports whether only tokens would do that other replicas hold, and waiting for those was in vain.
+func (t *pot) waitsInVain(p Priority, cost int64) bool {
+	return t.stuck.Load() && t.room[p].Load()+t.own(p) < cost
+}
+
+// inHand is what may be spent without the store.
+func (t *pot) inHand() int64 { return t.holds(Critical) + t.standbyFor(Critical) }
 
 // planDenial tells a plan that is used up from one whose rest is kept for higher priorities.
 func planDenial(t *pot, p Priority, cost int64) Denial {
@@ -160,7 +179,7 @@ func planDenial(t *pot, p Priority, cost int64) Denial {
 
 // lastTry ends a wait that was in vain.
 func (l *Ledger) lastTry(now time.Time, s *Share, p Priority, cost int64, w wanted, why Denial) (Hold, Denial) {
-	b := l.find(now.Unix())
+	b := l.find(now)
 	if b == nil {
 		return Hold{}, StoreLost
 	}
@@ -173,19 +192,30 @@ func (l *Ledger) lastTry(now time.Time, s *Share, p Priority, cost int64, w want
 	if why == StoreLost || l.view.Load().withheld {
 		return Hold{}, StoreLost
 	}
-	// Others hold tokens and did not hand them back in time. Until they move, nobody waits for them again.
+	// The plan has room, but the tokens did not come in time. Where others hold them, nobody waits for them again until
+	// they move.
 	if s != nil && b.plan.holds(p) >= cost {
 		if sp := s.on(b.day); sp != nil {
 			sp.stuck.Store(true)
 		}
-		return Hold{}, ShareSpent
+		return Hold{}, NotYet
 	}
 	b.plan.stuck.Store(true)
-	return Hold{}, planDenial(b.plan, p, cost)
+	return Hold{}, NotYet
 }
 
-// borrow decides while the store is out of reach and the lease is dry.
+// borrow decides while the store is out of reach and the lease of the plan, or of the caller's share, is dry. A share may
+// go on to this replica's part of what was left of it; it is no money, the plan's tokens are.
 func (l *Ledger) borrow(b *book, s *Share, p Priority, cost int64, policy LossPolicy) (Hold, Denial) {
+	if s != nil && s.ppm.Load() != 0 {
+		if class, _, ok := b.plan.take(p, cost); ok {
+			if sp := s.on(b.day); sp != nil && sp.borrow(Bulk, cost) {
+				return Hold{pot: b.plan, share: sp, cost: cost, class: class}, Granted
+			}
+			b.plan.lease[class].Add(cost)
+			return Hold{}, StoreLost
+		}
+	}
 	if policy != LossOpen || !b.plan.borrow(p, cost) {
 		return Hold{}, StoreLost
 	}

@@ -121,11 +121,14 @@ func heldBy(dir string, i int) (int64, error) {
 		return 0, err
 	}
 	defer mine.Close()
-	if len(left) == 0 {
+	for _, r := range left {
+		defer r.Close()
+	}
+	if mine.Left == nil {
 		return 0, fmt.Errorf("replica %d has no record of its leases", i)
 	}
 	var r struct{ Pots []store.Knowledge }
-	if err := store.Unpack(left[0], &r); err != nil {
+	if err := store.Unpack(mine.Left, &r); err != nil {
 		return 0, err
 	}
 	for _, p := range r.Pots {

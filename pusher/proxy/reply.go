@@ -307,8 +307,11 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		}
 		return fmt.Appendf(b, "; the day ends at %s.", reset)
 	case limiter.Unavailable:
-		if v.Reason == limiter.StoreLost {
+		switch v.Reason {
+		case limiter.StoreLost:
 			return append(b, "pushguard's store is out of reach, and this replica has spent what it may send without it (on_store_loss); it was not sent, and cost nothing. Try again in a moment."...)
+		case limiter.LeaseWait:
+			return append(b, "the plan has room, but this replica did not get messages of it in time; it was not sent, and cost nothing. Try again in a second."...)
 		}
 		return append(b, "Pusher failed on the same publish from another request, and on this one's tries; it was not delivered."...)
 	}

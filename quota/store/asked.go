@@ -73,5 +73,5 @@ func (s *Store) LastPoll(ctx context.Context, account, app string) ([]byte, erro
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
-	return b, explain(err)
+	return b, s.failed(err)
 }

@@ -24,5 +24,5 @@ func (s *Store) GetBlob(ctx context.Context, account, name string) ([]byte, erro
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	}
-	return b, explain(err)
+	return b, s.failed(err)
 }

@@ -30,7 +30,7 @@ type noLog struct{}
 
 func (noLog) Printf(context.Context, string, ...any) {}
 
-// Open connects and proves that the store answers. url is one of
+// Open connects and proves that the store answers; with Options.Patient a server that does not is no error. url is one of
 //
 //	embedded                                        one replica, journal in Options.Dir
 //	redis://[user[:password]@]host[:port][/db]      one server; rediss:// the same over TLS
@@ -71,10 +71,48 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	}
 	s := &Store{kind: kind, rdb: rdb, timeout: o.Timeout}
 	if err := s.prove(ctx); err != nil {
-		rdb.Close()
-		return nil, fmt.Errorf("store %s: %w", Redact(rawURL), err)
+		err = fmt.Errorf("store %s: %w", Redact(rawURL), err)
+		if !o.Patient {
+			rdb.Close()
+			return nil, err
+		}
+		o.Log.Error("the store does not answer; this replica starts without it and tries again each second", "err", err)
 	}
 	return s, nil
+}
+
+// reloadEvery is how often a cluster that fails is asked for its slots: go-redis would do so once a minute.
+const reloadEvery = time.Second
+
+// failed looks at an operation's error. A cluster whose node is gone is asked at once, and then once a second while it
+// fails, which node has taken over.
+func (s *Store) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	if cl, ok := s.rdb.(*redis.ClusterClient); ok && followable(err) {
+		now, at := time.Now().UnixNano(), s.reloaded.Load()
+		if now-at >= int64(reloadEvery) && s.reloaded.CompareAndSwap(at, now) {
+			cl.ReloadState(context.Background())
+		}
+	}
+	return explain(err)
+}
+
+// followable says that an error may mean that another node serves the slot: a connection that failed, or a server's word
+// for it. What a script or a right refuses is refused on every node.
+func followable(err error) bool {
+	var answer redis.Error
+	if !errors.As(err, &answer) || errors.Is(err, redis.Nil) {
+		return !errors.Is(err, redis.Nil)
+	}
+	text := err.Error()
+	for _, word := range []string{"CLUSTERDOWN", "READONLY", "MOVED", "LOADING", "MASTERDOWN", "TRYAGAIN"} {
+		if strings.HasPrefix(text, word) {
+			return true
+		}
+	}
+	return false
 }
 
 // prove shows at start what would else fail later: reachable, allowed to run scripts, new enough.

@@ -199,10 +199,10 @@ func (s *Store) CountHeld(ctx context.Context, account string) (waiting, claimed
 	defer cancel()
 	keys := heldKeys(account)
 	if waiting, err = s.rdb.ZCard(ctx, keys[0]).Result(); err != nil {
-		return 0, 0, explain(err)
+		return 0, 0, s.failed(err)
 	}
 	if claimed, err = s.rdb.ZCard(ctx, keys[2]).Result(); err != nil {
-		return 0, 0, explain(err)
+		return 0, 0, s.failed(err)
 	}
 	return waiting, claimed, nil
 }

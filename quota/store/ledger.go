@@ -67,6 +67,7 @@ type PotState struct {
 	Idle    int64  // held unused by other replicas, as of their last beats
 	Limit   int64  // how far Taken may go today, lent parts of other shares included
 	Hungry  bool   // another replica refuses publishes for want of tokens
+	Wasted  int64  // held unspent today by replicas that were taken for dead, and still are
 
 	ClosedTaken, ClosedSpent int64 // the part of replicas that are gone
 	// Closed are those of them that were gone lately (128 at most): all that were last heard at ClosedFrom (Unix ms; 0: not
@@ -216,7 +217,7 @@ func parsePulse(res []string, pots int) (*Pulse, error) {
 			q.Granted[c] = r.num()
 		}
 		q.Taken, q.Spent, q.Idle, q.Hungry = r.num(), r.num(), r.num(), r.str() == "1"
-		q.Limit = r.num()
+		q.Limit, q.Wasted = r.num(), r.num()
 		q.ClosedTaken, q.ClosedSpent, q.Adjust, q.AdjustVersion = r.num(), r.num(), r.num(), r.num()
 		n := r.num()
 		for range n {

@@ -15,49 +15,51 @@ import (
 //
 // Processes of the same name side by side (an old and a new one at a hand-over) keep one each.
 type Record struct {
+	// Left is what an earlier process of the name left here; nil: nothing, or it was damaged.
+	Left []byte
+
 	slots [2]*os.File // the first also carries the lock
 	count uint64
+	base  string // path without the ending
 }
 
 // maxRecords is how many processes of one name may live side by side.
 const maxRecords = 8
 
-// OpenRecord opens a record of name in dir for this process, and returns what processes of that name that are
-// dead left behind. What is damaged is left out: it was never complete, or the disk is bad.
-func OpenRecord(dir, name string) (mine *Record, left [][]byte, err error) {
+// OpenRecord opens a record of name in dir for this process. others are those of further processes of that name that are
+// dead, locked as well: whoever gets them closes them. What is damaged is left out: it was never complete, or the disk is bad.
+func OpenRecord(dir, name string) (mine *Record, others []*Record, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, err
 	}
 	base := filepath.Join(dir, "replica-"+url.PathEscape(name)+".")
 	for i := range maxRecords {
-		r := &Record{}
-		path := base + strconv.Itoa(i)
-		_, statErr := os.Stat(path + ".a")
+		r := &Record{base: base + strconv.Itoa(i)}
+		_, statErr := os.Stat(r.base + ".a")
 		if mine != nil && statErr != nil {
 			continue
 		}
-		if r.slots[0], err = lockFile(path + ".a"); err != nil {
+		if r.slots[0], err = lockFile(r.base + ".a"); err != nil {
 			continue // its process lives
 		}
-		if r.slots[1], err = os.OpenFile(path+".b", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
+		if r.slots[1], err = os.OpenFile(r.base+".b", os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 			r.slots[0].Close()
 			continue
 		}
-		data, count := r.newest()
-		if data != nil {
-			left = append(left, data)
-			r.count = count
-		}
-		if mine == nil {
+		r.Left, r.count = r.newest()
+		switch {
+		case mine == nil:
 			mine = r
-		} else {
+		case r.Left != nil:
+			others = append(others, r)
+		default:
 			r.Close()
 		}
 	}
 	if mine == nil {
 		return nil, nil, fmt.Errorf("no record for %s in %s: %w", name, dir, err)
 	}
-	return mine, left, syncDir(dir)
+	return mine, others, syncDir(dir)
 }
 
 func (r *Record) newest() (data []byte, count uint64) {

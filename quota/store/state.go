@@ -77,7 +77,7 @@ func (s *Store) Audit(ctx context.Context, account string, limit int) ([]AuditEn
 	defer cancel()
 	lines, err := s.rdb.LRange(ctx, auditKey(account), 0, int64(limit)-1).Result()
 	if err != nil {
-		return nil, explain(err)
+		return nil, s.failed(err)
 	}
 	out := make([]AuditEntry, len(lines))
 	for i, line := range lines {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,6 +48,9 @@ type Options struct {
 	Dir     string        // embedded: directory of the journal, made with mode 0700; empty: memory only, forgotten at exit
 	Log     *slog.Logger  // nil: slog.Default()
 	Timeout time.Duration // for one operation, connecting included; 0: 1 s, embedded 5 s
+	// Patient: a server that does not answer, or not as it should, is logged and tried again by every operation.
+	// A URL that cannot be read and an embedded store that cannot be opened are errors all the same.
+	Patient bool
 }
 
 // Store is the shared state of all replicas. Safe for concurrent use.
@@ -55,6 +59,8 @@ type Store struct {
 	rdb     redis.UniversalClient
 	emb     *embedded // nil unless embedded
 	timeout time.Duration
+
+	reloaded atomic.Int64 // Unix ns: when a cluster was last asked for its slots because of an error
 }
 
 // Kind is "embedded", "redis", "sentinel" or "cluster".
@@ -70,7 +76,7 @@ func (s *Store) Ping(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	return explain(s.rdb.Ping(ctx).Err())
+	return s.failed(s.rdb.Ping(ctx).Err())
 }
 
 // Close ends the connections; the embedded store also seals its journal and unlocks its directory.
@@ -104,7 +110,7 @@ func (s *Store) run(ctx context.Context, sc *redis.Script, keys []string, args .
 		}
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, s.failed(err)
 	}
 	switch {
 	case len(res) == 0:

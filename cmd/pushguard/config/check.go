@@ -108,6 +108,9 @@ func (c *checker) all() {
 	if cfg.OnStoreLoss != LossLease && c.given("on_store_loss") && cfg.Store.Embedded() {
 		c.warn("on_store_loss", "has no effect with the embedded store", "it is for a Redis that several replicas share")
 	}
+	if cfg.Standby < 0 || cfg.Standby > 12*time.Hour {
+		c.fail("standby", "is out of range", "give 0 to 12h; the default is 15m")
+	}
 	for i, a := range cfg.Alerts {
 		c.alert(fmt.Sprintf("alerts[%d]", i), a)
 	}

@@ -13,6 +13,7 @@ func Default() *Config {
 		DataDir:        "./pushguard-data",
 		Store:          embedded,
 		OnStoreLoss:    LossLease,
+		Standby:        15 * time.Minute,
 		Mode:           Enforce,
 		Breaker:        Breaker{ShedBulkAt: 0.80, ShedNormalAt: 0.95, CriticalOnlyAt: 0.98, Probe: time.Minute, BurnRate: BurnOn},
 		Contain:        ContainAuto,

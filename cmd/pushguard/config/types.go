@@ -13,8 +13,10 @@ type Config struct {
 	DataDir string `yaml:"data_dir,omitempty"`
 	// Where usage is kept: "embedded" (one replica), or redis://…, rediss://…, redis+sentinel://h1,h2/master, redis+cluster://h1,h2 (shared by all replicas).
 	Store Store `yaml:"store,omitempty"`
-	// What a replica may still send while the store is out of reach: lease (what it holds, about 1.5 s of its traffic, then nothing: the plan is kept, publishes are refused with 503), open (beyond that, its even part of what was left of the plan), closed (nothing).
+	// What a replica may still send while the store is out of reach: lease (what it holds, see standby, then nothing: the plan is kept, publishes are refused with 503), open (beyond that, its even part of what was left of the plan), closed (nothing).
 	OnStoreLoss LossPolicy `yaml:"on_store_loss,omitempty"`
+	// For how long a replica can go on without the store, at its present rate: it holds that many messages of the plan ready, at most a hundredth of it. 0 means for its lease alone, about 1.5 s.
+	Standby time.Duration `yaml:"standby,omitempty"`
 	// Name of this replica in the store, the logs and on the dashboard. Empty means the host's name.
 	Replica string `yaml:"replica,omitempty"`
 	// enforce acts on what it decides; observe decides, counts and reports, but changes nothing, whatever rules and callers say.

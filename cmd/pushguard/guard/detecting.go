@@ -56,14 +56,25 @@ func (g *Guard) newWatch(ctx context.Context, cfg *config.Config, c *config.Acco
 		Bears:   func(plan int64) watch.Bears { return g.bears(c.Name, plan) },
 		Full:    g.full(c.Name),
 	})
-	blob, err := g.store.GetBlob(ctx, c.Name, g.blobName())
-	if err == nil && blob != nil {
-		err = w.Load(blob)
+	a.watch = w
+	g.readWatch(ctx, a, c.Name)
+	return w
+}
+
+// readWatch reads what was saved of an account's usual rates. Where the store does not answer it is tried again when it
+// does, and nothing is saved before, or an empty memory would take the place of a full one.
+func (g *Guard) readWatch(ctx context.Context, a *account, name string) {
+	blob, err := g.store.GetBlob(ctx, name, g.blobName())
+	if a.unread = err != nil; a.unread {
+		g.log.Warn("what was saved of the account's usual rates cannot be read yet; tried again when the store answers", "account", name, "err", err)
+		return
+	}
+	if blob != nil {
+		err = a.watch.Load(blob)
 	}
 	if err != nil {
-		g.log.Warn("what was known of the account's usual rates is lost; they are learned anew", "account", c.Name, "err", err)
+		g.log.Warn("what was known of the account's usual rates is lost; they are learned anew", "account", name, "err", err)
 	}
-	return w
 }
 
 // current is the account in force of that name; nil before it is.
@@ -129,6 +140,9 @@ func (g *Guard) runWatch(ctx context.Context, a *account) {
 			return
 		case now := <-t.C:
 			a.tellMoves()
+			if a.unread && a.Ledger.Snapshot(now).StoreUp {
+				g.readWatch(ctx, a, a.Name)
+			}
 			for _, c := range a.watch.Tick(now) {
 				g.logChange(a.Name, c)
 				a.tellStand(now, c)
@@ -175,6 +189,9 @@ func (g *Guard) shareWatch(ctx context.Context, a *account) {
 }
 
 func (g *Guard) saveWatch(ctx context.Context, a *account) {
+	if a.unread {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if err := g.store.PutBlob(ctx, a.Name, g.blobName(), a.watch.Save()); err != nil {

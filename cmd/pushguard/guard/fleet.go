@@ -38,6 +38,7 @@ type account struct {
 	contain config.Contain
 	moves   *breakerMoves
 	end     context.CancelFunc
+	unread  bool // what was saved of the usual rates could not be read yet: the store was away
 }
 
 // app is one app in force.
@@ -209,7 +210,7 @@ func (g *Guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 		}
 	} else {
 		a.Ledger, a.Breaker, a.end, a.moves = old.Ledger, old.Breaker, old.end, old.moves
-		a.watch, a.Shelf, a.Recent, a.Twins = old.watch, old.Shelf, old.Recent, old.Twins
+		a.watch, a.Shelf, a.Recent, a.Twins, a.unread = old.watch, old.Shelf, old.Recent, old.Twins, old.unread
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {
 				back.add(func() { a.watch.SetMode(containMode(old.contain)) })
@@ -457,7 +458,8 @@ func quotaConfig(cfg *config.Config, c *config.Account) quota.Config {
 	if c.Digest != nil {
 		shares[limiter.DigestShare] = float64(c.Digest.Budget)
 	}
-	out := quota.Config{Account: c.Name, Plan: quota.Plan(c.Plan), Floors: floors(c), OnStoreLoss: lossPolicy(cfg.OnStoreLoss), Shares: shares}
+	out := quota.Config{Account: c.Name, Plan: quota.Plan(c.Plan), Floors: floors(c), OnStoreLoss: lossPolicy(cfg.OnStoreLoss), Shares: shares,
+		Standby: cfg.Standby, Patient: true}
 	if !cfg.Store.Embedded() { // the embedded store's journal is that record already
 		out.RecordDir = cfg.DataDir
 		out.Listen = time.Second // four heartbeats of the others

@@ -110,7 +110,7 @@ func StartOn(ctx context.Context, cfg *config.Config, log *slog.Logger, level *s
 			return g, err
 		}
 	}
-	g.store, err = store.Open(ctx, cfg.Store.Reveal(), store.Options{Dir: cfg.DataDir, Log: log})
+	g.store, err = store.Open(ctx, cfg.Store.Reveal(), store.Options{Dir: cfg.DataDir, Log: log, Patient: true})
 	if err != nil {
 		return g, err
 	}
@@ -298,10 +298,12 @@ func leaseState(s quota.Snapshot) (string, error) {
 		return fmt.Sprintf("%d messages leased, %d of %d used", s.Lease, s.Used, s.Plan.MessagesPerDay), nil
 	case s.OnStoreLoss == quota.LossClosed:
 		return "", fmt.Errorf("the store is out of reach since %s (%s), and on_store_loss is closed: nothing passes", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr)
+	case !s.Joined:
+		return "", fmt.Errorf("the store has not answered since this replica started at %s (%s), and no record of today says what it may send; it is tried each second", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr)
 	case s.LeaseSpent:
-		return "", fmt.Errorf("the store is out of reach since %s (%s), and the lease is spent; %d messages are left of it", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease)
+		return "", fmt.Errorf("the store is out of reach since %s (%s), and lease and standby are spent; %d messages are left of them", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease+s.Standby)
 	}
-	return fmt.Sprintf("STORE LOST since %s (%s): going on with %d leased messages, %d borrowed", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease, s.Borrowed), nil
+	return fmt.Sprintf("STORE LOST since %s (%s): going on with %d messages held ready, %d borrowed", s.StoreSince.UTC().Format(time.RFC3339), s.StoreErr, s.Lease+s.Standby, s.Borrowed), nil
 }
 
 // Drain leaves in the order that loses nothing: not ready, still serving but

@@ -45,7 +45,7 @@ for p = 1, pots do
   if acked > 0 and (not mine or mine.seq < acked) then
     return {'LOST', 'the store forgot this replica\'s last reports'}
   end
-  readOf[p] = call('HMGET', KEYS[3 * p - 1], 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc', 't', 'cv', 'from')
+  readOf[p] = call('HMGET', KEYS[3 * p - 1], 'rt', 'rs', 'adj', 'av', 'hat', 'hid', 'hc', 't', 'cv', 'from', 'waste')
   liveOf[p], mineOf[p] = all, mine
 end
 
@@ -115,10 +115,12 @@ for p = 1, pots do
   local hat, hid = num(d[5]), d[6]
   local hc = num(d[7]) -- the part of rt and rs that was closed since the last loss of data, see heal.lua
   local fresh = not d[1]
+  local waste = num(d[11]) -- unspent tokens of replicas that fell silent
 
   local mine, all, turned = mineOf[p], liveOf[p], false -- turned: who is closed is not what it was
   if mine and not isLive[p] then -- taken for dead, yet here: its tokens are its own again
     rt, rs, turned = rt - taken(mine), rs - taken(mine), true
+    waste = math.max(0, waste - taken(mine) + mine.spent)
     call('HDEL', G, id)
   end
   local e = mine or {seq = 0, cg = cg, beat = now, g = {0, 0, 0}, ret = 0, spent = 0, over = 0, idle = 0}
@@ -140,7 +142,7 @@ for p = 1, pots do
       -- What is far ahead was told by a clock that went wrong; nobody waits until then. If it lives it says so.
       if x.beat < now - ttl or x.beat > now + ttl then
         rt, rs, hc = rt + taken(x), rs + taken(x), hc + taken(x)
-        S = S + taken(x)
+        S, waste = S + taken(x), waste + taken(x) - x.spent
         x.cg, turned = cg, true
         call('HSET', G, all[i], packEntry(x))
         call('HDEL', R, all[i])
@@ -213,6 +215,8 @@ for p = 1, pots do
   elseif not late or not isLive[p] then
     call('HSET', R, id, packEntry(e))
   end
+  local wasteNow = str(waste)
+  if wasteNow ~= (d[11] or '0') then call('HSET', D, 'waste', wasteNow) end
   local rtNow, rsNow, tNow, hcNow = str(rt), str(rs), str(T), str(hc)
   local cv = d[9] or '1'
   local from = d[10]
@@ -242,9 +246,10 @@ for p = 1, pots do
 
   local x = #out
   out[x + 1], out[x + 2], out[x + 3], out[x + 4], out[x + 5] = str(e.g[1]), str(e.g[2]), str(e.g[3]), tNow, str(S)
-  out[x + 6], out[x + 7], out[x + 8], out[x + 9], out[x + 10] = str(others), hungry, str(L), rtNow, rsNow
-  out[x + 11], out[x + 12], out[x + 13] = d[3] or '0', d[4] or '0', str(#vector / 2)
-  for i = 1, #vector do out[x + 13 + i] = vector[i] end
+  out[x + 6], out[x + 7], out[x + 8] = str(others), hungry, str(L)
+  out[x + 9], out[x + 10], out[x + 11] = wasteNow, rtNow, rsNow
+  out[x + 12], out[x + 13], out[x + 14] = d[3] or '0', d[4] or '0', str(#vector / 2)
+  for i = 1, #vector do out[x + 14 + i] = vector[i] end
 end
 out[4], out[5] = withheld and '1' or '0', str(replicas)
 local x = #out

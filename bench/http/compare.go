@@ -148,6 +148,7 @@ type row struct {
 	guard   *guard   // nil: not pushguard
 	pool    poolSpec
 	refuses bool
+	counts  bool // answers other than 200 are a figure of this row and no fault of the run
 }
 
 func (b *bench) spec(event string) poolSpec {
@@ -303,7 +304,7 @@ func (b *bench) latencies(what string, rows []row, rate float64, conns, rounds i
 
 // signed is a pool of that kind, signed lately enough: Pusher's 600 s are far away.
 func (b *bench) signed(p poolSpec) (string, error) {
-	name := filepath.Join(b.dir, fmt.Sprintf("pool-%s-%v-%d", p.Event, p.Same, p.Channels))
+	name := filepath.Join(b.dir, fmt.Sprintf("pool-%s-%v-%d-%d", p.Event, p.Same, p.Channels, p.Callers))
 	if i, err := os.Stat(name); err == nil && time.Since(i.ModTime()) < time.Minute {
 		return name, nil
 	}

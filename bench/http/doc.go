@@ -3,6 +3,7 @@
 // Command http measures the data port of pushguard beside nginx and HAProxy, on loopback, in one run.
 // bench/run builds and starts it; bench/RESULTS.md says what each row is and what is not measured.
 //
+//	http distance  the grid of an upstream as far away as Pusher is, open loop, beside direct and nginx
 //	http compare   start everything, measure in interleaved rounds, print Markdown tables
 //	http stub      the upstream: answers 200 {} and counts what came
 //	http pool      a file of signed publishes for wrk and load

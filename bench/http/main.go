@@ -19,10 +19,10 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) int {
 	commands := map[string]func([]string, io.Writer, io.Writer) error{
-		"compare": compare, "stub": stub, "pool": pool, "load": load,
+		"compare": compare, "distance": distance, "stub": stub, "pool": pool, "load": load,
 	}
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(stderr, "usage: http compare|stub|pool|load [flags]; see --help of each, and bench/RESULTS.md")
+		fmt.Fprintln(stderr, "usage: http distance|compare|stub|pool|load [flags]; see --help of each, and bench/RESULTS.md")
 		return 2
 	}
 	err := commands[args[0]](args[1:], stdout, stderr)

@@ -22,12 +22,33 @@ type poolSpec struct {
 	Channels         int  // over how many channels they are spread
 	Same             bool // all bear the same payload: only the channels differ
 	BodyBytes        int
+	Callers          int // 0, 1: all are signed by Key; more: in turns by that many of maxCallers
+}
+
+// maxCallers is how many callers of their own the guards know beside the one of Key.
+const maxCallers = 20
+
+// caller is one of these.
+type caller struct{ Name, Key, Secret string }
+
+func moreCallers() (all []caller) {
+	for i := range maxCallers {
+		n := strconv.Itoa(i + 1)
+		all = append(all, caller{"caller-" + n, "caller-key-" + n, "caller-secret-" + n})
+	}
+	return all
 }
 
 // writePool signs with the present time; Pusher takes a request for 600 s after that. Requests are separated by a
 // zero byte, which none of them has.
 func writePool(w io.Writer, s poolSpec, now time.Time) error {
-	key := pusher.NewKey(s.Key, s.Secret)
+	keys := []*pusher.Key{pusher.NewKey(s.Key, s.Secret)}
+	if s.Callers > 1 {
+		keys = nil
+		for _, c := range moreCallers()[:s.Callers] {
+			keys = append(keys, pusher.NewKey(c.Key, c.Secret))
+		}
+	}
 	path := "/apps/" + s.App + "/events"
 	var body, query, all []byte
 	for i := range s.Requests {
@@ -40,7 +61,7 @@ func writePool(w io.Writer, s poolSpec, now time.Time) error {
 		if len(body) != s.BodyBytes {
 			return fmt.Errorf("a body of %d bytes is too small for event %q and channel %q", s.BodyBytes, s.Event, channel)
 		}
-		query = key.AppendSigned(query[:0], "POST", []byte(path), nil, body, now)
+		query = keys[i%len(keys)].AppendSigned(query[:0], "POST", []byte(path), nil, body, now)
 		if i > 0 {
 			all = append(all, 0)
 		}

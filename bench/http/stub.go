@@ -26,7 +26,8 @@ type counts struct {
 	Bad       int64 `json:"bad"`       // malformed, or wrongly signed among those that were checked
 }
 
-// upstream stands for Pusher: the same for every row. It answers each POST with 200 {} and counts.
+// upstream stands for Pusher: the same for every row. It answers each POST with 200 {} and counts. GET /latency/100ms
+// sets how long it takes for each answer.
 type upstream struct {
 	mu      sync.Mutex // conns, to which those over TLS are added when they have shaken hands
 	counts  counts
@@ -205,6 +206,12 @@ func (u *upstream) serve(p *peer, inside bool) (more bool) {
 			posted = true
 			p.out = append(p.out, answerOK...)
 			continue
+		}
+		if text, ok := bytes.CutPrefix(h.first, []byte("GET /latency/")); ok {
+			text, _, _ = bytes.Cut(text, []byte(" "))
+			if d, err := time.ParseDuration(string(text)); err == nil && len(u.held) == 0 {
+				u.latency = d // nothing waits, so what waits from now on waits equally long
+			}
 		}
 		body := fmt.Sprintf(`{"calls":%d,"publishes":%d,"bad":%d}`, u.counts.Calls, u.counts.Publishes, u.counts.Bad)
 		p.out = fmt.Appendf(p.out, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)

@@ -42,6 +42,7 @@ type fleet struct {
 	stub, stubTLS string // host:port
 	stubRun       *process
 	cert          string // of the upstream over TLS
+	old           string // a second binary of pushguard that is measured beside the first; empty: none
 	*side
 }
 
@@ -53,6 +54,8 @@ type side struct {
 	haproxy *process
 	guard   *guard
 	folding *guard // the same with folding on
+
+	oldGuard, oldFolding *guard // the same two of a second binary
 
 	nginxPlain, nginxLimited, nginxRefusing string
 	haproxyLimited, haproxyRefusing         string
@@ -80,6 +83,9 @@ func (f *fleet) assemble(ctx context.Context, o *options) (err error) {
 	f.cert = cert
 	line := make(chan string, 1)
 	keys := callerKey + ":" + callerSecret + "," + appKey + ":" + appSecret
+	for _, c := range moreCallers() {
+		keys += "," + c.Key + ":" + c.Secret
+	}
 	f.stubRun, err = f.run(ctx, f.loadCore, line, self, "stub", "--keys", keys, "--latency", o.latency.String(), "--tls-cert", cert, "--tls-key", key)
 	if err != nil {
 		return err
@@ -114,13 +120,22 @@ func (f *fleet) face(ctx context.Context, o *options, secure bool) error {
 	}
 	if o.pushguard != "" {
 		var err error
-		if f.guard, err = f.pushguard(ctx, o, "pushguard", "false"); err != nil {
+		if f.guard, err = f.pushguard(ctx, o.pushguard, o, "pushguard", "false"); err != nil {
 			return err
 		}
 		if o.fold != "" {
-			if f.folding, err = f.pushguard(ctx, o, "folding", o.fold); err != nil {
+			if f.folding, err = f.pushguard(ctx, o.pushguard, o, "folding", o.fold); err != nil {
 				return err
 			}
+		}
+	}
+	if f.old != "" {
+		var err error
+		if f.oldGuard, err = f.pushguard(ctx, f.old, o, "old", "false"); err != nil {
+			return err
+		}
+		if f.oldFolding, err = f.pushguard(ctx, f.old, o, "old-folding", o.fold); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -187,20 +202,20 @@ func (f *fleet) assembleHAProxy(ctx context.Context) (err error) {
 	return f.haproxy.listening(addrs...)
 }
 
-func (f *fleet) pushguard(ctx context.Context, o *options, name, fold string) (*guard, error) {
+func (f *fleet) pushguard(ctx context.Context, binary string, o *options, name, fold string) (*guard, error) {
 	scheme, stub := f.upstream()
 	if f.tls {
 		name += "-tls"
 	}
-	conf, err := f.render("pushguard.yaml", name+".yaml", map[string]string{
+	conf, err := f.render("pushguard.yaml", name+".yaml", map[string]any{
 		"Dir": f.dir, "Name": name, "Scheme": scheme, "Stub": stub, "App": appID, "AppKey": appKey, "AppSecret": appSecret,
-		"CallerKey": callerKey, "CallerSecret": callerSecret, "Dedupe": o.dedupe.String(), "Fold": fold,
+		"CallerKey": callerKey, "CallerSecret": callerSecret, "Callers": moreCallers(), "Dedupe": o.dedupe.String(), "Fold": fold,
 	})
 	if err != nil {
 		return nil, err
 	}
 	file := filepath.Join(f.dir, name+".addr")
-	p, err := f.run(ctx, f.proxyCore, nil, o.pushguard, "serve", "--config", conf, "--addr-file", file)
+	p, err := f.run(ctx, f.proxyCore, nil, binary, "serve", "--config", conf, "--addr-file", file)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +235,7 @@ func (f *fleet) pushguard(ctx context.Context, o *options, name, fold string) (*
 	}
 }
 
-func (f *fleet) render(name, as string, data map[string]string) (string, error) {
+func (f *fleet) render(name, as string, data any) (string, error) {
 	t, err := template.New(name).Option("missingkey=error").ParseFS(templates, "templates/"+name)
 	if err != nil {
 		return "", err

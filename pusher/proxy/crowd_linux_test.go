@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 
 	"github.com/valyala/fasthttp"
@@ -351,7 +353,7 @@ func TestACrowdIsTurnedAwayUnverified(t *testing.T) {
 // While there is a crowd the poller looks again after some have been done; and if it
 // sleeps, nobody waits for it.
 func TestThePollerHasItsTurnInACrowd(t *testing.T) {
-	l := &lane{woken: true, poll: new(poller)}
+	l := &lane{woken: true, poll: new(netpoll.Poller)}
 	w := &laneWorker{lane: l, run: make(chan struct{}, 1)}
 	done := func() (n int) {
 		for w.run != nil && w.next(false) != nil {
@@ -372,20 +374,20 @@ func TestThePollerHasItsTurnInACrowd(t *testing.T) {
 	if !l.paused.Load() {
 		t.Error("nobody waits for the poller")
 	}
-	l.poll.turns.Add(1)
-	l.resume()
+	l.poll.Turns.Add(1)
+	l.Looked()
 	if n := done(); n != crowdFrom+20 {
 		t.Errorf("%d after it looked", n)
 	}
 	few(3 * crowdTurn)
-	if !l.pressed() {
+	if !l.Pressed() {
 		t.Error("the poller would sleep beside a crowd")
 	}
-	l.poll.asleep.Store(true)
+	l.poll.Asleep.Store(true)
 	if n := done(); n != 3*crowdTurn {
 		t.Errorf("%d while it sleeps", n)
 	}
-	if l.pressed() {
+	if l.Pressed() {
 		t.Error("nobody is left, and the poller must not sleep")
 	}
 }

@@ -8,10 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/netpoll"
 
 	"github.com/pushguard/pushguard/pusher/wire"
 
@@ -28,7 +29,7 @@ import (
 // A connection costs no goroutine and no buffer while it is idle.
 type lane struct {
 	p    *Proxy
-	poll *poller
+	poll *netpoll.Poller
 	// reading bounds a request from its first byte, idle the wait for a next
 	// one; in ticks of tick, which is how often time is looked at.
 	reading, idle int64
@@ -84,7 +85,7 @@ const (
 )
 
 func newLane(p *Proxy) *lane {
-	poll := thePoller()
+	poll := netpoll.Default()
 	if poll == nil {
 		return nil
 	}
@@ -102,7 +103,7 @@ func newLane(p *Proxy) *lane {
 		return v
 	}
 	l.date.Set(time.Now())
-	poll.change(func(all []*lane) []*lane { return append(all, l) })
+	poll.Join(l)
 	go l.sweep()
 	return l
 }
@@ -179,9 +180,9 @@ func (l *lane) adopt(tcp *net.TCPConn) bool {
 	}
 	_ = tcp.SetKeepAlive(true)
 	var err error
-	if c.fd, err = detach(tcp); err == nil {
+	if c.fd, err = netpoll.Detach(tcp); err == nil {
 		c.due.Store(l.ticks.Load() + l.reading)
-		if err = l.poll.add(c.fd, pollReadable, c); err != nil {
+		if err = l.poll.Add(c.fd, netpoll.Readable, c); err != nil {
 			_ = unix.Close(c.fd)
 		}
 	}
@@ -306,7 +307,7 @@ func (l *lane) shutdown(ctx context.Context) error {
 		}
 	}
 	l.ended.Do(func() {
-		l.poll.change(func(all []*lane) []*lane { return slices.DeleteFunc(all, func(o *lane) bool { return o == l }) })
+		l.poll.Leave(l)
 		close(l.swept)
 		l.queueMu.Lock()
 		defer l.queueMu.Unlock()

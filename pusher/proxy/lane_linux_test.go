@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/pushguard/pushguard/pusher"
 )
 
@@ -466,19 +468,11 @@ func largeBatch(t *testing.T, over link) {
 // written is how many have written what they could of a request at once, and have
 // no answer yet.
 func (s *upConns) written() (n int) {
-	for i := range s.poll.table {
-		page := s.poll.table[i].Load()
-		if page == nil {
-			continue
+	s.poll.Watched(func(w netpoll.Waker) {
+		if l, ok := w.(*upConn); ok && l.of == s && l.state.Load() == upBusy && l.parcel.Load() == parcelGone {
+			n++
 		}
-		for k := range page {
-			if who := page[k].Load(); who != nil {
-				if l, ok := (*who).(*upConn); ok && l.of == s && l.state.Load() == upBusy && l.parcel.Load() == parcelGone {
-					n++
-				}
-			}
-		}
-	}
+	})
 	return n
 }
 
@@ -496,7 +490,7 @@ func (s *upConns) kept() (n int) {
 
 // When there is more than can be done, what is under way is finished before anything new begins.
 func TestWhatHasBegunGoesFirst(t *testing.T) {
-	l := &lane{woken: true, poll: new(poller)} // so that nobody is started
+	l := &lane{woken: true, poll: new(netpoll.Poller)} // so that nobody is started
 	v := [2]*visit{{lane: l}, {lane: l}}
 	c := [3]*laneConn{{lane: l}, {lane: l}, {lane: l}}
 	l.arrive(c[0])

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 )
 
@@ -57,9 +59,9 @@ const (
 	connAgain // somebody's, and something came meanwhile
 )
 
-// wake has the connection looked at by a worker, unless one does already.
-func (c *laneConn) wake(flags uint32) {
-	if flags&pollEnded != 0 {
+// Wake has the connection looked at by a worker, unless one does already.
+func (c *laneConn) Wake(flags uint32) {
+	if flags&netpoll.Ended != 0 {
 		c.ended.Store(true)
 	}
 	if c.claim() {
@@ -157,9 +159,9 @@ func (w *laneWorker) read(c *laneConn) (in *bufio.Reader, b []byte, still bool) 
 		return in, b, true
 	}
 	switch {
-	case err != errAgain && len(b) == 0:
+	case err != netpoll.ErrAgain && len(b) == 0:
 		return nil, nil, l.end(c)
-	case err != errAgain: // it ended inside a request: fasthttp's to answer
+	case err != netpoll.ErrAgain: // it ended inside a request: fasthttp's to answer
 		return nil, nil, l.surrender(c, b)
 	case late:
 		return nil, nil, w.expire(c, len(b) > 0)
@@ -272,8 +274,8 @@ func (w *laneWorker) answer(c *laneConn) bool {
 	return false
 }
 
-// transmit sends an answer and lets the connection go.
-func (c *laneConn) transmit(b []byte) {
+// Transmit sends an answer and lets the connection go.
+func (c *laneConn) Transmit(b []byte) {
 	l := c.lane
 	if !c.broken {
 		c.send(b)
@@ -331,7 +333,7 @@ func (l *lane) end(c *laneConn) bool {
 		l.buffers.Put(c.in)
 		c.in = nil
 	}
-	l.poll.close(c.fd)
+	l.poll.Close(c.fd)
 	l.leave(c)
 	return false
 }
@@ -348,8 +350,8 @@ func (l *lane) hand(c *laneConn, unread []byte, last bool) bool {
 		l.buffers.Put(c.in)
 		c.in = nil
 	}
-	l.poll.forget(c.fd)
-	plain, err := attach(c.fd)
+	l.poll.Forget(c.fd)
+	plain, err := netpoll.Attach(c.fd)
 	if err != nil {
 		l.leave(c)
 		return false
@@ -383,14 +385,14 @@ func (c *laneConn) Read(b []byte) (int, error) {
 	if c.parsed {
 		return 0, io.ErrUnexpectedEOF
 	}
-	return recv(c.fd, b)
+	return netpoll.Recv(c.fd, b)
 }
 
 // send sends what fits and keeps the rest.
 func (c *laneConn) send(b []byte) {
-	n, err := send(c.fd, b)
+	n, err := netpoll.Send(c.fd, b)
 	switch {
-	case err != nil && err != errAgain:
+	case err != nil && err != netpoll.ErrAgain:
 		c.broken = true
 	case n < len(b):
 		c.rest = bytes.Clone(b[n:])

@@ -133,30 +133,30 @@ func (l *lane) toSort() task {
 // looked that it must look again before more is: it may know of something that is
 // more important, and what was answered is sent by it. queueMu is held.
 func (l *lane) turnOver() bool {
-	if turn := l.poll.turns.Load(); turn != l.turn {
+	if turn := l.poll.Turns.Load(); turn != l.turn {
 		l.turn, l.done = turn, 0
 	}
-	if l.done < crowdTurn || l.crowd.n+l.arrived.len() <= crowdFrom || l.poll.asleep.Load() {
+	if l.done < crowdTurn || l.crowd.n+l.arrived.len() <= crowdFrom || l.poll.Asleep.Load() {
 		l.done++
 		return false
 	}
 	l.paused.Store(true)
-	if l.poll.asleep.Load() || l.poll.turns.Load() != l.turn { // it did so meanwhile
+	if l.poll.Asleep.Load() || l.poll.Turns.Load() != l.turn { // it did so meanwhile
 		l.paused.Store(false)
 		return false
 	}
 	return true
 }
 
-// pressed says whether more waits than can be done soon, and something of it can be.
-func (l *lane) pressed() bool {
+// Pressed says whether more waits than can be done soon, and something of it can be.
+func (l *lane) Pressed() bool {
 	l.queueMu.Lock()
 	defer l.queueMu.Unlock()
 	return !l.stuck && l.crowd.n+l.arrived.len() > crowdFrom
 }
 
-// resume goes on after the poller has looked.
-func (l *lane) resume() {
+// Looked goes on after the poller has looked.
+func (l *lane) Looked() {
 	if !l.paused.Load() {
 		return
 	}

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
@@ -63,20 +65,20 @@ func (p *puppet) hear(b []byte) {
 		p.t.Fatal(err)
 	}
 	eventually(p.t, "the bytes", p.l.unread)
-	p.l.wake(unix.EPOLLIN)
+	p.l.Wake(unix.EPOLLIN)
 }
 
 func newPuppet(t *testing.T) *puppet {
 	t.Helper()
-	poll, err := newPoller()
+	poll, err := netpoll.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = poll.file.Close() })
+	t.Cleanup(poll.Stop)
 	return newPuppetOn(t, poll)
 }
 
-func newPuppetOn(t *testing.T, poll *poller) *puppet {
+func newPuppetOn(t *testing.T, poll *netpoll.Poller) *puppet {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -131,7 +131,7 @@ func (w *laneWorker) turnAway(c *laneConn) {
 	c.last = r.Last
 	w.dispense(c)
 	w.refusal = r.Append(w.refusal[:0], l.date.Get())
-	l.poll.out.put(c, w.refusal, false)
+	l.poll.Writes.Put(c, w.refusal, false)
 }
 
 // unverified is the answer to a request that was not looked at closely.

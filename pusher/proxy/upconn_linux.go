@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 
 	"github.com/valyala/fasthttp"
@@ -76,7 +78,7 @@ func (l *upConn) close() {
 	if l.sec != nil && !l.ended.Load() {
 		l.sec.bye()
 	}
-	l.of.poll.close(l.fd)
+	l.of.poll.Close(l.fd)
 }
 
 // rest makes it idle, unless something came since the answer was read: nobody
@@ -118,16 +120,16 @@ func (l *upConn) unread() bool {
 	return err != unix.EAGAIN && err != unix.EINTR
 }
 
-// wake tells the call, or drops an idle one.
-func (l *upConn) wake(flags uint32) {
+// Wake tells the call, or drops an idle one.
+func (l *upConn) Wake(flags uint32) {
 	early := flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits
 	switch {
-	case flags&pollEnded != 0, early && l.sec == nil:
+	case flags&netpoll.Ended != 0, early && l.sec == nil:
 		l.ended.Store(true) // who speaks before it was asked has no answer to give
 	case early:
 		l.heard.Store(true) // if it was not TLS by itself
 	}
-	came := flags&(pollEnded|unix.EPOLLIN) != 0
+	came := flags&(netpoll.Ended|unix.EPOLLIN) != 0
 	if came && l.idleHears() {
 		return
 	}
@@ -243,7 +245,7 @@ func (l *upConn) overdue() error {
 // deliver has a request written and waits until something comes.
 func (l *upConn) deliver(wire []byte) error {
 	l.parcel.Store(parcelWaits)
-	l.of.poll.out.put(l, wire, true)
+	l.of.poll.Writes.Put(l, wire, true)
 	return l.delivered(wire, l.wait())
 }
 
@@ -275,8 +277,8 @@ func (l *upConn) delivered(wire []byte, late error) error {
 	}
 }
 
-// transmit writes the request, and wakes the call if that is not all.
-func (l *upConn) transmit(wire []byte) {
+// Transmit writes the request, and wakes the call if that is not all.
+func (l *upConn) Transmit(wire []byte) {
 	if !l.parcel.CompareAndSwap(parcelWaits, parcelTaken) {
 		return // it was taken back
 	}
@@ -310,9 +312,9 @@ func (l *upConn) write(wire []byte) {
 		}
 		return
 	}
-	n, err := send(l.fd, wire[l.sent:])
+	n, err := netpoll.Send(l.fd, wire[l.sent:])
 	switch l.sent += n; {
-	case err == nil || err == errAgain:
+	case err == nil || err == netpoll.ErrAgain:
 	case l.sent == 0:
 		l.failed = errUnsent
 	default:
@@ -360,9 +362,9 @@ func (l *upConn) Read(b []byte) (n int, err error) {
 		if l.sec != nil {
 			n, err = l.sec.read(b)
 		} else {
-			n, err = recv(l.fd, b)
+			n, err = netpoll.Recv(l.fd, b)
 		}
-		if err != errAgain {
+		if err != netpoll.ErrAgain {
 			return n, err
 		}
 		if err := l.wait(); err != nil {

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
@@ -131,7 +133,7 @@ func TestWhatComesWithAnAnswer(t *testing.T) {
 				if _, err := p.Conn.Write(b); err != nil {
 					t.Fatal(err)
 				}
-				p.l.wake(unix.EPOLLIN)
+				p.l.Wake(unix.EPOLLIN)
 				eventually(t, "the bytes read", func() bool { return !p.l.unread() || p.l.state.Load() == upDead })
 			}
 			var err error
@@ -151,7 +153,7 @@ func TestWhatComesWithAnAnswer(t *testing.T) {
 				t.Error("it is said not to have been sent")
 			}
 			eventually(t, "the connection's end, or not", func() bool {
-				p.l.wake(unix.EPOLLIN)
+				p.l.Wake(unix.EPOLLIN)
 				return p.conns.kept() == map[bool]int{true: 1}[c.kept]
 			})
 		})
@@ -161,7 +163,7 @@ func TestWhatComesWithAnAnswer(t *testing.T) {
 // New keys and what else TLS says to TLS may meet a connection at any moment, also
 // while a call ends and the next begins.
 func TestNewKeysAtAnyTime(t *testing.T) {
-	p := newPuppetOn(t, thePoller())
+	p := newPuppetOn(t, netpoll.Default())
 	p.conns.put(p.l, time.Now())
 	said := p.word()
 	s := newSealer(p, 1)
@@ -196,9 +198,9 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 	for _, unasked := range []bool{false, true} {
 		t.Run(fmt.Sprint(unasked), func(t *testing.T) {
 			p := newPuppet(t)
-			out := &p.conns.poll.out
-			out.processors(1)
-			out.flush(true)
+			out := &p.conns.poll.Writes
+			out.Processors(1)
+			out.Flush(true)
 			p.conns.put(p.l, time.Now())
 			failed := make(chan error, 1)
 			go func() {
@@ -211,7 +213,7 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 				said = append(said, p.says("HTTP/1.1 408 Request Timeout\r\n\r\n")...)
 			}
 			p.hear(said)
-			out.flush(true)
+			out.Flush(true)
 			if !unasked {
 				if req, err := http.ReadRequest(bufio.NewReader(p.server)); err != nil || req.Method != "POST" {
 					t.Fatal(err)
@@ -219,7 +221,7 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 				if _, err := p.Conn.Write(p.says(anAnswer)); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the answer", func() bool { p.l.wake(unix.EPOLLIN); return p.conns.kept() == 1 })
+				eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.kept() == 1 })
 				if err := <-failed; err != nil {
 					t.Error(err)
 				}
@@ -242,16 +244,16 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 func TestALateRequestIsTakenBackOverTLS(t *testing.T) {
 	p := newPuppet(t)
 	p.conns.timeout = 50 * time.Millisecond
-	out := &p.conns.poll.out
-	out.processors(1)
-	out.flush(true)
+	out := &p.conns.poll.Writes
+	out.Processors(1)
+	out.Flush(true)
 	p.conns.put(p.l, time.Now())
 	var resp fasthttp.Response
 	var unsent *notSentError
 	if err := p.conns.do([]byte(aRequest), false, &resp, time.Now()); !errors.As(err, &unsent) {
 		t.Fatalf("%v", err)
 	}
-	out.flush(true)
+	out.Flush(true)
 	const alert = 5 + 2 + 1 + 16
 	if b, err := io.ReadAll(p.Conn); len(b) != alert || err != nil {
 		t.Errorf("the upstream got %d bytes: %v", len(b), err)
@@ -260,7 +262,7 @@ func TestALateRequestIsTakenBackOverTLS(t *testing.T) {
 
 // A request that the socket does not take at once goes out whole, in its order.
 func TestALargeRequestThroughANarrowSocket(t *testing.T) {
-	p := newPuppetOn(t, thePoller())
+	p := newPuppetOn(t, netpoll.Default())
 	if err := unix.SetsockoptInt(p.l.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<10); err != nil {
 		t.Fatal(err)
 	}
@@ -303,7 +305,7 @@ func TestABrokenConnection(t *testing.T) {
 			if _, err := p.Conn.Write(append(p.word(), p.says(anAnswer)...)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the answer", func() bool { p.l.wake(unix.EPOLLIN); return p.conns.kept() == 1 })
+			eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.kept() == 1 })
 			if err := <-answered; err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/netpoll"
+
 	"github.com/valyala/fasthttp"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +22,7 @@ import (
 // that moment, not when the next request has been written into it.
 type upConns struct {
 	addr    string
-	poll    *poller
+	poll    *netpoll.Poller
 	dial    dialTCP
 	secure  *tls.Config // nil: plain
 	timeout time.Duration
@@ -37,7 +39,7 @@ type upConns struct {
 
 // newUpConns has c's settings. It is nil where the kernel gives no poller.
 func newUpConns(addr string, c *fasthttp.HostClient, dial dialTCP, most *slots) *upConns {
-	poll := thePoller()
+	poll := netpoll.Default()
 	if poll == nil {
 		return nil
 	}
@@ -93,7 +95,7 @@ func (s *upConns) launch(v *visit, j *job, began time.Time) bool {
 	v.job = j
 	l.parcel.Store(parcelWaits)
 	l.later.Store(leavingVisit)
-	s.poll.out.put(l, j.wire, true)
+	s.poll.Writes.Put(l, j.wire, true)
 	if l.later.CompareAndSwap(leavingVisit, v) {
 		return true
 	}
@@ -175,11 +177,11 @@ func (s *upConns) get(until time.Time) (l *upConn, kept bool, err error) {
 	l.in = bufio.NewReaderSize(l, 4<<10)
 	l.timer = time.AfterFunc(time.Hour, l.expire)
 	l.timer.Stop()
-	if l.fd, err = detach(tcp); err == nil {
+	if l.fd, err = netpoll.Detach(tcp); err == nil {
 		if sec != nil {
 			sec.over(l.fd)
 		}
-		if err = s.poll.add(l.fd, pollBoth, l); err != nil {
+		if err = s.poll.Add(l.fd, netpoll.Both, l); err != nil {
 			_ = unix.Close(l.fd)
 		}
 	}

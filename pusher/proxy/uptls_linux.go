@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/netpoll"
 )
 
 // upTLS is TLS on an upConn: crypto/tls on a socket that does not block. Hands are
@@ -45,7 +47,7 @@ func (r *records) Read(b []byte) (n int, err error) {
 	if r.tcp != nil {
 		n, err = r.tcp.Read(b)
 	} else {
-		n, err = recv(r.fd, b)
+		n, err = netpoll.Recv(r.fd, b)
 	}
 	r.follow(b[:n])
 	return n, err
@@ -87,8 +89,8 @@ func (r *records) Write(b []byte) (int, error) {
 }
 
 func (r *records) send(b []byte) int {
-	n, err := send(r.fd, b)
-	if err != nil && err != errAgain {
+	n, err := netpoll.Send(r.fd, b)
+	if err != nil && err != netpoll.ErrAgain {
 		r.failed = err
 	}
 	r.taken += n
@@ -139,10 +141,10 @@ func (t *upTLS) over(fd int) { t.tcp, t.fd = nil, fd }
 func (t *upTLS) read(b []byte) (int, error) {
 	n, err := t.conn.Read(b)
 	switch {
-	case n > 0 && err == errAgain: // it looked for an alert, which is not whole yet
+	case n > 0 && err == netpoll.ErrAgain: // it looked for an alert, which is not whole yet
 		t.whole = 0
 		return n, nil
-	case err == errAgain, n > 0 && n < len(b) && t.whole == 1:
+	case err == netpoll.ErrAgain, n > 0 && n < len(b) && t.whole == 1:
 		t.whole = 0
 	}
 	return n, err
@@ -152,7 +154,7 @@ func (t *upTLS) read(b []byte) (int, error) {
 // included. Tickets, new keys and such are TLS' own affair.
 func (t *upTLS) spoke() bool {
 	n, err := t.read(t.one[:])
-	return n > 0 || err != errAgain
+	return n > 0 || err != netpoll.ErrAgain
 }
 
 // surplus reports whether TLS has read more than it was asked for.

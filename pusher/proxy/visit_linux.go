@@ -132,7 +132,7 @@ func (v *visit) answered() {
 	c := v.conn
 	c.last = v.last
 	v.conn = nil
-	v.lane.poll.out.put(c, v.bytes, false)
+	v.lane.poll.Writes.Put(c, v.bytes, false)
 	if cap(v.bytes) > 64<<10 { // one large answer must not stay pinned
 		v.bytes = nil
 	}

@@ -2,6 +2,7 @@ package limiter
 
 import (
 	"math"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,57 +21,75 @@ import (
 // A goroutine that locks several does it in the order of tokens.gather, and never waits for one
 // while it has a shard of the table locked. So no two can wait for one another.
 type bucket struct {
-	key uint64 // never changes
+	key  uint64     // never changes
+	of   *keyedRate // likewise; who shares the rate shares it
+	name string     // of what it counts
 
-	mu   sync.Mutex
-	dead bool      // evicted: look the key up again
-	sure int32     // tokens that are there without asking lim: they only grow, but for those taken
-	last time.Time // the latest time seen; also says how long ago it was used
-	lim  rate.Limiter
+	mu     sync.Mutex
+	dead   bool      // evicted: look the key up again
+	queued bool      // it has news for the other replicas
+	gen    uint32    // of the split that its share follows; 0: it was never used
+	sure   int32     // tokens that are there without asking lim: they only grow, but for those taken
+	last   time.Time // the latest time seen; also says how long ago it was used
+	lim    rate.Limiter
+	sh     *share // nil: nobody but this replica needs to know of it
 }
 
-func newBucket(r Rate) *bucket {
-	// A Limiter whose clock stands at the zero time is full at whatever time it is first used.
-	b := &bucket{}
-	b.lim.SetLimitAt(time.Time{}, rate.Limit(r.PerSecond))
-	b.lim.SetBurstAt(time.Time{}, r.Burst)
-	return b
+// newBucket makes a bucket that gets its share, full, when it is first used.
+func newBucket(of *keyedRate, key uint64, name string) *bucket {
+	return &bucket{of: of, key: key, name: name}
 }
 
-// ask says whether there is a token at now, and if not, how long until there is. b.mu is held.
-func (b *bucket) ask(now time.Time) (wait time.Duration, ok bool) {
+// ask says whether there are n tokens at now, and if not, how long until there are. b.mu is held.
+func (b *bucket) ask(now time.Time, n int32) (wait time.Duration, ok bool) {
 	if now.After(b.last) {
 		b.last = now
 	}
-	if b.sure > 0 {
+	if t := b.of.table; b.gen == 0 || b.gen != t.gen.Load() || b.sh != nil {
+		b.follow(t, n)
+	}
+	if b.sure >= n {
 		return 0, true
 	}
 	left := b.lim.TokensAt(b.last)
-	if left < 1 {
-		return untilToken(left, float64(b.lim.Limit())), false
+	if left < float64(n) {
+		return b.refused(left, n), false
 	}
 	b.sure = int32(min(left, math.MaxInt32))
+	if left < float64(b.lim.Burst())/2 {
+		b.near()
+	}
 	return 0, true
 }
 
-// take takes the token that ask found. b.mu has been held since.
-func (b *bucket) take() {
-	b.lim.AllowN(b.last, 1)
-	b.sure--
+// take takes the tokens that ask found. b.mu has been held since.
+func (b *bucket) take(n int32) {
+	b.lim.AllowN(b.last, int(n))
+	b.sure -= n
+	if b.sh != nil {
+		b.spent(n)
+	}
 }
 
 // full says whether forgetting the bucket would lose nothing. It is no use of the bucket. b.mu is
 // held.
 func (b *bucket) full(now time.Time) bool {
-	return b.lim.TokensAt(now) >= float64(b.lim.Burst())
+	if b.sh != nil && b.sh.managed {
+		return false // the others would not know
+	}
+	return b.gen != 0 && b.lim.TokensAt(now) >= float64(b.lim.Burst())
 }
 
 // keyedRate is a rate with one bucket a key (an event, a channel, a caller), or one in all.
 type keyedRate struct {
 	rate   Rate
 	id     uint64 // random but stable: the same rate of the same rule has it after a reload
+	whose  string // for people
+	wide   string // the same on all replicas and after a restart
 	reason Reason
 	only   *bucket // PerApp; nil: look in the table
+	table  *bucketTable
+	fill   time.Duration
 }
 
 // key is where the bucket of something with this hash lies; never 0.
@@ -89,6 +108,7 @@ func (k *keyedRate) key(hash uint64) uint64 { return max(k.id^hash, 1) }
 type bucketTable struct {
 	shards []bucketShard
 	lost   atomic.Int64
+	sharing
 }
 
 const ways = 8
@@ -124,6 +144,7 @@ func setsFor(n int) int {
 
 func newBucketTable(maxKeys int) *bucketTable {
 	t := &bucketTable{shards: make([]bucketShard, shardsNum)}
+	t.start()
 	for i := range t.shards {
 		sets := make([]bucketSet, 1)
 		t.shards[i].sets.Store(&sets)
@@ -147,12 +168,12 @@ func (t *bucketTable) find(key uint64) *bucket {
 	return nil
 }
 
-// get returns the bucket of key, locked, and makes it if needed.
-func (t *bucketTable) get(now time.Time, key uint64, r *Rate) *bucket {
+// get returns the bucket of key, locked, and makes it if needed. The name is copied if it is kept.
+func (t *bucketTable) get(now time.Time, key uint64, k *keyedRate, name string) *bucket {
 	for {
 		b := t.find(key)
 		if b == nil {
-			b = t.findOrMake(now, key, r)
+			b = t.findOrMake(now, key, k, name)
 		}
 		b.mu.Lock()
 		if !b.dead {
@@ -162,15 +183,14 @@ func (t *bucketTable) get(now time.Time, key uint64, r *Rate) *bucket {
 	}
 }
 
-func (t *bucketTable) findOrMake(now time.Time, key uint64, r *Rate) *bucket {
+func (t *bucketTable) findOrMake(now time.Time, key uint64, k *keyedRate, name string) *bucket {
 	s := t.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if b := t.find(key); b != nil {
 		return b
 	}
-	b := newBucket(*r)
-	b.key = key
+	b := newBucket(k, key, strings.Clone(name))
 	t.insert(s, now, b)
 	return b
 }
@@ -249,6 +269,7 @@ func (t *bucketTable) evict(set *bucketSet, now time.Time, atBound bool) (way in
 		return 0, false
 	}
 	b.dead = true
+	t.evicted(b)
 	b.mu.Unlock()
 	t.lost.Add(1)
 	return oldest, true

@@ -12,8 +12,15 @@ import (
 	"pgregory.net/rapid"
 )
 
+func rateIn(tb *bucketTable, r *Rate) *keyedRate {
+	return &keyedRate{rate: *r, table: tb, fill: r.fill()}
+}
+
+// lone is a bucket that no replica shares.
+func lone(r Rate) *bucket { return newBucket(rateIn(newBucketTable(1), &r), 1, "") }
+
 func TestBucketTimeline(t *testing.T) {
-	b := newBucket(Rate{PerSecond: 2, Burst: 3})
+	b := lone(Rate{PerSecond: 2, Burst: 3})
 	for _, step := range []struct {
 		at   time.Duration
 		ok   bool
@@ -28,9 +35,9 @@ func TestBucketTimeline(t *testing.T) {
 		{time.Hour, true, 0}, {time.Hour, true, 0}, {time.Hour, true, 0},
 		{time.Hour, false, 500 * time.Millisecond},
 	} {
-		wait, ok := b.ask(at(step.at))
+		wait, ok := b.ask(at(step.at), 1)
 		if ok {
-			b.take()
+			b.take(1)
 		}
 		if ok != step.ok || wait != step.wait {
 			t.Fatalf("at %v: %v, %v; want %v, %v", step.at, ok, wait, step.ok, step.wait)
@@ -50,15 +57,15 @@ func TestUntilTokenIsBounded(t *testing.T) {
 // golang.org/x/time/rate sets its clock back when it is asked about an earlier time, and then
 // counts the same seconds twice. Two goroutines that read the clock a little apart are enough.
 func TestAnEarlierTimeMintsNothing(t *testing.T) {
-	b := newBucket(Rate{PerSecond: 10, Burst: 10})
+	b := lone(Rate{PerSecond: 10, Burst: 10})
 	taken := 0
 	for i := range 1000 {
 		now := at(time.Second)
 		if i%2 == 0 {
 			now = at(0)
 		}
-		if _, ok := b.ask(now); ok {
-			b.take()
+		if _, ok := b.ask(now, 1); ok {
+			b.take(1)
 			taken++
 		}
 	}
@@ -72,17 +79,17 @@ func TestAnEarlierTimeMintsNothing(t *testing.T) {
 func TestBucketNeverGivesMoreThanBurstAndRate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := Rate{PerSecond: float64(rapid.IntRange(1, 50).Draw(t, "rate")), Burst: rapid.IntRange(1, 20).Draw(t, "burst")}
-		b := newBucket(r)
+		b := lone(r)
 		var clock time.Duration
 		var given []time.Duration
 		for range rapid.IntRange(1, 200).Draw(t, "asks") {
 			clock += time.Duration(rapid.IntRange(0, 100).Draw(t, "step")) * time.Millisecond
 			now := clock - time.Duration(rapid.IntRange(0, 300).Draw(t, "late"))*time.Millisecond
-			if _, ok := b.ask(at(now)); !ok {
+			if _, ok := b.ask(at(now), 1); !ok {
 				continue
 			}
 			if rapid.Bool().Draw(t, "take") {
-				b.take()
+				b.take(1)
 				given = append(given, clock)
 			}
 		}
@@ -109,11 +116,11 @@ func oneSet(n int) []uint64 {
 }
 
 func spend(tb *bucketTable, now time.Time, key uint64, r *Rate) bool {
-	b := tb.get(now, key, r)
+	b := tb.get(now, key, rateIn(tb, r), "")
 	defer b.mu.Unlock()
-	_, ok := b.ask(now)
+	_, ok := b.ask(now, 1)
 	if ok {
-		b.take()
+		b.take(1)
 	}
 	return ok
 }
@@ -199,10 +206,10 @@ func TestAnEvictedBucketIsNotHandedOut(t *testing.T) {
 	const key = 1 << 16
 	for range 3000 {
 		tb := newBucketTable(1)
-		old := tb.get(at(0), key, r)
+		old := tb.get(at(0), key, rateIn(tb, r), "")
 		got := make(chan *bucket)
 		go func() {
-			b := tb.get(at(0), key, r)
+			b := tb.get(at(0), key, rateIn(tb, r), "")
 			b.mu.Unlock()
 			got <- b
 		}()

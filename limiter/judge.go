@@ -85,6 +85,16 @@ func (j *judgement) judge() Outcome {
 	if o := j.brake(j.c.Rule.spec.Priority); o != Sent {
 		return o
 	}
+	if j.a.ledger != nil {
+		if set := j.a.ledger.CurrentAims(); set != nil {
+			if o := j.aimedAt(set, j.c.Rule.spec.Priority); o != Sent {
+				return o
+			}
+		}
+	}
+	if j.c.Rule.spec.Deny {
+		return j.refuse(Braked, RuleDenies, 0)
+	}
 	if j.c.Refresh {
 		return Sent
 	}
@@ -123,6 +133,9 @@ func (j *judgement) shadow() {
 		return
 	}
 	o := j.brake(r.spec.Priority)
+	if o == Sent && r.spec.Deny {
+		o = j.refuse(Braked, RuleDenies, 0)
+	}
 	if o == Sent && j.c.Vacant && r.spec.SkipVacant {
 		o = j.refuse(Vacant, NobodyThere, 0)
 	}

@@ -68,6 +68,7 @@ type App struct {
 	breaker  *Breaker
 	policy   atomic.Pointer[policy]
 	contain  atomic.Pointer[Containment]
+	aims     atomic.Pointer[aims]
 	twins    atomic.Pointer[dedupe.Claims]
 	callers  callers
 	buckets  *bucketTable
@@ -92,11 +93,13 @@ func New(p Policy, ledger *quota.Ledger, breaker *Breaker) (*App, error) {
 		maxKeys: maxKeys(p),
 	}
 	a.callers.init(a.seed)
+	if a.maxKeys >= 0 && a.maxKeys <= maxMaxKeys {
+		a.buckets = newBucketTable(a.maxKeys)
+	}
 	compiled, err := a.compile(p, nil)
 	if err != nil {
 		return nil, err
 	}
-	a.buckets = newBucketTable(a.maxKeys)
 	a.window = newWindow(a.maxKeys)
 	a.bursts = newBursts(a.maxKeys)
 	a.policy.Store(compiled)

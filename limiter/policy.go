@@ -7,9 +7,11 @@ import (
 	"hash/maphash"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pushguard/pushguard/quota"
+	"github.com/pushguard/pushguard/quota/rates"
 )
 
 // CallerPolicy is what one caller may do.
@@ -23,6 +25,7 @@ type CallerPolicy struct {
 // Policy is what an app is judged by, in plain data.
 type Policy struct {
 	App         string
+	Realm       string // keeps the buckets of apps apart that have the same name, as a load test's from the live one's
 	Mode        Mode   // Observe: nothing at all is carried out
 	Rules       []Rule // the first that matches holds
 	Callers     []CallerPolicy
@@ -51,7 +54,7 @@ type policy struct {
 	app       *keyedRate
 	event     *keyedRate
 	channel   *keyedRate
-	singles   map[uint64]*bucket // buckets outside the table, by identity
+	rates     map[string]*keyedRate // all of them, by keyedRate.wide
 	tallies   map[string]*ruleTally
 }
 
@@ -75,7 +78,7 @@ var noCallerPolicy callerPolicy
 // buckets and counters. It changes nothing that is in use.
 func (a *App) compile(spec Policy, old *policy) (*policy, error) {
 	c := compiler{app: a, old: old, seen: map[string]int{}}
-	p := &policy{spec: spec, singles: map[uint64]*bucket{}, tallies: map[string]*ruleTally{}}
+	p := &policy{spec: spec, rates: map[string]*keyedRate{}, tallies: map[string]*ruleTally{}}
 	c.p = p
 	switch {
 	case spec.MaxKeys < 0 || spec.MaxKeys > maxMaxKeys:
@@ -83,9 +86,9 @@ func (a *App) compile(spec Policy, old *policy) (*policy, error) {
 	case old != nil && a.maxKeys != maxKeys(spec):
 		c.fail(errors.New("max keys cannot be changed while running"))
 	}
-	p.app = c.rate("app", spec.AppRate, PerApp, AppRate)
-	p.event = c.rate("event", spec.EventRate, PerEvent, EventRate)
-	p.channel = c.rate("channel", spec.ChannelRate, PerChannel, ChannelRate)
+	p.app = c.rate("app", spec.App, spec.AppRate, PerApp, AppRate)
+	p.event = c.rate("event", "", spec.EventRate, PerEvent, EventRate)
+	p.channel = c.rate("channel", "", spec.ChannelRate, PerChannel, ChannelRate)
 	callers := c.callers(spec.Callers)
 	digest := false
 	for _, r := range spec.Rules {
@@ -120,8 +123,8 @@ type compiler struct {
 
 func (c *compiler) fail(err error) { c.errs = append(c.errs, err) }
 
-// rate compiles an optional rate; identity says what it belongs to.
-func (c *compiler) rate(identity string, r *Rate, per Per, reason Reason) *keyedRate {
+// rate compiles an optional rate; identity says what it belongs to, and name is what people call its only bucket.
+func (c *compiler) rate(identity, name string, r *Rate, per Per, reason Reason) *keyedRate {
 	if r == nil {
 		return nil
 	}
@@ -132,21 +135,30 @@ func (c *compiler) rate(identity string, r *Rate, per Per, reason Reason) *keyed
 		c.fail(fmt.Errorf("%s: %w", identity, err))
 		return nil
 	}
+	whose := identity
+	if position, _, ok := strings.Cut(identity, " "); ok && position == "rule" || position == "default" {
+		whose = "rule " + name
+	}
 	identity = fmt.Sprintf("%s %v %d %d", identity, n.PerSecond, n.Burst, n.Per)
 	c.seen[identity]++
+	identity += " " + strconv.Itoa(c.seen[identity])
 	k := &keyedRate{
 		rate:   n,
 		reason: reason,
-		id:     maphash.String(c.app.seed, identity+" "+strconv.Itoa(c.seen[identity])),
+		whose:  whose,
+		id:     maphash.String(c.app.seed, identity),
+		wide:   rates.RateID(c.p.spec.App + " " + c.p.spec.Realm + " " + identity),
+		table:  c.app.buckets,
+		fill:   n.fill(),
 	}
-	if per == PerApp {
-		if c.old != nil {
-			k.only = c.old.singles[k.id]
+	if c.old != nil {
+		if same := c.old.rates[k.wide]; same != nil {
+			k = same // with its buckets
 		}
-		if k.only == nil {
-			k.only = newBucket(n)
-		}
-		c.p.singles[k.id] = k.only
+	}
+	c.p.rates[k.wide] = k
+	if per == PerApp && k.only == nil {
+		k.only = newBucket(k, k.id, name)
 	}
 	return k
 }
@@ -167,7 +179,7 @@ func (c *compiler) callers(specs []CallerPolicy) []callerPolicy {
 		names[s.Name] = true
 		// Only one bucket a caller, so it lies outside the table and needs no looking up.
 		all[i] = callerPolicy{
-			rate: c.rate("caller "+strconv.Quote(s.Name), s.Rate, PerApp, CallerRate),
+			rate: c.rate("caller "+strconv.Quote(s.Name), s.Name, s.Rate, PerApp, CallerRate),
 			mode: s.Mode,
 		}
 		if c.app.ledger != nil {
@@ -213,7 +225,7 @@ func (c *compiler) rule(position string, spec Rule, digest bool) *CompiledRule {
 	reasons := [...]Reason{PerApp: RuleRate, PerCaller: CallerRate, PerEvent: EventRate, PerChannel: ChannelRate}
 	for i := range spec.Rates {
 		rate := &spec.Rates[i]
-		if k := c.rate(identity, rate, rate.Per, reasons[rate.Per]); k != nil {
+		if k := c.rate(identity, spec.Name, rate, rate.Per, reasons[rate.Per]); k != nil {
 			r.rates[rate.Per] = append(r.rates[rate.Per], k)
 		}
 	}

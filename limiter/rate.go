@@ -77,19 +77,26 @@ func ParseRate(s string) (Rate, error) {
 	return r.normal()
 }
 
+var spanUnits = map[string]time.Duration{
+	"s": time.Second, "sec": time.Second, "second": time.Second,
+	"m": time.Minute, "min": time.Minute, "minute": time.Minute,
+	"h": time.Hour, "hour": time.Hour,
+	"d": 24 * time.Hour, "day": 24 * time.Hour,
+}
+
 func parseSpan(s string) (time.Duration, error) {
 	if s == "" {
 		return 0, fmt.Errorf("the unit of time is missing")
 	}
-	units := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour}
-	unit, ok := units[s[len(s)-1]]
+	digits := len(s) - len(strings.TrimLeft(s, "+-.0123456789"))
+	unit, ok := spanUnits[s[digits:]]
 	if !ok {
-		return 0, fmt.Errorf("the unit of time must be s, m, h or d")
+		return 0, fmt.Errorf("the unit of time must be s, m, h or d, or second, minute, hour or day")
 	}
-	if len(s) == 1 {
+	if digits == 0 {
 		return unit, nil
 	}
-	n, err := strconv.ParseUint(s[:len(s)-1], 10, 16)
+	n, err := strconv.ParseUint(s[:digits], 10, 16)
 	if err != nil || n == 0 {
 		return 0, fmt.Errorf("the number before the unit of time must be between 1 and 65535")
 	}
@@ -134,3 +141,14 @@ func (r Rate) normal() (Rate, error) {
 	}
 	return r, nil
 }
+
+// fill is how long an empty bucket takes to be full.
+func (r Rate) fill() time.Duration {
+	s := float64(r.Burst) / r.PerSecond
+	if s >= maxFill.Seconds() {
+		return maxFill
+	}
+	return time.Duration(s * float64(time.Second))
+}
+
+const maxFill = 366 * 24 * time.Hour

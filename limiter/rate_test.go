@@ -59,3 +59,13 @@ func FuzzParseRate(f *testing.F) {
 		}
 	})
 }
+
+// People write units out.
+func TestRatesTakeUnitsWrittenOut(t *testing.T) {
+	for text, perSecond := range map[string]float64{"5000/day per channel": 5000.0 / 86400, "60/minute": 1, "7200/hour": 2, "3/second": 3, "10/5s": 2} {
+		r, err := ParseRate(text)
+		if err != nil || r.PerSecond != perSecond {
+			t.Errorf("%q: %v, %v", text, r.PerSecond, err)
+		}
+	}
+}

@@ -40,6 +40,7 @@ type Rule struct {
 	DedupeScope Scope
 	Conflate    time.Duration // 0: off. Inside this time only the newest of an event and its channels goes out
 	ConflateKey string        // "": event and channels alone; else also what a border finds in the payload by it, as Claim.Group
+	Deny        bool          // nothing of it goes out
 	SkipVacant  bool          // a publish that nobody would get does not go out
 	NoDigest    bool          // what is shed of it gets no refresh event
 	Strict      bool          // a caller's publishes to a channel are sent one after the other

@@ -68,19 +68,19 @@ func (j *judgement) gather(r *CompiledRule, all bool) Outcome {
 		}
 	}
 	for _, k := range r.rates[PerCaller] {
-		if o := j.keyed(k, j.c.Caller.key()); o != Sent {
+		if o := j.keyed(k, j.c.Caller.key(), j.c.Caller.Name()); o != Sent {
 			return o
 		}
 	}
 	if byEvent := all && j.p.event != nil; j.c.Event != "" && (byEvent || len(r.rates[PerEvent]) > 0) {
 		event := maphash.String(j.a.seed, j.c.Event)
 		if byEvent {
-			if o := j.keyed(j.p.event, event); o != Sent {
+			if o := j.keyed(j.p.event, event, j.c.Event); o != Sent {
 				return o
 			}
 		}
 		for _, k := range r.rates[PerEvent] {
-			if o := j.keyed(k, event); o != Sent {
+			if o := j.keyed(k, event, j.c.Event); o != Sent {
 				return o
 			}
 		}
@@ -127,14 +127,14 @@ func (j *judgement) channelKeys() []channelKey {
 
 func (j *judgement) eachChannel(k *keyedRate, keys []channelKey) Outcome {
 	if len(j.c.Channels) == 1 {
-		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]))
+		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]), j.c.Channels[0])
 		if o != Sent {
 			j.v.Channel = 0
 		}
 		return o
 	}
 	for i := range keys {
-		if o := j.keyed(k, keys[i].hash); o != Sent {
+		if o := j.keyed(k, keys[i].hash, j.c.Channels[keys[i].index]); o != Sent {
 			j.v.Channel = keys[i].index
 			return o
 		}
@@ -147,8 +147,8 @@ func (j *judgement) only(k *keyedRate) Outcome {
 	return j.ask(k, k.only)
 }
 
-func (j *judgement) keyed(k *keyedRate, key uint64) Outcome {
-	return j.ask(k, j.a.buckets.get(j.now, k.key(key), &k.rate))
+func (j *judgement) keyed(k *keyedRate, key uint64, name string) Outcome {
+	return j.ask(k, j.a.buckets.get(j.now, k.key(key), k, name))
 }
 
 // ask notes b, which is locked, and asks it for a token.
@@ -163,7 +163,7 @@ func (j *judgement) ask(k *keyedRate, b *bucket) Outcome {
 	} else {
 		j.wide.held = append(j.wide.held, b)
 	}
-	if wait, ok := b.ask(j.now); !ok {
+	if wait, ok := b.ask(j.now, 1); !ok {
 		return j.refuse(Throttled, k.reason, wait)
 	}
 	return Sent
@@ -188,9 +188,17 @@ func (j *judgement) release(take bool) {
 	}
 	for _, b := range held {
 		if take {
-			b.take()
+			b.take(1)
 		}
 		b.mu.Unlock()
 	}
 	j.heldN = 0
+}
+
+// hashOf is the hash by which a rate knows a name.
+func (a *App) hashOf(per Per, name string) uint64 {
+	if per == PerCaller {
+		return a.Caller(name).key()
+	}
+	return maphash.String(a.seed, name)
 }

@@ -85,16 +85,20 @@ const (
 	UpstreamUnreachable // unavailable: no connection
 	Draining            // unavailable: this replica is shutting down
 	Overloaded          // unavailable: this replica has more than it can carry, and this was not important enough
+
+	RuleDenies // braked: its rule says deny
+	QuotaSpent // throttled: a quota of the day is used up; see Verdict.Channel
 )
 
 // Reasons is how many there are; arrays indexed by Reason have this length.
-const Reasons = 29
+const Reasons = 31
 
 var reasonNames = [Reasons]string{
 	"", "duplicate", "caller_rate", "event_rate", "channel_rate", "app_rate", "rule_rate", "culprit",
 	"plan_spent", "floor_reserved", "share_spent", "exhausted", "shedding_bulk", "shedding_normal",
 	"critical_only", "breaker_open", "brake_pulled", "store_lost", "lease_wait", "newer_value", "refreshed", "nobody_there",
 	"upstream_failing", "upstream_open", "upstream_refused", "upstream_timeout", "upstream_unreachable", "draining", "overloaded",
+	"rule_denies", "quota_spent",
 }
 
 // String is a stable word, as in the header Pushguard-Reason; empty for NoReason.
@@ -211,6 +215,8 @@ type Verdict struct {
 	RetryAfter time.Duration // earliest time that a repeat makes sense; 0: not known
 	Rule       *CompiledRule // the rule it was judged under, never nil
 	Flight     *Flight       // not nil: a twin is still under way; see Flight
+
+	Aim *quota.Aim // of Braked: the aimed brake that refused; nil: the account's
 
 	Due  time.Time // of Conflated: when the newest value goes out
 	Shed Reason    // of Digested: why it was shed

@@ -423,21 +423,29 @@ func exhaustedBy(st *store.State) *mark {
 	return &mark{Day(day), time.UnixMilli(ms).UTC(), st.ExhaustedWhy}
 }
 
-// setBrake takes over the brake as stored.
+// setBrake takes over the brakes as stored.
 func (l *Ledger) setBrake(text string) {
 	if text == l.brakeJSON {
 		return
 	}
 	var b *Brake
+	var aims *Aims
 	if text != "" {
-		b = &Brake{}
-		if err := store.Unpack([]byte(text), b); err != nil {
+		var f brakeForm
+		if err := store.Unpack([]byte(text), &f); err != nil {
 			l.log.Error("the store holds a brake that cannot be read; it is ignored", "brake", text, "err", err)
-			b = nil
+		} else {
+			if !f.None {
+				b = &f.Brake
+			}
+			if len(f.Aims) > 0 {
+				aims = &Aims{f.Aims}
+			}
 		}
 	}
 	l.brakeJSON = text
 	l.brake.Store(b)
+	l.aims.Store(aims)
 }
 
 // down records that the store is out of reach.

@@ -116,6 +116,7 @@ type Ledger struct {
 	view   atomic.Pointer[view]
 	plan   atomic.Int64
 	brake  atomic.Pointer[Brake]
+	aims   atomic.Pointer[Aims]
 	burn   atomic.Pointer[Burn]
 	kicks  chan struct{}
 	kicked atomic.Bool

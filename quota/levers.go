@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,9 +78,19 @@ func (l *Ledger) SetUsage(ctx context.Context, now time.Time, used int64, who, w
 	})
 }
 
-// SetBrake pulls the brake; nil lifts it. A Since that is zero becomes now. With ErrHereAlone the store is out of
-// reach, and this replica alone obeys for the time being.
+// SetBrake pulls the brake on the whole account; nil lifts it. A Since that is zero becomes now. It replaces the one that
+// is on, whatever that is: see TightenBrake. With ErrHereAlone the store is out of reach, and this replica alone obeys for
+// the time being.
 func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
+	return l.pullBrake(ctx, now, b, true)
+}
+
+// TightenBrake is SetBrake, but does not replace a stricter brake: then the error is ErrMilder.
+func (l *Ledger) TightenBrake(ctx context.Context, now time.Time, b *Brake) error {
+	return l.pullBrake(ctx, now, b, false)
+}
+
+func (l *Ledger) pullBrake(ctx context.Context, now time.Time, b *Brake, replace bool) error {
 	if b == nil {
 		return l.LiftBrake(ctx, now, "", "")
 	}
@@ -90,37 +101,35 @@ func (l *Ledger) SetBrake(ctx context.Context, now time.Time, b *Brake) error {
 	if set.Since.IsZero() {
 		set.Since = now.UTC()
 	}
-	text, err := store.Pack(set)
-	if err != nil {
-		return fmt.Errorf("brake: %w", err)
-	}
-	after := "allow " + set.Allow
-	if !set.Until.IsZero() {
-		after += " until " + set.Until.UTC().Format(time.RFC3339)
-	}
-	audit := &store.AuditEntry{At: now.UTC(), Who: set.By, What: "brake on", Why: set.Reason, After: after}
-	err = l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
-		return l.st.SetBrake(ctx, at, string(text), audit)
+	return l.moveBrake(ctx, now, func(old *Brake, aims []Aim) (*Brake, []Aim, *store.AuditEntry, error) {
+		audit := &store.AuditEntry{At: now.UTC(), Who: set.By, What: "brake on", Why: set.Reason, After: set.what()}
+		if old != nil {
+			audit.Before = old.what()
+			if why := milder(old.Allow, set.Allow, 0, 0, old.Until, set.Until); why != "" && !replace {
+				return nil, nil, nil, fmt.Errorf("%w: pulled by %s, %s. Replace it (--replace), or lift it first", ErrMilder, cmp.Or(old.By, "somebody"), why)
+			}
+		}
+		return &set, aims, audit, nil
 	})
-	if err != nil {
-		return l.brakeHere(ctx, &set, string(text), audit, err)
-	}
-	return nil
 }
 
-// LiftBrake ends the brake and says who did. ErrHereAlone is as with SetBrake.
+func (b *Brake) what() string {
+	s := "allow " + b.Allow
+	if !b.Until.IsZero() {
+		s += " until " + b.Until.UTC().Format(time.RFC3339)
+	}
+	return s
+}
+
+// LiftBrake ends the brake on the whole account and says who did. ErrHereAlone is as with SetBrake.
 func (l *Ledger) LiftBrake(ctx context.Context, now time.Time, who, why string) error {
-	audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "brake off", Why: why}
-	if b := l.brake.Load(); b != nil {
-		audit.Before = "allow " + b.Allow
-	}
-	err := l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
-		return l.st.SetBrake(ctx, at, "", audit)
+	return l.moveBrake(ctx, now, func(old *Brake, aims []Aim) (*Brake, []Aim, *store.AuditEntry, error) {
+		audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "brake off", Why: why}
+		if old != nil {
+			audit.Before = "allow " + old.Allow
+		}
+		return nil, aims, audit, nil
 	})
-	if err != nil {
-		return l.brakeHere(ctx, nil, "", audit, err)
-	}
-	return nil
 }
 
 // Exhaust records Pusher's own word that the account is over its quota: every reserve of the day is refused, here
@@ -165,6 +174,7 @@ type Snapshot struct {
 	ExhaustedBy string    // Pusher's words
 	Exhausted   time.Time // since when; zero: not exhausted
 	Brake       *Brake
+	Aims        []Aim // aimed brakes in force
 	StoreUp     bool
 	StoreErr    string    // why not
 	StoreSince  time.Time // since when up or not
@@ -184,7 +194,7 @@ type Snapshot struct {
 func (l *Ledger) Snapshot(now time.Time) Snapshot {
 	v := l.view.Load()
 	s := Snapshot{
-		Day: l.dayOf(now), Plan: Plan{v.state.PlanName, l.plan.Load()}, Brake: l.CurrentBrake(now),
+		Day: l.dayOf(now), Plan: Plan{v.state.PlanName, l.plan.Load()}, Brake: l.CurrentBrake(now), Aims: l.aimsNow(now),
 		StoreUp: v.up, StoreErr: v.err, StoreSince: v.since, OnStoreLoss: l.cfg.Load().OnStoreLoss,
 		Healing: v.withheld, Faults: v.faults, Replicas: v.replicas, Epoch: v.epoch,
 	}

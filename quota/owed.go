@@ -18,16 +18,16 @@ type owedBrake struct {
 	audit *store.AuditEntry
 }
 
-// brakeHere has this replica obey b, nil for none, where the store is out of reach: a brake is for the worst day,
+// brakeHere has this replica obey the brakes of text where the store is out of reach: a brake is for the worst day,
 // which may be the store's as well. Until it is told, what the store holds does not count. It is forgotten if the process
 // ends before that. why is what the lever met.
-func (l *Ledger) brakeHere(ctx context.Context, b *Brake, text string, audit *store.AuditEntry, why error) error {
+func (l *Ledger) brakeHere(ctx context.Context, text string, audit *store.AuditEntry, why error) error {
 	if l.view.Load().up || l.closed.Load() {
 		return why
 	}
 	err := l.exclusive(context.WithoutCancel(ctx), func(context.Context) error {
 		l.owed = &owedBrake{text, audit}
-		l.brake.Store(b)
+		l.setBrake(text)
 		return nil
 	})
 	if err != nil {

@@ -46,6 +46,7 @@ var law = []struct{ room, forbidden, why string }{
 	{"quota/delayed", "github.com/redis/go-redis", "only quota/store knows Redis"},
 	{"quota/dedupe", "github.com/redis/go-redis", "only quota/store knows Redis"},
 	{"quota/store", module + "quota", "nothing imports upward"},
+	{"quota/rates", module, "the exchange of shares knows neither Redis nor publishes"},
 	{"quota/fanout", module, "estimates of subscribers are a tenant of their own"},
 	{"quota/forecast", module + "limiter", "nothing imports upward"},
 	{"cmd/pushguard/config", module + "pusher/proxy", "the config is plain data"},

@@ -281,6 +281,12 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		b = fmt.Appendf(b, "contained: caller %q with event %q is the culprit of an open incident and is held to its usual rate", who, it.claim.Event)
 		return append(b, '.')
 	case limiter.Braked:
+		if v.Reason == limiter.RuleDenies {
+			return append(appendQuoted(append(b, "denied by rule "...), it.claim.Rule.Name()), ": nothing that it matches is sent."...)
+		}
+		if v.Aim != nil {
+			return fmt.Appendf(b, "stopped by hand: %s braked %s (%s).", or(v.Aim.By, "an operator"), v.Aim.What(), or(v.Aim.Reason, "no reason given"))
+		}
 		brake := a.Ledger.CurrentBrake(now)
 		if brake == nil {
 			return append(b, "stopped by the brake, which was lifted this moment; send it again."...)

@@ -19,6 +19,7 @@ import (
 //	pg:{account}:blob:name        string one value, as the profile of the week
 //	pg:{account}:held:due …:body …:out …:outbody …:busy …:paced   publishes that were answered and wait to be sent (see lua/held.lua)
 //	pg:{account}:twins:due …:state  what was published, for dedupe with scope cluster (see lua/twins.lua)
+//	pg:{account}:rates:pool …:due …:live …:meta …:news   shares of token buckets (see lua/rates.lua)
 //
 // D is the day's number, pot is "plan" or "share." and the caller's name.
 const keyPrefix = "pg:{"
@@ -62,4 +63,10 @@ func heldKeys(account string) []string {
 func twinKeys(account string) []string {
 	base := keyPrefix + tag.Replace(account) + "}:twins:"
 	return []string{base + "due", base + "state"}
+}
+
+// rateKeys are in the order that lua/rates.lua expects.
+func rateKeys(account string) []string {
+	base := keyPrefix + tag.Replace(account) + "}:rates:"
+	return []string{base + "pool", base + "due", base + "live", base + "meta", base + "news"}
 }

@@ -46,6 +46,14 @@ func (s *Store) SetBrake(ctx context.Context, at At, brake string, audit *AuditE
 	return s.state(ctx, at, audit, "brake", brake)
 }
 
+// SwapBrake stores the brake if the one stored is still old, and says whether it did.
+func (s *Store) SwapBrake(ctx context.Context, at At, old, brake string, audit *AuditEntry) (bool, error) {
+	day, live, _ := potKeys(at.Account, at.Day, "")
+	keys := []string{stateKey(at.Account), auditKey(at.Account), day, live}
+	res, err := s.run(ctx, stateScript, keys, "brake", at.Epoch, readerVersion, audit.line(), AuditKept, brake, old)
+	return err == nil && len(res) < 2, err
+}
+
 // SetBurn stores the breaker's burn-rate state, if seq is higher than that of the one stored.
 func (s *Store) SetBurn(ctx context.Context, at At, seq int64, burn string, audit *AuditEntry) error {
 	return s.state(ctx, at, audit, "burn", seq, burn)

@@ -60,7 +60,8 @@ type Store struct {
 	emb     *embedded // nil unless embedded
 	timeout time.Duration
 
-	reloaded atomic.Int64 // Unix ns: when a cluster was last asked for its slots because of an error
+	reloaded     atomic.Int64 // Unix ns: when a cluster was last asked for its slots because of an error
+	callersClock bool         // see CallersClock
 }
 
 // Kind is "embedded", "redis", "sentinel" or "cluster".
@@ -68,6 +69,10 @@ func (s *Store) Kind() string { return s.kind }
 
 // Exclusive says that no other process can use this store.
 func (s *Store) Exclusive() bool { return s.emb != nil }
+
+// CallersClock has the callers' clocks count in Rates also where the server has one of its own, for virtual time, and
+// lets several replicas share an embedded store. Call it before the store is used.
+func (s *Store) CallersClock() { s.callersClock = true }
 
 // Ping proves that the store answers; the error says what to do.
 func (s *Store) Ping(ctx context.Context) error {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 type leverFlags struct {
@@ -88,29 +90,62 @@ func done(err error) error {
 }
 
 type BrakeCmd struct {
-	On  brakeOnCmd  `cmd:"" help:"Pull the brake."`
-	Off brakeOffCmd `cmd:"" help:"Lift the brake."`
+	On   brakeOnCmd   `cmd:"" help:"Pull the brake, on the whole account or on a part of it."`
+	Off  brakeOffCmd  `cmd:"" help:"Lift the brake, or one of several."`
+	List brakeListCmd `cmd:"" help:"List the brakes that are on."`
 }
 
 type brakeOnCmd struct {
-	Allow  string        `help:"What still passes: critical or none." enum:"critical,none" default:"critical"`
-	Reason string        `help:"Why; it is shown to callers and kept in the audit trail." required:"" placeholder:"TEXT"`
-	For    time.Duration `help:"Lift it by itself after this long; without it, it stays until it is lifted." placeholder:"DURATION"`
+	Allow   string `help:"What still passes: critical or none. The default is critical, and none for a brake on a part of the account." enum:",critical,none" default:""`
+	Caller  string `help:"Only publishes of this caller, or of callers that match." placeholder:"PATTERN"`
+	Event   string `help:"Only this event, or events that match." placeholder:"PATTERN"`
+	Channel string `help:"Only this channel, or channels that match; one channel of a publish is enough." placeholder:"PATTERN"`
+	App     string `help:"Only this app." placeholder:"ID"`
+	To      string `help:"Hold what matches to this rate, of all replicas together, instead of stopping it." placeholder:"RATE"`
+	Reason  string `help:"Why; it is shown to callers and kept in the audit trail." required:"" placeholder:"TEXT"`
+	For     string `help:"Lift it by itself after this long, as 30m, 2h or 2d; without it, it stays until it is lifted." placeholder:"DURATION"`
+	Replace bool   `help:"Take the place of a stricter brake that is on."`
 	leverFlags
 }
 
 func (brakeOnCmd) Help() string {
-	return "Examples:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h\n  pushguard brake on --allow none --reason test --dry-run"
+	return "Examples:\n  pushguard brake on --allow critical --reason 'runaway refresh, see #4711' --for 2h\n" +
+		"  pushguard brake on --caller report-job --event 'notification.*' --channel 'private-user-*' --to 5/s --reason 'see #4711' --for 2d\n" +
+		"  pushguard brake on --allow none --reason test --dry-run"
 }
 
 func (c *brakeOnCmd) Run(p *Process) error {
-	order := ops.BrakeOrder{Allow: c.Allow, Reason: c.Reason, By: operator()}
-	if c.For > 0 {
-		order.For = c.For.String()
+	if c.For != "" {
+		if d, err := words.ParseSpan(c.For); err != nil || d <= 0 {
+			if err == nil {
+				err = words.ErrSpan
+			}
+			return UsageError{fmt.Errorf("--for: %w", err)}
+		}
 	}
+	aimed := c.App+c.Caller+c.Event+c.Channel != ""
+	if c.To != "" && !aimed {
+		return UsageError{errors.New("--to needs --caller, --event, --channel or --app: say what is held to that rate")}
+	}
+	if c.Allow == "" {
+		c.Allow = "critical"
+		if aimed {
+			c.Allow = "none"
+		}
+	}
+	order := ops.BrakeOrder{Allow: c.Allow, Reason: c.Reason, For: c.For, By: operator(),
+		App: c.App, Caller: c.Caller, Event: c.Event, Channel: c.Channel, To: c.To, Replace: c.Replace}
 	st, err := c.move(p, "POST", "brake", order)
 	if err != nil {
 		return done(err)
+	}
+	if aimed {
+		for _, a := range st.Aimed {
+			if a.App == c.App && a.Caller == c.Caller && a.Event == c.Event && a.Channel == c.Channel {
+				_, err = fmt.Fprintf(p.Stdout, "brake on: account %s, %s, %s. Lift it with: pushguard brake off %s\n", st.Name, a.ID, visible(a.What), a.ID)
+				return err
+			}
+		}
 	}
 	until := "until it is lifted"
 	if st.Brake != nil && st.Brake.Until != nil {
@@ -121,23 +156,85 @@ func (c *brakeOnCmd) Run(p *Process) error {
 }
 
 type brakeOffCmd struct {
+	ID     string `arg:"" optional:"" help:"The aimed brake to lift, as brake list names it; without it, the brake on the whole account." name:"id"`
+	All    bool   `help:"Lift every brake of the account."`
 	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
 	leverFlags
 }
 
-func (brakeOffCmd) Help() string { return "Example:\n  pushguard brake off" }
+func (brakeOffCmd) Help() string {
+	return "Examples:\n  pushguard brake off\n  pushguard brake off b2 --reason 'fixed by #4711'\n  pushguard brake off --all"
+}
 
 func (c *brakeOffCmd) Run(p *Process) error {
 	q := url.Values{"by": {operator()}}
 	if c.Reason != "" {
 		q.Set("reason", c.Reason)
 	}
+	if c.ID != "" {
+		q.Set("id", c.ID)
+	}
+	if c.All {
+		q.Set("id", "all")
+	}
 	st, err := c.move(p, "DELETE", "brake?"+q.Encode(), nil)
 	if err != nil {
 		return done(err)
 	}
-	_, err = fmt.Fprintf(p.Stdout, "brake off: account %s\n", st.Name)
-	return err
+	what := ""
+	if c.ID != "" && !c.All {
+		what = ", " + c.ID
+	}
+	if _, err = fmt.Fprintf(p.Stdout, "brake off: account %s%s\n", st.Name, what); err != nil {
+		return err
+	}
+	return printBrakes(p.Stdout, st.Brake, st.Aimed, "still on: ")
+}
+
+type brakeListCmd struct {
+	JSON bool `help:"Print JSON."`
+	leverFlags
+}
+
+func (brakeListCmd) Help() string { return "Example:\n  pushguard brake list" }
+
+func (c *brakeListCmd) Run(p *Process) error {
+	path, err := c.path(p, "brake")
+	if err != nil {
+		return err
+	}
+	var out ops.BrakesStatus
+	if err := c.call(p.Ctx, "GET", path, nil, &out); err != nil {
+		return err
+	}
+	if c.JSON {
+		enc := json.NewEncoder(p.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
+	}
+	if out.Brake == nil && len(out.Aimed) == 0 {
+		_, err := fmt.Fprintln(p.Stdout, "no brake is on")
+		return err
+	}
+	return printBrakes(p.Stdout, out.Brake, out.Aimed, "")
+}
+
+func printBrakes(w io.Writer, b *ops.BrakeStatus, aimed []ops.AimStatus, before string) error {
+	if b != nil {
+		until := "until it is lifted"
+		if b.Until != nil {
+			until = "until " + b.Until.Format(time.RFC3339)
+		}
+		if _, err := fmt.Fprintf(w, "%sthe whole account, passing %s, %s, by %s: %s\n", before, b.Priority, until, visible(b.By), visible(b.Reason)); err != nil {
+			return err
+		}
+	}
+	for _, a := range aimed {
+		if _, err := fmt.Fprintf(w, "%s%s  %s, by %s: %s\n", before, a.ID, visible(a.What), visible(a.By), visible(a.Reason)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 type PlanCmd struct {

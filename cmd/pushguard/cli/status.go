@@ -150,6 +150,9 @@ func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident
 		}
 		fmt.Fprintf(b, "  brake    ON, passing %s, %s, by %s: %s\n", a.Brake.Priority, until, visible(a.Brake.By), visible(a.Brake.Reason))
 	}
+	for _, x := range a.Aimed {
+		fmt.Fprintf(b, "  brake    %s %s, by %s: %s\n", x.ID, visible(x.What), visible(x.By), visible(x.Reason))
+	}
 	if a.Exhausted != nil {
 		fmt.Fprintf(b, "  pusher   REFUSES since %s: %s\n", a.Exhausted.Since.Format("15:04:05 UTC"), visible(a.Exhausted.Reason))
 	}

@@ -96,6 +96,9 @@ func (c *checker) all() {
 	if cfg.Replica != "" && !isName(cfg.Replica) {
 		c.fail("replica", c.show("replica", cfg.Replica)+"is not a name", nameForm)
 	}
+	if cfg.Replicas > 1 && cfg.Store.Embedded() {
+		c.warn("replicas", "has no effect with the embedded store, which one replica has for itself", "take it out, or let the replicas share a Redis")
+	}
 	c.duration("drain_delay", cfg.DrainDelay, 0, 10*time.Minute)
 	c.duration("read_timeout", cfg.ReadTimeout, 100*time.Millisecond, 10*time.Minute)
 	if cfg.SecretPoll != 0 {

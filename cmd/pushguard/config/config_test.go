@@ -318,7 +318,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		"accounts[care].plan: startup (1000000 a day) -> custom (1000000 a day)",
 		"accounts[care].rules[event=notification.* channel=private-user-*].burst: 0 -> 5",
 		"alerts[1]: added", "alerts[2]: added",
-		`replica: "" -> "guard-1"`,
+		`replica: "" -> "guard-1"`, "replicas: 0 -> 3",
 		"last_good: {false } -> {true }",
 		"tls: added",
 		"admin.hosts[0]: added", `admin.url: "" -> "https://guard.internal:8081"`, "admin.trust_header: added", "tracing: added",

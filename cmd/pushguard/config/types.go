@@ -19,6 +19,8 @@ type Config struct {
 	Standby time.Duration `yaml:"standby,omitempty"`
 	// Name of this replica in the store, the logs and on the dashboard. Empty means the host's name.
 	Replica string `yaml:"replica,omitempty"`
+	// How many replicas there are as a rule. A replica that starts while the store is away holds one part of so many of each rate; without it, it refuses what has a rate until it has heard from the store. Needs a restart.
+	Replicas int `yaml:"replicas,omitempty" jsonschema:"minimum=1,maximum=1000"`
 	// enforce acts on what it decides; observe decides, counts and reports, but changes nothing, whatever rules and callers say.
 	Mode Mode `yaml:"mode,omitempty"`
 	// The accounts at Pusher, each with its plan and apps.
@@ -269,6 +271,8 @@ type Rule struct {
 	Rate Rates `yaml:"rate,omitempty"`
 	// Size of the token bucket of the rule's only rate. The default is one second's worth.
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
+	// true: nothing that the rule matches goes out, for good. What is refused is answered braked.
+	Deny bool `yaml:"deny,omitempty"`
 	// Whether the channels of what is shed get the account's digest; false refuses it as without one.
 	Digest bool `yaml:"digest,omitempty"`
 	// What a refused publisher is told: 403, 429, or ok (200, dropped, counted). The default depends on why it was refused.

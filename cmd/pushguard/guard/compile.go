@@ -54,7 +54,7 @@ func ruleOf(r config.Rule) (limiter.Rule, error) {
 		Name:     r.Name,
 		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
 		Dedupe:   r.Dedupe.Window,
-		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip, NoDigest: !r.Digest, Strict: r.Order == config.OrderStrict,
+		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip, NoDigest: !r.Digest, Deny: r.Deny, Strict: r.Order == config.OrderStrict,
 		Mode: mode(r.Mode),
 	}
 	var err error

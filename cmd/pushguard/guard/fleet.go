@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -149,6 +150,11 @@ func (g *Guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 		next.accounts, place = append(next.accounts, a), append(place, steps...)
 		served = append(served, a.Apps...)
 	}
+	for _, a := range next.accounts {
+		if a.end == nil {
+			a.Rates.Begin(ctx, time.Now)
+		}
+	}
 	for _, step := range place {
 		if err := step(); err != nil {
 			return err
@@ -167,6 +173,7 @@ func (g *Guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			g.running.Go(func() { g.runBurn(run, a) })
 			g.running.Go(func() { a.Shelf.Run(run) })
 			g.running.Go(func() { g.runLearn(run, a.Name) })
+			g.running.Go(func() { a.Rates.Run(run) })
 			if a.Twins != nil {
 				g.running.Go(func() { a.Twins.Run(run) })
 			}
@@ -208,9 +215,10 @@ func (g *Guard) buildAccount(ctx context.Context, cfg *config.Config, c *config.
 		if !g.store.Exclusive() {
 			a.Twins = a.Ledger.Twins()
 		}
+		a.Rates = a.Ledger.Rates(cfg.Replicas)
 	} else {
 		a.Ledger, a.Breaker, a.end, a.moves = old.Ledger, old.Breaker, old.end, old.moves
-		a.watch, a.Shelf, a.Recent, a.Twins, a.unread = old.watch, old.Shelf, old.Recent, old.Twins, old.unread
+		a.watch, a.Shelf, a.Recent, a.Twins, a.unread, a.Rates = old.watch, old.Shelf, old.Recent, old.Twins, old.unread, old.Rates
 		if old.contain != cfg.Contain {
 			steps = append(steps, func() error {
 				back.add(func() { a.watch.SetMode(containMode(old.contain)) })
@@ -270,8 +278,8 @@ func (g *Guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 			if test := old.LoadTest; test != nil {
 				live := step
 				step = func() error {
-					back.add(func() { _ = test.Limiter.Apply(old.policy) })
-					if err := test.Limiter.Apply(policy); err != nil {
+					back.add(func() { _ = test.Limiter.Apply(loadTestPolicy(old.policy)) })
+					if err := test.Limiter.Apply(loadTestPolicy(policy)); err != nil {
 						return err
 					}
 					return live()
@@ -287,6 +295,7 @@ func (g *Guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 	} else {
 		judge.SetContainment(a.watch.Containment(c.ID))
 		judge.SetTwins(a.Twins)
+		a.shareRates(judge, back)
 	}
 	var keys []proxy.CallerKey
 	for _, secret := range c.Secret {
@@ -355,6 +364,9 @@ func (g *Guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 		if out.LoadTest, err = g.buildLoadTest(c, policy, out.App, out.sink, before); err != nil {
 			return nil, nil, err
 		}
+		if before == nil {
+			a.shareRates(out.LoadTest.Limiter, back)
+		}
 	}
 	return out, step, nil
 }
@@ -389,6 +401,19 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 	return proxy.NewUpstream(cfg)
 }
 
+// shareRates has judge's token buckets shared with the other replicas.
+func (a *account) shareRates(judge *limiter.App, back *undo) {
+	src := judge.Shares()
+	a.Rates.Attach(src)
+	back.add(func() { a.Rates.Detach(src) })
+}
+
+// loadTestPolicy is the policy of an app's load tests: the same, with buckets of its own.
+func loadTestPolicy(p limiter.Policy) limiter.Policy {
+	p.Realm = "load test"
+	return p
+}
+
 func limits(c *config.App) pusher.Limits {
 	return pusher.Limits{DataBytes: c.Limits.DataBytes, Channels: c.Limits.Channels, Batch: c.Limits.Batch, ChannelName: c.Limits.ChannelName, EventName: c.Limits.EventName}
 }
@@ -409,6 +434,10 @@ func (g *Guard) retire(old, next *fleet) {
 			longest = max(longest, x.form.upstream.timeout)
 			if !ids[x.ID] {
 				g.upstream.DeleteLabelValues(x.ID)
+				a.Rates.Detach(x.Limiter.Shares())
+				if x.LoadTest != nil {
+					a.Rates.Detach(x.LoadTest.Limiter.Shares())
+				}
 			}
 			if !inUse[x.Upstream] {
 				x.Upstream.Close()
@@ -433,6 +462,9 @@ func (g *Guard) retire(old, next *fleet) {
 
 // close hands the account's leases back and ends what runs for it.
 func (a *account) close(ctx context.Context) error {
+	if err := a.Rates.Close(ctx, time.Now()); err != nil {
+		slog.Warn("the shares of rates could not be handed back; they end by themselves", "account", a.Name, "err", err)
+	}
 	err := a.Ledger.Close(ctx)
 	if a.end != nil {
 		a.end()

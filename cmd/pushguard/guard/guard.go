@@ -268,6 +268,7 @@ func (g *Guard) checks() []ops.Check {
 			return strings.Join(notes, "; "), errors.Join(errs...)
 		}},
 		ops.Check{Name: "dedupe", Run: func() (string, error) { return g.dedupeState(), nil }},
+		ops.Check{Name: "rates", Run: func() (string, error) { return g.rateState(), nil }},
 		ops.Check{Name: "config", Run: func() (string, error) { return g.reloads.note(), nil }},
 	)
 }
@@ -282,6 +283,21 @@ func (g *Guard) dedupeState() string {
 		}
 		if st := a.Twins.Stats(); !st.Up && st.Why != "" {
 			notes = append(notes, fmt.Sprintf("account %s: the store does not answer in time (%s): duplicates are looked for in this replica only", a.Name, st.Why))
+		}
+	}
+	return strings.Join(notes, "; ")
+}
+
+// rateState tells of accounts whose replicas do not share rates at the moment.
+// That is not readiness: all of them lose the store at the same moment.
+func (g *Guard) rateState() string {
+	var notes []string
+	for _, a := range g.fleet.Load().accounts {
+		switch st := a.Rates.Status(); {
+		case st.Away && !st.Active:
+			notes = append(notes, fmt.Sprintf("account %s: the store was never heard, so publishes that have a rate are refused; replicas: N in the config lets one part of N pass", a.Name))
+		case st.Away:
+			notes = append(notes, fmt.Sprintf("account %s: the store does not answer since %s; each replica goes on with its last share of each rate", a.Name, st.Since.UTC().Format(time.RFC3339)))
 		}
 	}
 	return strings.Join(notes, "; ")

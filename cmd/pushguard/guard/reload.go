@@ -38,6 +38,7 @@ func needsRestart(old, new *config.Config) error {
 		{"store", old.Store, new.Store},
 		{"data_dir", old.DataDir, new.DataDir},
 		{"replica", old.Replica, new.Replica},
+		{"replicas", old.Replicas, new.Replicas},
 		{"max_body", old.MaxBody, new.MaxBody},
 		{"max_connections", old.MaxConnections, new.MaxConnections},
 		{"max_connections_per_peer", old.MaxConnectionsPerPeer, new.MaxConnectionsPerPeer},

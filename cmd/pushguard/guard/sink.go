@@ -108,7 +108,7 @@ func (g *Guard) buildLoadTest(c *config.App, policy limiter.Policy, live *proxy.
 	var err error
 	if old != nil {
 		judge = old.Limiter // its policy is replaced together with the live one's
-	} else if judge, err = limiter.New(policy, nil, nil); err != nil {
+	} else if judge, err = limiter.New(loadTestPolicy(policy), nil, nil); err != nil {
 		return nil, err
 	}
 	up, err := g.buildUpstream(c, live.Keys[0].Key, sunk)

@@ -95,9 +95,7 @@ func (s *Server) effect(now time.Time, a Account, lever string, stopped, stops f
 	}
 	known := len(b.fine.since(now.Unix() - 60))
 	b.mu.Unlock()
-	slices.SortFunc(out.Callers, func(x, y CallerEffect) int {
-		return cmp.Or(cmp.Compare(y.Publishes, x.Publishes), cmp.Compare(x.Name, y.Name))
-	})
+	busiestFirst(out.Callers)
 	out.Callers = out.Callers[:min(len(out.Callers), 5)]
 	if known < 55 {
 		out.Notes = append(out.Notes, fmt.Sprintf("This replica has watched for %d seconds only: a whole minute will show more.", known))
@@ -130,6 +128,12 @@ func (s *Server) effectOfBrake(now time.Time, a Account, b *quota.Brake) Effect 
 		out.Notes = append(out.Notes, fmt.Sprintf("The brake is on already, passing %s, by %s. This replaces it.", cur.Allow, orUnknown(cur.By)))
 	}
 	return out
+}
+
+func busiestFirst(callers []CallerEffect) {
+	slices.SortFunc(callers, func(x, y CallerEffect) int {
+		return cmp.Or(cmp.Compare(y.Publishes, x.Publishes), cmp.Compare(x.Name, y.Name))
+	})
 }
 
 func nothing(quota.Priority) bool { return false }

@@ -10,17 +10,29 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/store"
 )
 
 // BrakeOrder pulls the brake. Allow is "critical" or "none"; For is a duration
-// such as "2h", empty for until it is lifted.
+// such as "2h" or "2d", empty for until it is lifted.
+//
+// With any of App, Caller, Event and Channel it is aimed: only what matches all
+// of them is stopped, or with To held to that rate of all replicas together.
+// Then Allow is "none" if it is empty. Replace lets it take the place of a
+// stricter one.
 type BrakeOrder struct {
-	Allow  string `json:"allow"`
-	Reason string `json:"reason"`
-	For    string `json:"for"`
-	By     string `json:"by"`
+	Allow   string `json:"allow"`
+	Reason  string `json:"reason"`
+	For     string `json:"for"`
+	By      string `json:"by"`
+	App     string `json:"app,omitempty"`
+	Caller  string `json:"caller,omitempty"`
+	Event   string `json:"event,omitempty"`
+	Channel string `json:"channel,omitempty"`
+	To      string `json:"to,omitempty"`
+	Replace bool   `json:"replace,omitempty"`
 }
 
 // PlanOrder replaces the plan, live.
@@ -75,6 +87,9 @@ func (s *Server) brakeOn(r *http.Request, in BrakeOrder) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if in.aims() && in.Allow == "" {
+		in.Allow = "none"
+	}
 	if in.Allow != "critical" && in.Allow != "none" {
 		return nil, bad(`allow must be "critical" (critical publishes still pass) or "none"; it is %q`, in.Allow)
 	}
@@ -84,18 +99,28 @@ func (s *Server) brakeOn(r *http.Request, in BrakeOrder) (any, error) {
 	now := s.cfg.Now()
 	b := &quota.Brake{Allow: in.Allow, Reason: in.Reason, By: s.who(r, in.By), Since: now}
 	if in.For != "" {
-		d, err := time.ParseDuration(in.For)
+		d, err := words.ParseSpan(in.For)
 		if err != nil || d <= 0 {
-			return nil, bad(`for must be a duration above zero such as "30m" or "2h"; it is %q`, in.For)
+			return nil, bad(`for must be a length of time above zero such as "30m", "2h" or "2d"; it is %q`, in.For)
 		}
 		b.Until = now.Add(d)
+	}
+	if in.aims() {
+		return s.aimOn(r, a, &in, now, b.Until)
 	}
 	if dryRun(r) {
 		return s.effectOfBrake(now, a, b), nil
 	}
-	return s.moved(r, a, func(ctx context.Context) error { return a.Ledger.SetBrake(ctx, now, b) })
+	return s.moved(r, a, func(ctx context.Context) error {
+		if in.Replace {
+			return a.Ledger.SetBrake(ctx, now, b)
+		}
+		return a.Ledger.TightenBrake(ctx, now, b)
+	})
 }
 
+// brakeOff lifts the brake on the whole account; with ?id= an aimed one, and
+// with ?id=all every brake.
 func (s *Server) brakeOff(r *http.Request, _ struct{}) (any, error) {
 	a, err := s.account(r)
 	if err != nil {
@@ -104,8 +129,24 @@ func (s *Server) brakeOff(r *http.Request, _ struct{}) (any, error) {
 	if dryRun(r) {
 		return s.effectOfRelease(s.cfg.Now(), a), nil
 	}
+	q := r.URL.Query()
+	who, why, id := s.who(r, q.Get("by")), q.Get("reason"), q.Get("id")
+	if id != "" && id != "all" && !slices.ContainsFunc(a.Ledger.Snapshot(s.cfg.Now()).Aims, func(x quota.Aim) bool { return x.ID == id }) {
+		return nil, &failure{http.StatusNotFound, fmt.Sprintf("there is no brake %q; see pushguard brake list", id)}
+	}
 	return s.moved(r, a, func(ctx context.Context) error {
-		return a.Ledger.LiftBrake(ctx, s.cfg.Now(), s.who(r, r.URL.Query().Get("by")), r.URL.Query().Get("reason"))
+		now := s.cfg.Now()
+		switch {
+		case id == "":
+			return a.Ledger.LiftBrake(ctx, now, who, why)
+		case id != "all":
+			return a.Ledger.LiftAims(ctx, now, id, who, why)
+		}
+		err := a.Ledger.LiftAims(ctx, now, id, who, why)
+		if err == nil && a.Ledger.CurrentBrake(now) != nil {
+			err = a.Ledger.LiftBrake(ctx, now, who, why)
+		}
+		return err
 	})
 }
 
@@ -178,6 +219,8 @@ func (s *Server) moved(r *http.Request, a Account, lever func(context.Context) e
 	case errors.Is(err, quota.ErrHereAlone):
 		s.cfg.Log.Warn("lever moved on this replica alone", "account", a.Name, "lever", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "who", s.who(r, ""), "why", err)
 		return nil, &failure{http.StatusServiceUnavailable, "done, but not everywhere: " + err.Error()}
+	case conflict(err) != nil:
+		return nil, conflict(err)
 	case err != nil:
 		return nil, &failure{http.StatusServiceUnavailable, "the lever did not move: " + err.Error()}
 	}

@@ -62,6 +62,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		ch <- d
 	}
 	describeFolded(ch)
+	describeRates(ch)
 	describeFanout(ch)
 	describeBurn(ch)
 }
@@ -74,6 +75,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
 	c.s.collectFolded(gauge, counter)
+	c.s.collectRates(gauge, counter)
 	now := c.s.cfg.Now()
 	c.s.collectFanout(now, gauge, counter)
 	incidents := c.s.listIncidents()

@@ -26,6 +26,7 @@ import (
 	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/dedupe"
 	"github.com/pushguard/pushguard/quota/delayed"
+	"github.com/pushguard/pushguard/quota/rates"
 )
 
 // Account is one Pusher account as the admin port shows it.
@@ -52,6 +53,8 @@ type Account struct {
 	// Twins is the replicas' shared record of publishes, for dedupe with scope
 	// cluster; nil: this replica is the only one.
 	Twins *dedupe.Claims
+	// Rates are this replica's shares of token buckets; nil: it has them all.
+	Rates *rates.Shares
 }
 
 // thresholds are Levels with the breaker's defaults where nothing is set.
@@ -173,8 +176,10 @@ func New(cfg Config) *Server {
 	mux.Handle("GET /api/v1/apps/{id}/fanout", s.read(get(s.fanout)))
 	mux.Handle("GET /api/v1/rules", s.read(get(s.rules)))
 	mux.Handle("POST /api/v1/rules/try", s.read(put(s.ruleTry)))
+	mux.Handle("GET /api/v1/rates", s.read(get(s.rates)))
 	mux.Handle("GET /api/v1/savings", s.read(get(s.savings)))
 	mux.Handle("GET /api/v1/audit", s.read(get(s.auditTrail)))
+	mux.Handle("GET /api/v1/accounts/{name}/brake", s.read(get(s.brakes)))
 	mux.Handle("POST /api/v1/accounts/{name}/brake", s.write(put(s.brakeOn)))
 	mux.Handle("DELETE /api/v1/accounts/{name}/brake", s.write(put(s.brakeOff)))
 	mux.Handle("PUT /api/v1/accounts/{name}/plan", s.write(put(s.planSet)))

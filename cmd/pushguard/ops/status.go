@@ -34,18 +34,20 @@ type StoreStatus struct {
 // left; Leased is the part of it that replicas hold and have not spent. Used,
 // Leased and Remaining are of all replicas; rates and outcomes are of this one.
 type AccountStatus struct {
-	Name       string           `json:"name"`
-	Plan       PlanStatus       `json:"plan"`
-	Day        string           `json:"day"`
-	ResetsAt   time.Time        `json:"resets_at"`
-	Used       int64            `json:"used"`
-	Leased     int64            `json:"leased"`
-	Remaining  int64            `json:"remaining"`
-	Forecast   ForecastStatus   `json:"forecast"`
-	Breaker    BreakerStatus    `json:"breaker"`
-	Thresholds ThresholdStatus  `json:"thresholds"`
-	Floors     FloorStatus      `json:"floors"`
-	Brake      *BrakeStatus     `json:"brake"`
+	Name       string          `json:"name"`
+	Plan       PlanStatus      `json:"plan"`
+	Day        string          `json:"day"`
+	ResetsAt   time.Time       `json:"resets_at"`
+	Used       int64           `json:"used"`
+	Leased     int64           `json:"leased"`
+	Remaining  int64           `json:"remaining"`
+	Forecast   ForecastStatus  `json:"forecast"`
+	Breaker    BreakerStatus   `json:"breaker"`
+	Thresholds ThresholdStatus `json:"thresholds"`
+	Floors     FloorStatus     `json:"floors"`
+	Brake      *BrakeStatus    `json:"brake"`
+	// Aimed are brakes on a part of the account.
+	Aimed      []AimStatus      `json:"aimed"`
 	Exhausted  *ExhaustedStatus `json:"exhausted"`
 	Ledger     LedgerStatus     `json:"ledger"`
 	Priorities []PriorityStatus `json:"priorities"`
@@ -327,6 +329,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 	if out.Sink = a.Sink; a.Swallowed != nil {
 		out.Swallowed = a.Swallowed()
 	}
+	out.Aimed = aimStatuses(snap.Aims)
 	if snap.Brake != nil {
 		out.Brake = &BrakeStatus{Priority: snap.Brake.Allow, Reason: snap.Brake.Reason, By: snap.Brake.By, Since: snap.Brake.Since.UTC()}
 		if !snap.Brake.Until.IsZero() {

@@ -10,6 +10,8 @@ local op = ARGV[1]
 if op == 'plan' then
   redis.call('HSET', A, 'plan', ARGV[6], 'planname', ARGV[7])
 elseif op == 'brake' then
+  -- With ARGV[7] it is changed only if it is still that.
+  if ARGV[7] and (redis.call('HGET', A, 'brake') or '') ~= ARGV[7] then return {'OK', a[2], 'moved'} end
   redis.call('HSET', A, 'brake', ARGV[6])
 elseif op == 'burn' then
   if num(redis.call('HGET', A, 'burnseq')) >= num(ARGV[6]) then return {'OK', a[2]} end

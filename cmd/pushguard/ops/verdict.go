@@ -245,7 +245,11 @@ func doing(a *AccountStatus, open []Incident) string {
 	case m.Asked == 0:
 		parts = append(parts, "Nothing was published in the last minute.")
 	case refused == 0 && m.Undelivered == 0:
-		parts = append(parts, fmt.Sprintf("All %s of the last minute passed.", words.Plural(m.Asked, "publish")))
+		text := fmt.Sprintf("All %s of the last minute passed", words.Plural(m.Asked, "publish"))
+		if m.Duplicates > 0 {
+			text += fmt.Sprintf(", %s of them as duplicates that were not sent again", words.Count(m.Duplicates))
+		}
+		parts = append(parts, text+".")
 	case refused == 0:
 		parts = append(parts, fmt.Sprintf("Nothing was refused in the last minute, but %s of %s were accepted and not delivered.", words.Count(m.Undelivered), words.Plural(m.Asked, "publish")))
 	default:

@@ -108,7 +108,7 @@ function tiles(app, a, f) {
       h("p", null, named(f, a, c) ? h("b", { class: "warn-text" }, named(f, a, c)) : c.usual_per_s === null ? "Its usual rate is not known yet" : loud(c) ? h("b", { class: "warn-text" }, c.usual_per_s < 0.1 ? "It is silent as a rule" : `${times(factor(c))} its usual ${rate(c.usual_per_s)}/s`) : `Usual: ${rate(c.usual_per_s)}/s`),
     ] : [h("p", null, "No publishes in the last ten seconds")], c && (loud(c) || named(f, a, c)) ? "warn" : ""),
     tile("doing", a.minute.undelivered ? "Refused · not delivered" : "Refused", a.minute.undelivered ? `${short(refused)} · ${short(a.minute.undelivered)}` : refused ? short(refused) : "nothing", [
-      h("p", null, !all ? "Nothing was published in the last minute" : a.minute.undelivered ? `of ${count(all)} publishes in the last minute; the second were answered 200` : refused ? `${percent(refused / Math.max(1, all), 0)} of ${count(all)} publishes in the last minute` : `All of ${count(all)} publishes in the last minute were delivered`),
+      h("p", null, !all ? "Nothing was published in the last minute" : a.minute.undelivered ? `of ${count(all)} publishes in the last minute; the second were answered 200` : refused ? `${percent(refused / Math.max(1, all), 0)} of ${count(all)} publishes in the last minute` : a.minute.duplicates ? `All of ${count(all)} publishes in the last minute passed, ${count(a.minute.duplicates)} as duplicates` : `All of ${count(all)} publishes in the last minute were delivered`),
       h("p", null, top.length ? ["Refused: ", h("b", null, top.slice(0, 2).map((x) => x.name).join(", ")), top.length > 2 ? ` and ${top.length - 2} more` : ""] : "No caller is refused"),
     ]),
   ];

@@ -29,6 +29,8 @@ func TestBashCompletes(t *testing.T) {
 		{"pushguard brake ''", "on off", "set"},
 		{"pushguard brake on --al", "--allow", "--reason"},
 		{"pushguard brake on --allow ''", "critical none", "on"},
+		{"pushguard brake on --allow = n", "none", "critical"},
+		{"pushguard brake on --allow =", "critical none", "--allow"},
 		{"pushguard status --fail", "--fail-if", ""},
 		{"pushguard completion ''", "bash zsh fish", ""},
 		{"pushguard top --by c", "caller channel", "payload"},

@@ -7,13 +7,18 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"reflect"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/pushguard/pushguard/cmd/pushguard/cli"
+	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/demo"
 	"github.com/pushguard/pushguard/cmd/pushguard/loadgen"
 	"github.com/pushguard/pushguard/cmd/pushguard/version"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 func main() {
@@ -43,6 +48,7 @@ type commands struct {
 	Brake      cli.BrakeCmd      `cmd:"" help:"Stop publishes by hand, with a reason and an end, on every replica."`
 	Plan       cli.PlanCmd       `cmd:"" help:"Change an account's plan, live."`
 	Usage      cli.UsageCmd      `cmd:"" help:"Set today's count to what Pusher's own dashboard shows."`
+	Audit      cli.AuditCmd      `cmd:"" help:"Who moved which lever, when and why."`
 	Held       cli.HeldCmd       `cmd:"" help:"Send now what was answered and is held for later."`
 	Sim        simCmd            `cmd:"" help:"Run the Pusher simulator alone."`
 	Replay     replayCmd         `cmd:"" help:"Run a scenario or a recorded trace through the real decision code in virtual time, with and without the guard."`
@@ -63,6 +69,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.ValueFormatter(withDefault),
 		kong.UsageOnError(),
+		kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(span)),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "pushguard:", err)
@@ -79,7 +86,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return ended // --help was answered
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "pushguard: %v\nSee: %s --help\n", err, asked(err))
+		fmt.Fprintf(stderr, "pushguard: %s\nSee: %s --help\n", said(err, args, parser), asked(err))
 		return exitUsage
 	}
 	err = kctx.Run(&cli.Process{Ctx: ctx, Getenv: getenv, Stdout: stdout, Stderr: stderr}, parser.Model)
@@ -96,6 +103,56 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	}
 	fmt.Fprintln(stderr, "pushguard:", err)
 	return exitFailed
+}
+
+// span reads a duration as people write it: 90s, 2h, 2d.
+func span(ctx *kong.DecodeContext, target reflect.Value) error {
+	var text string
+	if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+		return err
+	}
+	d, err := words.ParseSpan(text)
+	if err != nil {
+		return fmt.Errorf("%q is no duration: %w", text, err)
+	}
+	target.SetInt(int64(d))
+	return nil
+}
+
+// said is a mistake in words; of a command that does not exist it names the
+// nearest one that does, and none where none is near.
+func said(err error, args []string, k *kong.Kong) string {
+	text := err.Error()
+	word, isWord := strings.CutPrefix(text, "unexpected argument ")
+	if !isWord {
+		return strings.ReplaceAll(text, "<duration>", "a duration")
+	}
+	word, _, _ = strings.Cut(word, ",")
+	node := k.Model.Node
+	for _, a := range args {
+		for _, c := range node.Children {
+			if c.Name == a {
+				node = c
+			}
+		}
+	}
+	var known []string
+	for _, c := range node.Children {
+		if !c.Hidden {
+			known = append(known, c.Name)
+		}
+	}
+	where := "pushguard"
+	if node != k.Model.Node {
+		where = "pushguard " + node.Path()
+	}
+	if len(known) == 0 {
+		return fmt.Sprintf("%s takes no %q", where, word)
+	}
+	if near, ok := config.Nearest(word, known); ok {
+		return fmt.Sprintf("there is no command %q; did you mean %q?", word, near)
+	}
+	return fmt.Sprintf("there is no command %q; %s has %s", word, where, strings.Join(known, ", "))
 }
 
 // withDefault is what --help says of a value: where a placeholder stands in for the default, that too.

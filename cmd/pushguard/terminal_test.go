@@ -2,14 +2,21 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 // adminOf is an admin port that answers what it is given, and notes what it is
@@ -51,6 +58,7 @@ func oneAccount() ops.Status {
 			Mode: "observe", State: "half_open", Reason: "after 5 min", Trips: 2,
 			Windows: []ops.BurnWindowStatus{{OverS: 120, Times: &burning, Mark: 14.4}, {OverS: 8640, Mark: 1}},
 		}},
+		Verdict:    ops.Verdict{Severity: "warn", Title: "Saving the plan: refusing bulk", Text: "85 % is used.", Lasts: "It lasts.", Who: "refresher.", Doing: "490 of 510 publishes were refused."},
 		Priorities: []ops.PriorityStatus{{Priority: "critical", Publishes: 10}, {Priority: "bulk", Publishes: 500, Refused: 490}},
 		Callers: []ops.CallerStatus{
 			{Name: "care-api", Rate10s: 3, Usual: &usual, Outcomes: map[string]int64{"sent": 9}},
@@ -92,8 +100,8 @@ func TestStatusInAScript(t *testing.T) {
 		if code != c.code || !strings.Contains(errs, c.says) {
 			t.Errorf("--fail-if %s: code %d, %q; want %d and %q", c.cond, code, errs, c.code, c.says)
 		}
-		if c.code < 2 && !strings.Contains(out, "account care (startup)") {
-			t.Errorf("--fail-if %s: the status is not printed:\n%s", c.cond, out)
+		if out != "" || strings.Count(errs, "\n") > 1 && c.code < 2 {
+			t.Errorf("--fail-if %s prints more than what failed:\n%s%s", c.cond, out, errs)
 		}
 	}
 	code, out, _ := command(t, "status", "--admin", addr, "--fail-if", "brake=on", "--fail-if", "used>1%", "--json")
@@ -124,8 +132,8 @@ func TestTerminalIsSafeAndTellsWho(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"[####################....] 85.0%", "breaker  shed_bulk",
-		"burning  times its even rate: 3.5 over 2m0s; asks for half_open (burn_rate: observe): after 5 min; shed 2 times today", "510 publishes, 490 refused", "incident i1", "40 times"} {
+	for _, want := range []string{"[####################....] 85.0 %", "quota    refusing bulk",
+		"burning  times its even rate: 3.5 over 2 min; asks for trying again (burn_rate: observe): after 5 min; began to refuse 2 times today", "WARNING: Saving the plan", "incident i1", "40 times"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("top does not say %q:\n%s", want, out)
 		}
@@ -177,6 +185,105 @@ func TestLeversTellBeforeTheyMove(t *testing.T) {
 	for _, name := range []string{"status", "top", "incidents"} {
 		if code, out, _ := command(t, name, "--help"); code != 0 || !strings.Contains(out, "Example") {
 			t.Errorf("%s --help: %d %s", name, code, out)
+		}
+	}
+}
+
+// Whatever the window's width, no line is wider; the busiest is there, and the idle are one line.
+func TestTerminalFitsItsWindow(t *testing.T) {
+	st := oneAccount()
+	st.Accounts[0].Name = "care-notifications-production-eu-central-1-primary"
+	for i := range 60 {
+		st.Accounts[0].Callers = append(st.Accounts[0].Callers, ops.CallerStatus{Name: fmt.Sprintf("svc-%02d", i)})
+	}
+	for i := range 9 {
+		quiet := oneAccount().Accounts[0]
+		quiet.Name, quiet.Verdict = fmt.Sprintf("team-%d", i), ops.Verdict{Severity: "good", Short: "All right"}
+		st.Accounts = append(st.Accounts, quiet)
+	}
+	addr, _ := adminOf(t, map[string]any{"GET /api/v1/status": st, "GET /api/v1/incidents": []ops.Incident{}, "GET /api/v1/audit": []ops.AuditEntry{{Account: "care", What: "brake on", Who: "anna", Why: strings.Repeat("because ", 20), At: time.Now()}},
+		"GET /api/v1/top": []ops.TopRow{{Key: strings.Repeat("private-user-", 12), Count: 900, Error: 12, Share: 0.9}}})
+	for _, width := range []int{40, 60, 80, 120, 200} {
+		for _, args := range [][]string{{"status"}, {"top", "--once"}, {"top", "--once", "--by", "channel"}, {"audit"}} {
+			var out, errs bytes.Buffer
+			code := run(t.Context(), append(args, "--admin", addr), func(name string) string {
+				return map[string]string{"COLUMNS": fmt.Sprint(width)}[name]
+			}, &out, &errs)
+			if code != 0 {
+				t.Fatalf("%v: %d %s", args, code, &errs)
+			}
+			for line := range strings.Lines(out.String()) {
+				if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > width {
+					t.Errorf("%v at %d columns: a line of %d: %q", args, width, n, line)
+				}
+			}
+			if args[0] != "audit" && len(args) < 3 && (!strings.Contains(out.String(), "re?[2J") || !strings.Contains(out.String(), "60 callers idle")) {
+				t.Errorf("%v at %d columns: the busiest or the idle are missing:\n%s", args, width, &out)
+			}
+			if args[0] == "top" && !strings.Contains(out.String(), "team-3") {
+				t.Errorf("%v at %d columns: the quiet accounts are missing:\n%s", args, width, &out)
+			}
+		}
+	}
+	if code, out, errs := command(t, "status", "--account", "team-3", "--admin", addr); code != 0 || strings.Contains(out, "team-4") {
+		t.Errorf("status of one account: %d %s\n%s", code, errs, out)
+	}
+	if code, _, errs := command(t, "status", "--account", "taem", "--admin", addr); code != 2 || !strings.Contains(errs, "team-8") {
+		t.Errorf("status of none: %d %s", code, errs)
+	}
+}
+
+// Each command that an alert, the page or the terminal tells is one that the parser takes.
+func TestToldCommandsExist(t *testing.T) {
+	for _, told := range []string{
+		words.Contain("20260310t034005z-care"), words.Release("20260310t034005z-care"), words.Incident("x"), words.BrakeOn("care"), words.BrakeOff("care"),
+		words.PlanSet("care"), words.UsageSet("care"), words.Status(), words.Top(), words.CheckConfig(), words.CheckAround(),
+	} {
+		args := strings.Fields(strings.ReplaceAll(told, " N ", " 1000 "))
+		// An admin port that is none: a command that exists fails there, and not on its words.
+		admin := []string{"--admin", "127.0.0.1:1"}
+		if args[1] == "check" {
+			admin = nil
+		}
+		if code, _, errs := command(t, append(args[1:], admin...)...); args[0] != "pushguard" || code != 1 {
+			t.Errorf("%q: exit code %d: %s", told, code, errs)
+		}
+	}
+	// And those of the alert rules and the pages for people.
+	files, err := filepath.Glob("../../docs/runbooks/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no runbooks", err)
+	}
+	line := regexp.MustCompile("`(pushguard [^`]+)`|((?:pushguard) (?:brake|plan|usage|incidents|top|status)[^\".;:]*)")
+	for _, f := range append(files, "../../deploy/prometheus/rules.yaml") {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range line.FindAllStringSubmatch(strings.ReplaceAll(string(text), "{{ $labels.account }}", "care"), -1) {
+			told := cmp.Or(m[1], m[2])
+			told, _, _ = strings.Cut(told, " > ")
+			for _, r := range [][2]string{{" N ", " 1000 "}, {"OTHER:8081", "127.0.0.1:1"}} {
+				told = strings.ReplaceAll(told, r[0], r[1])
+			}
+			args := strings.Fields(told)[1:]
+			if args[0] != "check" && !strings.Contains(told, "--admin") {
+				args = append(args, "--admin", "127.0.0.1:1")
+			}
+			if len(args) > 1 && args[0] == "plan" && !strings.Contains(told, "1000") || args[0] == "usage" && !strings.Contains(told, "1000") {
+				continue // the name of a command alone
+			}
+			if code, _, errs := command(t, args...); code != 1 {
+				t.Errorf("%s tells %q: exit code %d: %s", f, told, code, errs)
+			}
+		}
+	}
+}
+
+func TestUnknownCommandsGetTheNearest(t *testing.T) {
+	for args, want := range map[string]string{"stauts": `did you mean "status"?`, "incident": `did you mean "incidents"?`, "brake onn": `did you mean "on"?`, "plan get 5": `did you mean "set"?`, "foo": "pushguard has serve", "brake on --for 2x --reason x": "2d"} {
+		if code, _, errs := command(t, strings.Fields(args)...); code != 2 || !strings.Contains(errs, want) {
+			t.Errorf("%s: %d %s", args, code, errs)
 		}
 	}
 }

@@ -77,6 +77,8 @@ func takesValue(f *kong.Flag) bool { return !f.IsBool() && !f.IsCounter() }
 func completeBash(w io.Writer, words []commandWords) error {
 	var b strings.Builder
 	b.WriteString("# bash completion for pushguard\n_pushguard() {\n\tlocal cur prev path word\n\tCOMPREPLY=()\n\tcur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} path=\n")
+	// bash takes --allow=n apart at the equals sign.
+	b.WriteString("\tif [ \"$cur\" = = ]; then cur=; elif [ \"$prev\" = = ] && [ \"$COMP_CWORD\" -ge 2 ]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi\n")
 	b.WriteString("\tfor word in \"${COMP_WORDS[@]:1:COMP_CWORD-1}\"; do\n\t\tcase \"$path $word\" in\n")
 	for _, c := range words {
 		if c.path == "" {

@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 type IncidentsCmd struct {
 	ID      string `arg:"" optional:"" help:"One incident, with its timeline; without it, all are listed."`
-	Contain bool   `help:"Hold the incident's culprits to their baseline." xor:"act"`
+	Contain bool   `help:"Hold the incident's culprits to their allowance." xor:"act"`
 	Release bool   `help:"Let the incident's culprits go." xor:"act"`
-	Accept  bool   `help:"Say that it is usual from now on: the incident ends, and the present rates become the baseline." xor:"act"`
+	Accept  bool   `help:"Say that it is usual from now on: the incident ends, and the present rates become the usual ones." xor:"act"`
 	Ack     bool   `help:"Say that you look after the incident." xor:"act"`
 	Reason  string `help:"Why, for the audit trail; contain, release and accept need it." placeholder:"TEXT"`
 	DryRun  bool   `help:"Tell what contain, release, accept or ack would do now, and do nothing."`
@@ -103,7 +104,7 @@ func (c *IncidentsCmd) act(p *Process, path, action string) error {
 
 func printIncident(w io.Writer, in ops.Incident) error {
 	fmt.Fprintf(w, "incident %s, account %s, %s, action %s\n%s\n", in.ID, in.Account, in.State, in.Action, visible(in.Headline()))
-	fmt.Fprintf(w, "began %s, noticed %s later; %s messages over the baseline\n", in.StartedAt.Format(time.RFC3339), in.DetectedAt.Sub(in.StartedAt).Round(time.Second), Grouped(in.Excess))
+	fmt.Fprintf(w, "began %s, noticed %s later; %s messages beyond the usual\n", in.StartedAt.Format(time.RFC3339), words.Span(in.DetectedAt.Sub(in.StartedAt).Round(time.Second)), Grouped(in.Excess))
 	tw := tabwriter.NewWriter(w, 2, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "\nshare of the excess\tcaller\tevent\tchannel\tpayload")
 	for _, c := range in.Culprits {

@@ -11,16 +11,16 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/ops"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 type StatusCmd struct {
-	JSON   bool     `help:"Print the admin API's JSON as it is." name:"json"`
-	FailIf []string `help:"Exit with code 1 if this holds for any account; can be given several times. See the examples for what can be asked." placeholder:"CONDITION" sep:"none"`
+	Account string   `help:"Only this account." placeholder:"NAME"`
+	JSON    bool     `help:"Print the admin API's JSON as it is." name:"json"`
+	FailIf  []string `help:"Print nothing, and exit with code 1 and what holds, if this holds for any account; can be given several times. See the examples for what can be asked." placeholder:"CONDITION" sep:"none"`
 	adminFlags
 }
 
@@ -55,16 +55,20 @@ func (c *StatusCmd) Run(p *Process) error {
 	if err := c.call(p.Ctx, "GET", "/api/v1/status", nil, &st); err != nil {
 		return err
 	}
+	if err := choose(&st, c.Account); err != nil {
+		return err
+	}
 	var incidents []ops.Incident
 	if err := c.call(p.Ctx, "GET", "/api/v1/incidents", nil, &incidents); err != nil {
 		return err
 	}
-	if c.JSON {
+	switch {
+	case c.JSON:
 		if err := printJSON(p.Stdout, st); err != nil {
 			return err
 		}
-	} else if err := printStatus(p.Stdout, st, incidents, time.Now()); err != nil {
-		return err
+	case len(tests) == 0:
+		return printStatus(p.Stdout, windowOf(p.Stdout, p.Getenv), st, incidents, time.Now())
 	}
 	var held []string
 	for _, a := range st.Accounts {
@@ -80,6 +84,22 @@ func (c *StatusCmd) Run(p *Process) error {
 	return nil
 }
 
+// choose leaves only the account of that name; empty is all.
+func choose(st *ops.Status, name string) error {
+	if name == "" {
+		return nil
+	}
+	var names []string
+	for _, a := range st.Accounts {
+		if a.Name == name {
+			st.Accounts = []ops.AccountStatus{a}
+			return nil
+		}
+		names = append(names, a.Name)
+	}
+	return Usage(fmt.Errorf("this guard has no account %q; it has %s", name, strings.Join(names, ", ")))
+}
+
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -91,100 +111,108 @@ func reloadLine(st ops.Status) string {
 	if !st.ReloadRefused {
 		return ""
 	}
-	return "config RELOAD REFUSED: the file has mistakes and the config before it is in force; pushguard check --config FILE names them, as do /readyz and the log\n"
+	return "config RELOAD REFUSED: the file has mistakes and the config before it is in force; " + words.CheckConfig() + " names them, as do /readyz and the log\n"
 }
 
-func printStatus(w io.Writer, st ops.Status, incidents []ops.Incident, now time.Time) error {
+func headLine(w window, st ops.Status, now time.Time) string {
+	line := fmt.Sprintf("pushguard %s on %s, up %s, store %s %s, %s", st.Version, st.Replica, words.Span(time.Duration(st.UptimeS)*time.Second), st.Store.Kind, st.Store.State, now.UTC().Format("15:04:05 UTC"))
+	return cutTo(visible(line), w.width) + "\n"
+}
+
+func printStatus(out io.Writer, w window, st ops.Status, incidents []ops.Incident, now time.Time) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pushguard %s on %s, up %s, store %s %s\n", st.Version, st.Replica, time.Duration(st.UptimeS)*time.Second, st.Store.Kind, st.Store.State)
+	b.WriteString(headLine(w, st, now))
 	b.WriteString(reloadLine(st))
 	for _, a := range st.Accounts {
 		b.WriteByte('\n')
-		printPlan(&b, a, incidents, now)
-		tw := tabwriter.NewWriter(&b, 2, 8, 2, ' ', 0)
-		fmt.Fprintln(tw, "  caller\tpublishes/s\tusual\trefused/min\tmessages today\toutcomes")
-		for _, c := range a.Callers {
-			fmt.Fprintf(tw, "  %s\t%.1f\t%s\t%s\t%s\t%s\n", visible(c.Name), c.Rate10s, usually(c), Grouped(c.Held1m), Grouped(c.MessagesToday), Outcomes(c.Outcomes))
-		}
-		tw.Flush()
+		printPlan(&b, w, a, incidents, now)
+		printCallers(&b, w, a, len(a.Callers))
 	}
-	_, err := io.WriteString(w, b.String())
+	_, err := io.WriteString(out, b.String())
 	return err
 }
 
-// printPlan is the few lines that answer: are we all right, until when, and what
-// is the guard doing.
-func printPlan(b *strings.Builder, a ops.AccountStatus, incidents []ops.Incident, now time.Time) {
+// printPlan answers: are we all right, when does the plan run out, who is it,
+// what is the guard doing, what can be done. The sentences are the guard's own.
+func printPlan(b *strings.Builder, w window, a ops.AccountStatus, incidents []ops.Incident, now time.Time) {
 	plan := max(a.Plan.MessagesPerDay, 1)
 	used := float64(a.Used) / float64(plan)
-	fmt.Fprintf(b, "account %s (%s)\n", a.Name, cmp.Or(a.Plan.Name, "custom"))
-	fmt.Fprintf(b, "  plan     %s %.1f%%  %s of %s messages used on %s UTC, %s left\n", bar(used, 24), used*100,
-		Grouped(a.Used), Grouped(a.Plan.MessagesPerDay), a.Day, Grouped(a.Remaining))
-	by := " if this rate holds"
+	line := func(label, format string, args ...any) { w.wrapped(b, label, visible(fmt.Sprintf(format, args...))) }
+	b.WriteString(cutTo(fmt.Sprintf("account %s (%s)", a.Name, cmp.Or(a.Plan.Name, "custom")), w.width) + "\n")
+	v := a.Verdict
+	if v.Title != "" {
+		mark := map[string]string{"bad": "PROBLEM: ", "warn": "WARNING: ", "note": "note: "}[v.Severity]
+		line("now", "%s%s. %s", mark, v.Title, v.Text)
+	}
+	size := 24
+	if w.width > 0 {
+		size = min(max(w.width-46, 8), 24)
+	}
+	line("plan", "%s %s used: %s of %s messages on %s UTC, %s left", bar(used, size), words.Part(used), Grouped(a.Used), Grouped(a.Plan.MessagesPerDay), a.Day, Grouped(a.Remaining))
+	basis := "if this rate holds"
 	if a.Forecast.Basis == "profile" {
-		by = fmt.Sprintf(" by the profile of the week (%d of 168 hours known)", a.Forecast.ProfileHours)
+		basis = fmt.Sprintf("by the profile of the week, %d of 168 hours known", a.Forecast.ProfileHours)
 	}
-	lasts := fmt.Sprintf("lasts past the reset: %.0f%% used by then%s, at %.1f messages/s now", 100*float64(a.Forecast.UsedAtReset)/float64(plan), by, a.Forecast.PerSecond)
-	switch {
-	case a.Remaining == 0:
-		lasts = "USED UP"
-	case a.Forecast.ExhaustedAt != nil:
-		lasts = fmt.Sprintf("USED UP at %s, in %s%s, at %.1f messages/s now", a.Forecast.ExhaustedAt.Format("15:04:05 UTC"), a.Forecast.ExhaustedAt.Sub(now).Round(time.Second), by, a.Forecast.PerSecond)
+	if v.Lasts != "" {
+		line("until", "%s %s messages/s now; %s.", v.Lasts, words.Rate(a.Forecast.PerSecond), basis)
 	}
-	fmt.Fprintf(b, "  until    %s; reset in %s\n", lasts, a.ResetsAt.Sub(now).Round(time.Minute))
-	fmt.Fprintf(b, "  breaker  %s", a.Breaker.State)
+	if v.Who != "" {
+		line("who", "%s", v.Who)
+	}
+	if v.Doing != "" {
+		line("doing", "%s", v.Doing)
+	}
+	quota := words.Quota(a.Breaker.State)
 	if a.Breaker.State != "closed" {
-		fmt.Fprintf(b, " since %s: %s", a.Breaker.Since.Format("15:04:05 UTC"), a.Breaker.Reason)
+		quota += fmt.Sprintf(", since %s: %s", words.Clock(a.Breaker.Since, now), a.Breaker.Reason)
 	}
-	b.WriteByte('\n')
-	if line := burnLine(a.Breaker); line != "" {
-		fmt.Fprintf(b, "  burning  %s\n", line)
+	line("quota", "%s", quota)
+	if text := burnLine(a.Breaker); text != "" {
+		line("burning", "%s", text)
 	}
-	if line := storeLine(a.Ledger); line != "" {
-		fmt.Fprintf(b, "  store    %s\n", line)
+	if text := storeLine(a.Ledger, now); text != "" {
+		line("store", "%s", text)
 	}
 	if a.Brake != nil {
 		until := "until it is lifted"
 		if a.Brake.Until != nil {
-			until = "until " + a.Brake.Until.Format(time.RFC3339)
+			until = "until " + words.Clock(*a.Brake.Until, now)
 		}
-		fmt.Fprintf(b, "  brake    ON, passing %s, %s, by %s: %s\n", a.Brake.Priority, until, visible(a.Brake.By), visible(a.Brake.Reason))
+		line("brake", "ON, passing %s, %s, by %s: %s", a.Brake.Priority, until, a.Brake.By, a.Brake.Reason)
 	}
 	for _, x := range a.Aimed {
 		fmt.Fprintf(b, "  brake    %s %s, by %s: %s\n", x.ID, visible(x.What), visible(x.By), visible(x.Reason))
 	}
 	if a.Exhausted != nil {
-		fmt.Fprintf(b, "  pusher   REFUSES since %s: %s\n", a.Exhausted.Since.Format("15:04:05 UTC"), visible(a.Exhausted.Reason))
+		line("pusher", "REFUSES since %s: %s", words.Clock(a.Exhausted.Since, now), a.Exhausted.Reason)
 	}
-	var asked, refused int64
-	for _, p := range a.Priorities {
-		asked, refused = asked+p.Publishes, refused+p.Refused
-	}
-	fmt.Fprintf(b, "  minute   %s publishes, %s refused\n", Grouped(asked), Grouped(refused))
 	for _, app := range a.Apps {
-		fmt.Fprintf(b, "  app      %s to %s: upstream breaker %s, %.1f%% errors", app.ID, app.Upstream.URL, app.Upstream.State, app.Upstream.ErrorRate*100)
+		text := fmt.Sprintf("%s to %s: upstream breaker %s, %s of calls fail", app.ID, app.Upstream.URL, app.Upstream.State, words.Part(app.Upstream.ErrorRate))
 		if app.Upstream.Silent {
-			b.WriteString(", SILENT: it answers nothing, and one request each 100 ms finds out")
+			text += ", SILENT: it answers nothing, and one request each 100 ms finds out"
 		}
 		if app.Mode != "enforce" {
-			fmt.Fprintf(b, ", mode %s", app.Mode)
+			text += ", mode " + app.Mode
 		}
-		b.WriteByte('\n')
+		line("app", "%s", text)
 	}
 	if h := a.Held; h.Waiting+h.Sending > 0 {
-		fmt.Fprintf(b, "  held     %s publishes wait to be sent, %s of them overdue\n", Grouped(h.Waiting+h.Sending), Grouped(h.Overdue))
+		line("held", "%s wait to be sent, %s of them overdue", words.Plural(h.Waiting+h.Sending, "publish"), Grouped(h.Overdue))
 	}
 	if s := a.Swallowed; s != nil && (a.Sink || s.Events > 0) {
-		what := "load test"
+		what := "load test: "
 		if a.Sink {
-			what = "SINK     nothing is sent;"
+			what = "SINK: nothing is sent; "
 		}
-		fmt.Fprintf(b, "  %s %s publishes were swallowed; they would have cost %s messages\n", what, Grouped(s.Events), Grouped(s.Messages))
+		line("not sent", "%s%s swallowed; they would have cost %s messages", what, words.Plural(s.Events, "publish"), Grouped(s.Messages))
 	}
 	for _, in := range incidents {
 		if in.Account == a.Name && in.State == ops.IncidentOpen {
-			fmt.Fprintf(b, "  incident %s since %s: %s (%s)\n", in.ID, in.StartedAt.Format("15:04:05 UTC"), visible(in.Headline()), in.Action)
+			line("incident", "%s since %s: %s (%s)", in.ID, words.Clock(in.StartedAt, now), in.Headline(), in.Action)
 		}
+	}
+	if v.Try != "" {
+		line("try", "%s", v.Try)
 	}
 }
 
@@ -198,18 +226,11 @@ func usually(c ops.CallerStatus) string {
 	if c.Usual == nil {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f", *c.Usual)
+	return words.Rate(*c.Usual)
 }
 
 // visible keeps what callers chose from moving the cursor of a terminal.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, s)
-}
+func visible(s string) string { return words.Printable(s) }
 
 // condition is one --fail-if.
 type condition struct {
@@ -315,25 +336,14 @@ func Outcomes(m map[string]int64) string {
 }
 
 // Grouped writes 1234567 as 1,234,567.
-func Grouped(n int64) string {
-	s := fmt.Sprint(n)
-	neg := strings.HasPrefix(s, "-")
-	s = strings.TrimPrefix(s, "-")
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	if neg {
-		return "-" + s
-	}
-	return s
-}
+func Grouped(n int64) string { return words.Count(n) }
 
 // burnLine says how fast the plan burns, and, where the breaker does not say it already, what that asks for.
 func burnLine(br ops.BreakerStatus) string {
 	var parts []string
 	for _, w := range br.Burn.Windows {
 		if w.Times != nil {
-			parts = append(parts, fmt.Sprintf("%.1f over %s", *w.Times, time.Duration(w.OverS*float64(time.Second)).Round(time.Second)))
+			parts = append(parts, fmt.Sprintf("%s over %s", words.Times(*w.Times), words.Span(time.Duration(w.OverS*float64(time.Second)))))
 		}
 	}
 	if len(parts) == 0 {
@@ -341,23 +351,23 @@ func burnLine(br ops.BreakerStatus) string {
 	}
 	line := "times its even rate: " + strings.Join(parts, ", ")
 	if br.Burn.State != "closed" && br.Burn.State != br.State {
-		line += fmt.Sprintf("; asks for %s (burn_rate: %s): %s", br.Burn.State, br.Burn.Mode, br.Burn.Reason)
+		line += fmt.Sprintf("; asks for %s (burn_rate: %s): %s", words.Quota(br.Burn.State), br.Burn.Mode, br.Burn.Reason)
 	}
 	if br.Burn.Trips > 0 {
-		line += fmt.Sprintf("; shed %d times today", br.Burn.Trips)
+		line += fmt.Sprintf("; began to refuse %s today", words.Plural(int64(br.Burn.Trips), "time"))
 	}
 	return line
 }
 
 // storeLine says what this replica does without the store; empty while it has it.
-func storeLine(l ops.LedgerStatus) string {
+func storeLine(l ops.LedgerStatus, now time.Time) string {
 	switch {
 	case l.StoreUp && l.Healing:
 		return fmt.Sprintf("LOST DATA, and is being told what replicas know; this one spends from %s leased messages", Grouped(l.Lease))
 	case l.StoreUp || l.StoreError == "":
 		return ""
 	}
-	line := fmt.Sprintf("LOST since %s, on_store_loss: %s: ", l.StoreSince.Format("15:04:05 UTC"), l.OnStoreLoss)
+	line := fmt.Sprintf("LOST since %s (%s), on_store_loss: %s: ", words.Clock(l.StoreSince, now), l.StoreError, l.OnStoreLoss)
 	switch {
 	case l.OnStoreLoss == "closed":
 		return line + "nothing passes"

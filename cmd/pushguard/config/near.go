@@ -11,6 +11,9 @@ func didYouMean(written string, known []string, otherwise string) string {
 	return otherwise
 }
 
+// Nearest is the known word that was probably meant, if one is near enough.
+func Nearest(written string, known []string) (string, bool) { return nearest(written, known) }
+
 // nearest finds the known word with the least edit distance, if that is at
 // most a third of its length (and one edit is always near).
 func nearest(written string, known []string) (string, bool) {

@@ -1,9 +1,11 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -148,7 +150,7 @@ func (g *Guard) runWatch(ctx context.Context, a *account) {
 				a.tellStand(now, c)
 			}
 			for _, c := range a.watch.Tell(now, g.replica) {
-				g.tell(alert.OfIncident(c, ""))
+				g.tell(alert.OfIncident(c, g.fleet.Load().cfg.Admin.URL))
 			}
 			if now.Sub(saved) >= saveEvery {
 				saved = now
@@ -305,13 +307,17 @@ func (g *Guard) incidentAction(_ context.Context, id, action, who string) error 
 	return fmt.Errorf("there is no incident %q on this replica", id)
 }
 
-// top lists the busiest keys over all accounts.
-func (g *Guard) top(by string, window time.Duration, limit int) ([]ops.TopRow, error) {
+// top lists the busiest keys of an account; empty is all of them.
+func (g *Guard) top(account, by string, window time.Duration, limit int) ([]ops.TopRow, error) {
 	var rows []ops.TopRow
 	for _, a := range g.fleet.Load().accounts {
+		if account != "" && account != a.Name {
+			continue
+		}
 		for _, c := range a.watch.Top(detect.By(by), window, limit) {
 			rows = append(rows, ops.TopRow{Key: c.Key, Count: int64(c.Count), Error: int64(c.Error), Share: c.Share})
 		}
 	}
+	slices.SortStableFunc(rows, func(x, y ops.TopRow) int { return cmp.Compare(y.Count, x.Count) })
 	return rows, nil
 }

@@ -222,7 +222,7 @@ func (g *Guard) breakerMoved(account string, moves *breakerMoves) func(limiter.T
 	return func(t limiter.Transition) {
 		g.log.Warn("quota breaker moved", "account", account, "from", t.From.String(), "to", t.To.String(), "reason", t.Reason)
 		moves.add(t)
-		g.tell(alert.OfBreaker(account, t, ""))
+		g.tell(alert.OfBreaker(account, t, g.fleet.Load().cfg.Admin.URL))
 	}
 }
 

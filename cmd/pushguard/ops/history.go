@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 // History is the answer of GET /api/v1/history: one column a quantity, all of
@@ -46,7 +48,7 @@ func (s *Server) history(r *http.Request) (History, error) {
 	}
 	window := 10 * time.Minute
 	if v := q.Get("window"); v != "" {
-		if window, err = time.ParseDuration(v); err != nil || window < time.Second || window > 24*time.Hour {
+		if window, err = words.ParseSpan(v); err != nil || window < time.Second || window > 24*time.Hour {
 			return History{}, bad(`window must be a duration from 1s to 24h, such as "10m" or "24h"; it is %q`, v)
 		}
 	}

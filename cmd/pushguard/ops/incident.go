@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"net/http"
 	"slices"
 	"strings"
@@ -189,7 +190,7 @@ func (s *Server) top(r *http.Request) ([]TopRow, error) {
 	window := time.Minute
 	var err error
 	if v := q.Get("window"); v != "" {
-		if window, err = time.ParseDuration(v); err != nil || window < time.Second || window > 24*time.Hour {
+		if window, err = words.ParseSpan(v); err != nil || window < time.Second || window > 24*time.Hour {
 			return nil, bad(`window must be a duration from 1s to 24h, such as "1m"; it is %q`, v)
 		}
 	}
@@ -202,11 +203,14 @@ func (s *Server) top(r *http.Request) ([]TopRow, error) {
 	rows := []TopRow{}
 	switch {
 	case s.cfg.Top != nil:
-		if rows, err = s.cfg.Top(by, window, limit); err != nil {
+		if rows, err = s.cfg.Top(q.Get("account"), by, window, limit); err != nil {
 			return nil, &failure{http.StatusServiceUnavailable, err.Error()}
 		}
 	case by == "caller":
 		for _, a := range s.cfg.Accounts() {
+			if want := q.Get("account"); want != "" && want != a.Name {
+				continue
+			}
 			rows = append(rows, s.book(a.Name).topCallers(s.cfg.Now(), window)...)
 		}
 		slices.SortFunc(rows, func(a, b TopRow) int { return cmp.Or(cmp.Compare(b.Count, a.Count), cmp.Compare(a.Key, b.Key)) })

@@ -115,8 +115,8 @@ type Config struct {
 	Incidents func() []Incident
 	// IncidentAction is contain, release or ack.
 	IncidentAction func(ctx context.Context, id, action, who string) error
-	// Top lists the busiest keys by caller, event, channel or payload.
-	Top func(by string, window time.Duration, limit int) ([]TopRow, error)
+	// Top lists the busiest keys of an account (empty: of all) by caller, event, channel or payload.
+	Top func(account, by string, window time.Duration, limit int) ([]TopRow, error)
 	// ParseRule reads one rule as the config file has it; its error is for people.
 	// nil: no rule can be tried.
 	ParseRule func(text string) (limiter.Rule, error)

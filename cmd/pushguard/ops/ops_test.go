@@ -332,7 +332,7 @@ func TestLeversMoveAndAreWrittenDown(t *testing.T) {
 func TestEmptyListsAreLists(t *testing.T) {
 	s := newStage(t, noon)
 	srv := s.server(func(c *Config) {
-		c.Top = func(string, time.Duration, int) ([]TopRow, error) { return nil, nil }
+		c.Top = func(string, string, time.Duration, int) ([]TopRow, error) { return nil, nil }
 	})
 	for _, path := range []string{"/api/v1/incidents", "/api/v1/incidents?account=care", "/api/v1/top?by=event", "/api/v1/audit"} {
 		if body := strings.TrimSpace(ask(t, srv, "GET", path, nil).Body.String()); body != "[]" {

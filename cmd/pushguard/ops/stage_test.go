@@ -291,7 +291,7 @@ func (d *detector) act(_ context.Context, id, action, who string) error {
 	return errors.New("no such incident")
 }
 
-func (d *detector) top(by string, _ time.Duration, limit int) ([]TopRow, error) {
+func (d *detector) top(_, by string, _ time.Duration, limit int) ([]TopRow, error) {
 	rows := map[string][]TopRow{
 		"caller":  {{"refresher", 6012, 0, 0.87}, {"care-api", 300, 0, 0.04}, {"alarms", 120, 0, 0.02}},
 		"event":   {{"notification.refresh", 6012, 0, 0.87}, {"record.changed", 300, 0, 0.04}},

@@ -49,7 +49,8 @@ type policy struct {
 	spec      Policy
 	rules     []*CompiledRule
 	fallback  *CompiledRule
-	observing bool // some rule observes
+	kinds     [Kinds]*CompiledRule // what judges a request of a kind that matches no rule
+	observing bool                 // some rule observes
 	callers   []callerPolicy
 	app       *keyedRate
 	event     *keyedRate
@@ -99,6 +100,11 @@ func (a *App) compile(spec Policy, old *policy) (*policy, error) {
 		p.observing = p.observing || r.Mode == Observe
 	}
 	p.fallback = c.rule("default", defaultRule(), digest)
+	for k, r := range kindRules() {
+		if p.kinds[k] = p.fallback; r.Name != p.fallback.spec.Name {
+			p.kinds[k] = c.rule(r.Name, r, false)
+		}
+	}
 	if err := errors.Join(c.errs...); err != nil {
 		return nil, fmt.Errorf("app %s: %w", spec.App, err)
 	}

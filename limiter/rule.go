@@ -12,7 +12,10 @@ import (
 
 // Match says which publishes a rule is for. Patterns are globs (`*` any run of characters, `?`
 // one); a list matches if any of its patterns does; an empty list matches everything.
-type Match struct{ Event, Channel, Caller []string }
+type Match struct {
+	Event, Channel, Caller []string
+	Kind                   Kind // what is asked; a rule is for one kind
+}
 
 // Scope says among whom duplicates are looked for. The zero value is ScopeReplica.
 type Scope uint8
@@ -134,7 +137,7 @@ func defaultRule() Rule { return Rule{Name: "default", Priority: quota.Normal} }
 // matches says whether the rule is for this publish. Of a publish to several channels one that
 // matches is enough: the publish is one call and has one verdict.
 func (r *CompiledRule) matches(event string, channels []string, caller string) bool {
-	return matchAny(r.event, event) && matchAny(r.caller, caller) && r.matchesChannel(channels)
+	return r.spec.Match.Kind == KindPublish && matchAny(r.event, event) && matchAny(r.caller, caller) && r.matchesChannel(channels)
 }
 
 func (r *CompiledRule) matchesChannel(channels []string) bool {
@@ -171,6 +174,9 @@ func (m Match) identity() string {
 		}
 		b.WriteByte(';')
 	}
+	if m.Kind != KindPublish {
+		b.WriteString(m.Kind.String())
+	}
 	return b.String()
 }
 
@@ -183,6 +189,11 @@ func (r Rule) check() (Rule, error) {
 				errs = append(errs, errors.New("an empty pattern matches nothing"))
 			}
 		}
+	}
+	if k := r.Match.Kind; k >= Kinds {
+		errs = append(errs, fmt.Errorf("kind %d is not one", k))
+	} else if k != KindPublish && (len(r.Match.Event) > 0 || len(r.Match.Channel) > 0 || r.Dedupe > 0 || r.Conflate > 0 || r.SkipVacant) {
+		errs = append(errs, fmt.Errorf("kind %s has no event or channel, and nothing of it is deduplicated, conflated or left out", k))
 	}
 	if r.Priority >= quota.Priorities {
 		errs = append(errs, fmt.Errorf("priority %d is not one", r.Priority))

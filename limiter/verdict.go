@@ -189,6 +189,7 @@ type Claim struct {
 	Size     int       // bytes of data
 	Group    [2]uint64 // a further part of what a publish is conflated by; zero: event and channels alone
 	Vacant   bool      // nobody is subscribed to any of its channels
+	Kind     Kind      // what is asked; zero: a publish
 	Refresh  bool      // a refresh event, for what was shed: only brake and budget are asked, of DigestShare
 	Late     bool      // a held publish whose window is over: it was answered, so only brake, breaker and budget are asked
 	HeldAt   time.Time // of a Late one: when it was judged before

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"syscall"
 	"time"
 
 	"github.com/pushguard/pushguard/pusher"
@@ -90,20 +89,7 @@ func (u *Upstream) Ask(ctx context.Context, now time.Time, path, query string, r
 // asking is the client of questions, made with the first.
 func (u *Upstream) asking() *http.Client {
 	u.askOnce.Do(func() {
-		d := &net.Dialer{Timeout: u.timeout, Control: func(_, addr string, _ syscall.RawConn) error {
-			// As for what is published: a name that comes to mean the machine's credentials is not called.
-			if host, _, err := net.SplitHostPort(addr); err == nil {
-				if ip := net.ParseIP(host); ip != nil && (ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast()) {
-					return errors.New("its name means a link-local address")
-				}
-			}
-			return nil
-		}}
-		u.askClient = &http.Client{
-			Transport: &http.Transport{DialContext: d.DialContext, MaxConnsPerHost: 4, MaxIdleConnsPerHost: 2, IdleConnTimeout: 15 * time.Second,
-				TLSHandshakeTimeout: u.timeout, ForceAttemptHTTP2: true},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+		u.askClient = u.httpClient(4)
 	})
 	return u.askClient
 }

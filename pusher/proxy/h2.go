@@ -164,5 +164,13 @@ func (h *h2) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		out.Set("Connection", "close") // the server makes a GOAWAY of it
 	}
 	w.WriteHeader(ctx.Response.StatusCode())
+	if ctx.Response.IsBodyStream() {
+		_, err := io.Copy(w, ctx.Response.BodyStream())
+		_ = ctx.Response.CloseBodyStream()
+		if err != nil {
+			panic(http.ErrAbortHandler) // the stream is reset: what came is not all
+		}
+		return
+	}
 	_, _ = w.Write(ctx.Response.Body()) // a peer that is gone does not hear it
 }

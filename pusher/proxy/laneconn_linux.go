@@ -174,6 +174,9 @@ func (w *laneWorker) read(c *laneConn) (in *bufio.Reader, b []byte, still bool) 
 func (w *laneWorker) framed(c *laneConn, in *bufio.Reader, b []byte) (whole, still bool) {
 	switch wire.Frame(b, laneRoom) {
 	case wire.Whole:
+		if mayStream(b) {
+			return false, w.lane.surrender(c, b)
+		}
 		return true, true
 	case wire.Unusual:
 		return false, w.lane.surrender(c, b)
@@ -184,6 +187,16 @@ func (w *laneWorker) framed(c *laneConn, in *bufio.Reader, b []byte) (whole, sti
 	w.keep(c, in)
 	c.again()
 	return false, true
+}
+
+// mayStream reports whether the answer to a request can be longer than what is held in memory: a list of channels, or of
+// whatever an endpoint that is not known has. fasthttp's server passes it on as it arrives.
+func mayStream(b []byte) bool {
+	if !bytes.HasPrefix(b, []byte("GET /apps/")) {
+		return false
+	}
+	line := b[:bytes.IndexByte(b, '\n')]
+	return !bytes.Contains(line, []byte("/channels/"))
 }
 
 // quick reads a request of the usual shape into the visit.

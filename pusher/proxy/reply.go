@@ -126,6 +126,19 @@ func sentence(got *answer) string {
 	return got.text
 }
 
+// asks is what is asked, for a sentence about it.
+func asks(k limiter.Kind) string {
+	switch k {
+	case limiter.KindRead:
+		return "read"
+	case limiter.KindTerminate:
+		return "terminate_connections call"
+	case limiter.KindOther:
+		return "request"
+	}
+	return "publish"
+}
+
 // passBack passes Pusher's own answer on, or says why there is none.
 func passBack(r *wire.Response, got *answer) {
 	r.Status = got.status
@@ -307,9 +320,9 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		case limiter.Exhausted:
 			b = fmt.Appendf(b, "Pusher says that account %s has used up its plan", a.Account)
 		case limiter.SheddingBulk, limiter.SheddingNormal, limiter.CriticalOnly, limiter.FloorReserved:
-			b = fmt.Appendf(b, "account %s has used %d of %d messages, and what is left is kept for publishes more important than %s ones", a.Account, used, plan, it.claim.Rule.Priority())
+			b = fmt.Appendf(b, "account %s has used %d of %d messages, and what is left is kept for what is more important than a %s %s", a.Account, used, plan, it.claim.Rule.Priority(), asks(it.claim.Kind))
 		default:
-			b = fmt.Appendf(b, "account %s has used %d of %d messages and this publish costs %d", a.Account, used, plan, it.claim.Cost)
+			b = fmt.Appendf(b, "account %s has used %d of %d messages and this %s costs %d", a.Account, used, plan, asks(it.claim.Kind), it.claim.Cost)
 		}
 		return fmt.Appendf(b, "; the day ends at %s.", reset)
 	case limiter.Unavailable:

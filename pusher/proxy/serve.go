@@ -149,6 +149,7 @@ func (p *Proxy) end(ctx *fasthttp.RequestCtx, j *job, v *visit) {
 		j.endSpan()
 	}
 	if v != nil {
+		whole(&j.response)
 		v.take(&j.response)
 	} else {
 		j.response.CopyTo(&ctx.Response)

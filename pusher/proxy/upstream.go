@@ -59,6 +59,8 @@ type UpstreamConfig struct {
 	// OnSilence, if set, is told when Pusher answers nothing any more, with for how
 	// long it has not, and when it answers again. It must not call the Upstream.
 	OnSilence func(silent bool, lasted time.Duration)
+	// ReadMost bounds the answer to a read, in bytes. 0 means 256 MiB.
+	ReadMost int64
 	// OnUnauthorized, if set, is told what Pusher says against a signature of pushguard's, without any signature. It may be
 	// called for every request and must not call the Upstream.
 	OnUnauthorized func(said string)
@@ -92,6 +94,9 @@ type Upstream struct {
 	askOnce   sync.Once
 	askClient *http.Client // for questions of the guard's own
 
+	reads     reads
+	unescapes atomic.Bool // it unescapes a path before it checks a signature, as was learned
+
 	lastFault          atomic.Pointer[string] // what was last answered that is no answer of Pusher's
 	onRefusedSignature func(said string)
 
@@ -119,6 +124,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission(or(cfg.Timeout, 4*time.Second))}
 	up.admission.silence.told = cfg.OnSilence
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
+	up.reads.most, up.reads.busy = or(cfg.ReadMost, defaultReadMost), make(chan struct{}, readsAtOnce)
 	up.onRefusedSignature = cfg.OnUnauthorized
 	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
@@ -209,6 +215,7 @@ func (u *Upstream) Close() {
 	}
 	u.client.CloseIdleConnections()
 	u.asking().CloseIdleConnections()
+	u.reader().CloseIdleConnections()
 }
 
 // dialTCP connects without TLS, within a time. What goes wrong is a notSentError.
@@ -251,6 +258,8 @@ type outgoing struct {
 	query   *pusher.Query // the caller's own parameters are kept; nil: none
 	body    []byte
 	library []byte // the caller's SDK, as it calls itself
+	// unescaped: the signature is over the unescaped path.
+	unescaped bool
 }
 
 // call signs a request anew and sends it once, with the job's scratch.
@@ -271,6 +280,10 @@ func (u *Upstream) call(j *job, out outgoing, now time.Time) (got answer) {
 // sign leaves the path and the signed query in j.target.
 func (u *Upstream) sign(j *job, out *outgoing, now time.Time) {
 	j.target = append(append(j.target[:0], out.path...), '?')
+	if out.unescaped {
+		j.target = u.key.AppendSignedUnescaped(j.target, out.method, out.path, out.query, out.body, now)
+		return
+	}
 	j.target = u.key.AppendSigned(j.target, out.method, out.path, out.query, out.body, now)
 }
 
@@ -294,15 +307,7 @@ func (u *Upstream) became(j *job, asked *outgoing, err error, began, now time.Ti
 	}
 	if status >= 500 {
 		u.breaker.RecordFailure()
-		out := answer{fate: limiter.Unknown, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_error", status: fasthttp.StatusBadGateway, retryAfter: time.Second}
-		if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusGatewayTimeout {
-			out.status = status
-		}
-		out.text = fmt.Sprintf("Pusher answered %d. %s", status, fateText(asked))
-		if after := retryAfter(resp.Header.PeekBytes(headerRetryAfter), now); after > 0 {
-			out.retryAfter = after
-		}
-		return out
+		return u.failing(asked, resp, now)
 	}
 	got, faulty := u.understand(j, asked, resp, now)
 	if faulty {
@@ -314,6 +319,20 @@ func (u *Upstream) became(j *job, asked *outgoing, err error, began, now time.Ti
 		u.lastFault.Store(nil)
 	}
 	return got
+}
+
+// failing is what is made of an answer of 500 or above.
+func (u *Upstream) failing(asked *outgoing, resp *fasthttp.Response, now time.Time) answer {
+	status := resp.StatusCode()
+	out := answer{fate: limiter.Unknown, outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, word: "upstream_error", status: fasthttp.StatusBadGateway, retryAfter: time.Second}
+	if status == fasthttp.StatusServiceUnavailable || status == fasthttp.StatusGatewayTimeout {
+		out.status = status
+	}
+	out.text = fmt.Sprintf("Pusher answered %d. %s", status, fateText(asked))
+	if after := retryAfter(resp.Header.PeekBytes(headerRetryAfter), now); after > 0 {
+		out.retryAfter = after
+	}
+	return out
 }
 
 // exchange sends the request that j.target names, and has the answer in j.resp.

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"io"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,10 @@ type Response struct {
 	Encoding    []byte // of Body; empty: plain
 	Body        []byte
 	Last        bool // the connection ends with it
+	// Stream is a body that is still arriving, in place of Body. Whoever writes it closes it. Size is
+	// its length, -1 if that is not known. Append cannot write it.
+	Stream io.ReadCloser
+	Size   int
 }
 
 // RetryIn sets Retry-After, rounded up to a second.
@@ -73,6 +78,10 @@ func (r *Response) CopyTo(resp *fasthttp.Response) {
 	}
 	if r.Last {
 		resp.SetConnectionClose()
+	}
+	if r.Stream != nil {
+		resp.SetBodyStream(r.Stream, r.Size)
+		return
 	}
 	resp.SetBody(r.Body)
 }

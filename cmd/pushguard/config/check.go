@@ -131,6 +131,14 @@ func (c *checker) addresses() {
 	if collide(cfg.Listen, cfg.Admin.Listen) && !c.bad["listen"] && !c.bad["admin.listen"] {
 		c.fail("admin.listen", "wants the port that the data port listens on", "give the admin port a number of its own, like 127.0.0.1:8081")
 	}
+	if t := cfg.Admin.ReadToken; !t.IsZero() {
+		switch {
+		case t.Reveal() == cfg.Admin.Token.Reveal():
+			c.fail("admin.read_token", "is admin.token, so whoever reads could move levers", "make another one with: openssl rand -hex 24")
+		case len(t.Reveal()) < 16:
+			c.warn("admin.read_token", "is shorter than 16 characters", "make one with: openssl rand -hex 24")
+		}
+	}
 	if !loopback(cfg.Admin.Listen) && cfg.Admin.Token.IsZero() && !c.bad["admin.token"] && !c.bad["admin.listen"] {
 		c.fail("admin.listen", "can be reached from other machines, but admin.token is not set", "set admin.token, or listen on 127.0.0.1:8081")
 	}
@@ -362,6 +370,13 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 		c.globs(p+".match.channel", r.Match.Channel, channelGlob)
 		c.globs(p+".match.caller", r.Match.Caller, callerGlob)
 		c.knownCallers(p+".match.caller", r.Match.Caller, callers)
+		if k := r.Match.Kind; k == KindRead || k == KindTerminate {
+			for _, field := range []string{".match.event", ".match.channel", ".dedupe", ".conflate", ".vacant", ".order"} {
+				if c.given(p + field) {
+					c.fail(p+field, "is about publishes, and this rule is for kind: "+string(k), "leave it out")
+				}
+			}
+		}
 		if c.given(p+".dedupe") && !c.bad[p+".dedupe.window"] {
 			c.duration(p+".dedupe", r.Dedupe.Window, time.Millisecond, limiter.MaxDedupe)
 			if r.Dedupe.Window%time.Millisecond != 0 {

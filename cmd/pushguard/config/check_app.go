@@ -34,6 +34,9 @@ func (c *checker) app(path string, a *App, u *unique) {
 	c.key(path+".key", a.Key, u)
 	c.upstream(path, a)
 	c.duration(path+".timeout", a.Timeout, 100*time.Millisecond, time.Minute)
+	if a.ReadMax < 1<<20 || a.ReadMax > 16<<30 {
+		c.fail(path+".read_max", "is not between 1MiB and 16GiB", "a list of 300,000 channels has about 8 MiB")
+	}
 	ub := a.UpstreamBreaker
 	if ub.ErrorRate == 0 {
 		c.fail(path+".upstream_breaker.error_rate", "is 0%", "give more than 0%; off: true switches the breaker off")

@@ -39,6 +39,7 @@ func DefaultAccount() Account {
 func DefaultApp() App {
 	return App{
 		Timeout:         3500 * time.Millisecond,
+		ReadMax:         256 << 20, // about two million channels
 		UpstreamBreaker: UpstreamBreaker{ErrorRate: 0.50, MinRequests: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second},
 		Subscribers:     Subscribers{Default: 1},
 		Limits:          Limits{DataBytes: 10240, Channels: 100, Batch: 10, ChannelName: 200, EventName: 200},

@@ -67,6 +67,8 @@ type Admin struct {
 	Listen string `yaml:"listen,omitempty"`
 	// Token for writes always, and for reads when the address is not loopback.
 	Token Secret `yaml:"token,omitempty"`
+	// A second token, which only reads: for scrapers, screens and top. Needs a restart.
+	ReadToken Secret `yaml:"read_token,omitempty"`
 	// Address under which people open this port in a browser, such as https://guard.internal:8081. Alerts link to it.
 	URL string `yaml:"url,omitempty"`
 	// Names under which this port may be read without the token from this machine, beside localhost and addresses, such as guard.internal. Needs a restart.
@@ -158,6 +160,8 @@ type App struct {
 	Upstream string `yaml:"upstream,omitempty"`
 	// How long one request to Pusher may take. Keep it below the SDKs' own timeout (4 s for Java, 5 s for Go and Python).
 	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// The longest answer to a read (GET) that is passed on, such as 256MiB. Reads are passed on while they arrive.
+	ReadMax Bytes `yaml:"read_max,omitempty"`
 	// When to stop sending to an upstream that fails.
 	UpstreamBreaker UpstreamBreaker `yaml:"upstream_breaker,omitempty"`
 	// What a channel's fan-out counts as until it is learned: default, and patterns. The first pattern that matches wins.
@@ -289,6 +293,8 @@ type Match struct {
 	Channel Globs `yaml:"channel,omitempty"`
 	// Patterns of caller names.
 	Caller Globs `yaml:"caller,omitempty"`
+	// publish, the default; read: GETs, which pass the brake and are normal without a rule; or terminate: terminate_connections, critical without a rule. The last two have neither event nor channel.
+	Kind Kind `yaml:"kind,omitempty"`
 }
 
 // Breaker are the thresholds of the quota breaker, in parts of the day's plan.

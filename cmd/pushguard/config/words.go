@@ -100,6 +100,18 @@ const (
 
 func (Order) words() []string { return []string{"arrival", "strict"} }
 
+// Kind is the word of match.kind; empty is publish.
+type Kind string
+
+// What a rule is for.
+const (
+	KindPublish   Kind = "publish"
+	KindRead      Kind = "read"
+	KindTerminate Kind = "terminate"
+)
+
+func (Kind) words() []string { return []string{"publish", "read", "terminate"} }
+
 // Priority is a rule's priority.
 type Priority string
 

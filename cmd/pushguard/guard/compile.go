@@ -49,10 +49,21 @@ func parseRule(text string) (limiter.Rule, error) {
 	return ruleOf(r)
 }
 
+// kind is the limiter's word for what a rule is for.
+func kind(k config.Kind) limiter.Kind {
+	switch k {
+	case config.KindRead:
+		return limiter.KindRead
+	case config.KindTerminate:
+		return limiter.KindTerminate
+	}
+	return limiter.KindPublish
+}
+
 func ruleOf(r config.Rule) (limiter.Rule, error) {
 	rule := limiter.Rule{
 		Name:     r.Name,
-		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller},
+		Match:    limiter.Match{Event: r.Match.Event, Channel: r.Match.Channel, Caller: r.Match.Caller, Kind: kind(r.Match.Kind)},
 		Dedupe:   r.Dedupe.Window,
 		Conflate: r.Conflate.Window, ConflateKey: r.Conflate.Key, SkipVacant: r.Vacant == config.VacantSkip, NoDigest: !r.Digest, Deny: r.Deny, Strict: r.Order == config.OrderStrict,
 		Mode: mode(r.Mode),

@@ -378,6 +378,7 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 		URL:         c.UpstreamURL(),
 		Key:         key,
 		Timeout:     c.Timeout,
+		ReadMost:    int64(c.ReadMax),
 		FailureRate: float64(c.UpstreamBreaker.ErrorRate),
 		MinCalls:    uint(c.UpstreamBreaker.MinRequests),
 		Window:      c.UpstreamBreaker.Window,
@@ -386,6 +387,11 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 		Seconds:     g.upstream.WithLabelValues(id),
 		OnBreaker: func(from, to string, rate float64) {
 			g.log.Warn("upstream breaker moved", "app", id, "from", from, "to", to, "error_rate", rate)
+		},
+		OnUnauthorized: func(said string) {
+			if now := time.Now().Unix(); g.unauthorized.Swap(now) < now-60 { // it may be said of every request
+				g.log.Error("Pusher does not accept what is signed for an app; publishes are answered 401 until key, secret and cluster are right", "app", id, "said", said)
+			}
 		},
 		OnSilence: func(silent bool, lasted time.Duration) {
 			if silent {

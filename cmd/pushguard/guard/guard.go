@@ -35,17 +35,19 @@ import (
 
 // Guard is one running replica: both ports, and everything behind them.
 type Guard struct {
-	log       *slog.Logger
-	level     *slog.LevelVar // nil: the log's level is fixed
-	replica   string
-	store     *store.Store
-	proxy     *proxy.Proxy
-	ops       *ops.Server
-	data      net.Listener
-	admin     net.Listener
-	certs     *certificates // nil: the data port speaks plain HTTP
-	gate      *gate         // data, closable without losing a connection
-	adminGate *gate
+	log     *slog.Logger
+	level   *slog.LevelVar // nil: the log's level is fixed
+	replica string
+	store   *store.Store
+	proxy   *proxy.Proxy
+	ops     *ops.Server
+	data    net.Listener
+	admin   net.Listener
+	certs   *certificates // nil: the data port speaks plain HTTP
+
+	unauthorized atomic.Int64 // unix s of when the log last said that Pusher takes no signature
+	gate         *gate        // data, closable without losing a connection
+	adminGate    *gate
 
 	adminSrv *http.Server
 	upstream *prometheus.HistogramVec
@@ -140,6 +142,7 @@ func StartOn(ctx context.Context, cfg *config.Config, log *slog.Logger, level *s
 		Checks:         g.checks(),
 		ReloadOK:       g.reloads.ok,
 		Token:          cfg.Admin.Token.Reveal(),
+		ReadToken:      cfg.Admin.ReadToken.Reveal(),
 		Hosts:          cfg.Admin.Hosts,
 		TrustHeader:    trustHeader(cfg),
 		TrustFrom:      trustFrom(cfg),

@@ -32,6 +32,7 @@ func needsRestart(old, new *config.Config) error {
 		{"listen", old.Listen, new.Listen},
 		{"admin.listen", old.Admin.Listen, new.Admin.Listen},
 		{"admin.token", old.Admin.Token, new.Admin.Token},
+		{"admin.read_token", old.Admin.ReadToken, new.Admin.ReadToken},
 		{"admin.hosts", old.Admin.Hosts, new.Admin.Hosts},
 		{"admin.trust_header", old.Admin.TrustHeader, new.Admin.TrustHeader},
 		{"tracing", old.Tracing, new.Tracing},

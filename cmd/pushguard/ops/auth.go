@@ -34,19 +34,21 @@ func (s *Server) look(r *http.Request) visitor {
 	if user := s.trusted(r); user != "" {
 		return visitor{who: user, how: "header", write: true}
 	}
-	if token, user, how := credentials(r); how != "" && s.cfg.Token != "" {
-		now := s.cfg.Now()
-		tries := s.tries.of(r.RemoteAddr)
-		if tries.TokensAt(now) < 1 {
-			return visitor{tired: true, why: "too many wrong tokens came from your address; wait a few seconds"}
-		}
-		if s.tokenIs(token) {
+	if token, user, how := credentials(r); how != "" && s.hasToken() {
+		switch {
+		case s.tokenIs(token):
 			return visitor{who: user, how: how, write: true}
+		case s.readTokenIs(token):
+			return visitor{who: user, how: how, why: "the token that was sent is admin.read_token, which only reads; a lever needs admin.token"}
+		case !s.tries.pay(s.cfg.Now(), r.RemoteAddr, token):
+			return visitor{tired: true, why: "too many wrong tokens came from your address; this one is wrong too"}
 		}
-		tries.AllowN(now, 1)
 		return visitor{why: "the admin token is wrong"}
 	}
 	if sess, ok := s.sessions.of(r, s.cfg.Now()); ok {
+		if !sess.write {
+			return visitor{who: sess.name, how: "session", why: "you are signed in with admin.read_token, which only reads; a lever needs admin.token"}
+		}
 		return visitor{who: sess.name, how: "session", write: true}
 	}
 	switch {
@@ -76,8 +78,9 @@ func (s *Server) trusted(r *http.Request) string {
 }
 
 func credentials(r *http.Request) (token, user, how string) {
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
-		return token, "", "token"
+	// The name of a scheme is the same in small letters (RFC 9110, 11.1).
+	if scheme, token, ok := strings.Cut(strings.TrimSpace(r.Header.Get("Authorization")), " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token), "", "token"
 	}
 	if user, token, ok := r.BasicAuth(); ok {
 		return token, printable(user), "basic"
@@ -90,12 +93,33 @@ func (s *Server) tokenIs(given string) bool {
 	return s.cfg.Token != "" && subtle.ConstantTimeCompare(sum[:], s.token[:]) == 1
 }
 
+func (s *Server) readTokenIs(given string) bool {
+	sum := sha256.Sum256([]byte(given))
+	return s.cfg.ReadToken != "" && subtle.ConstantTimeCompare(sum[:], s.readToken[:]) == 1
+}
+
+// hasToken reports whether there is a token to come with.
+func (s *Server) hasToken() bool { return s.cfg.Token != "" || s.cfg.ReadToken != "" }
+
+// forwarding are the headers by which proxies say for whom they ask, beside those that begin as forwardingPrefixes.
+var (
+	forwarding = map[string]bool{"Forwarded": true, "Via": true, "X-Real-Ip": true, "X-Client-Ip": true, "X-Cluster-Client-Ip": true, "True-Client-Ip": true,
+		"Fastly-Client-Ip": true, "Client-Ip": true, "X-Proxyuser-Ip": true, "X-Remote-Ip": true, "X-Remote-Addr": true, "X-Amzn-Trace-Id": true, "X-Cloud-Trace-Context": true, "X-Azure-Clientip": true, "Proxy-Connection": true}
+	forwardingPrefixes = []string{"X-Forwarded", "X-Original", "X-Envoy-", "X-Appengine-", "Cf-", "Fly-"}
+)
+
 // fromLoopback says whether the caller is on this machine. What came through a
-// proxy on this machine is not: its sender may be anywhere.
+// proxy on this machine is not: its sender may be anywhere. Any header that
+// proxies add tells that there is one.
 func fromLoopback(r *http.Request) bool {
-	for _, h := range []string{"X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via", "X-Forwarded-Host"} {
-		if r.Header.Get(h) != "" {
+	for h := range r.Header {
+		if forwarding[h] {
 			return false
+		}
+		for _, prefix := range forwardingPrefixes {
+			if strings.HasPrefix(h, prefix) {
+				return false
+			}
 		}
 	}
 	ap, err := netip.ParseAddrPort(r.RemoteAddr)
@@ -141,8 +165,10 @@ func (s *Server) write(next http.Handler) http.Handler {
 		switch {
 		case v.write:
 			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), visitorKey{}, v)))
-		case s.cfg.Token == "" && s.cfg.TrustHeader == "":
+		case s.cfg.Token == "" && s.cfg.TrustHeader == "" && v.how != "token" && v.how != "basic" && v.how != "session":
 			fail(w, http.StatusForbidden, noToken)
+		case v.how != "" && v.how != "loopback": // known, and may only read
+			fail(w, http.StatusForbidden, v.why)
 		default:
 			s.deny(w, r, v)
 		}
@@ -200,30 +226,38 @@ func printable(s string) string {
 	return s
 }
 
-// Ten wrong tokens at once, then one every three seconds, from each address.
+// Ten wrong tokens at once, then one every three seconds, from each address; and the same for each wrong token, from
+// wherever it comes.
 const (
 	triesAtOnce = 10
 	triesEvery  = 3 * time.Second
 	maxTriers   = 1024
 )
 
-// tries slows down whoever guesses tokens. Addresses beyond maxTriers share one
-// bucket: an attacker with many addresses slows down others whose address is
-// new, not those with a session.
+// tries slows down whoever guesses tokens. It is asked of wrong tokens only: a
+// right one passes whatever its address did before, so nobody can lock the
+// operator out. Addresses and tokens beyond maxTriers share one bucket.
 type tries struct {
 	mu   sync.Mutex
-	by   map[netip.Prefix]*rate.Limiter
+	by   map[any]*rate.Limiter // by netip.Prefix, and by hash of a token
 	rest *rate.Limiter
 }
 
 func newTries() *tries {
-	return &tries{by: map[netip.Prefix]*rate.Limiter{}, rest: rate.NewLimiter(rate.Every(triesEvery), triesAtOnce)}
+	return &tries{by: map[any]*rate.Limiter{}, rest: rate.NewLimiter(rate.Every(triesEvery), triesAtOnce)}
 }
 
-func (t *tries) of(remote string) *rate.Limiter {
+// pay books a wrong token. It reports false when too many came.
+func (t *tries) pay(now time.Time, remote, token string) bool {
+	address := t.of(prefixOf(remote)).AllowN(now, 1)
+	return t.of(sha256.Sum256([]byte(token))).AllowN(now, 1) && address
+}
+
+// prefixOf is whom an address belongs to; nil if it is none.
+func prefixOf(remote string) any {
 	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
-		return t.rest
+		return nil
 	}
 	addr, bits := ap.Addr().Unmap(), 32
 	if addr.Is6() {
@@ -231,6 +265,13 @@ func (t *tries) of(remote string) *rate.Limiter {
 	}
 	key, err := addr.Prefix(bits)
 	if err != nil {
+		return nil
+	}
+	return key
+}
+
+func (t *tries) of(key any) *rate.Limiter {
+	if key == nil {
 		return t.rest
 	}
 	t.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ func TestWhoMayReadAndWrite(t *testing.T) {
 		c.TrustHeader = "X-Forwarded-User"
 		c.TrustFrom = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 		c.Hosts = []string{"guard.internal"}
+		c.ReadToken = "only-for-looking-at"
 	})
 	basic := func(r *http.Request) { r.SetBasicAuth("anna", stageToken) }
 	for _, c := range []struct {
@@ -37,6 +39,14 @@ func TestWhoMayReadAndWrite(t *testing.T) {
 		{"elsewhere", []func(*http.Request){from(elsewhere)}, 401, 401},
 		{"elsewhere, token", []func(*http.Request){from(elsewhere), withToken}, 200, 400},
 		{"elsewhere, basic", []func(*http.Request){from(elsewhere), basic}, 200, 400},
+		{"elsewhere, token, the scheme in small letters", []func(*http.Request){from(elsewhere), header("Authorization", "bearer  "+stageToken)}, 200, 400},
+		{"elsewhere, read token", []func(*http.Request){from(elsewhere), header("Authorization", "Bearer only-for-looking-at")}, 200, 403},
+		{"here, read token", []func(*http.Request){header("Authorization", "BEARER only-for-looking-at")}, 200, 403},
+		{"through nginx with a header of its own", []func(*http.Request){header("X-Real-IP", "203.0.113.9")}, 401, 401},
+		{"through Envoy", []func(*http.Request){header("X-Envoy-External-Address", "203.0.113.9")}, 401, 401},
+		{"through Cloudflare", []func(*http.Request){header("CF-Connecting-IP", "203.0.113.9")}, 401, 401},
+		{"through whatever says the scheme", []func(*http.Request){header("X-Forwarded-Proto", "https")}, 401, 401},
+		{"through a load balancer of Amazon's", []func(*http.Request){header("X-Amzn-Trace-Id", "Root=1")}, 401, 401},
 		{"elsewhere, wrong token", []func(*http.Request){from(elsewhere), header("Authorization", "Bearer correct-horse-batterz")}, 401, 401},
 		{"elsewhere, empty token", []func(*http.Request){from(elsewhere), header("Authorization", "Bearer ")}, 401, 401},
 		{"here, wrong token", []func(*http.Request){header("Authorization", "Bearer x")}, 401, 401},
@@ -151,21 +161,21 @@ func TestGuessingIsSlow(t *testing.T) {
 	if code := wrong("[2001:db8::ffff:2]:1"); code != 429 {
 		t.Errorf("try 11, from the next address of the same network: %d", code)
 	}
-	if code := right("[2001:db8::1]:1"); code != 429 {
-		t.Errorf("the right token, guessed at last: %d; it must not be looked at", code)
+	if code := right("[2001:db8::1]:1"); code != 200 {
+		t.Errorf("the right token: %d; nobody may lock the operator out", code)
 	}
-	if code := ask(t, srv, "POST", "/api/v1/session", strings.NewReader(`{"token":"`+stageToken+`"}`), from("[2001:db8::1]:1")).Code; code != 429 {
+	if code := ask(t, srv, "POST", "/api/v1/session", strings.NewReader(`{"token":"`+stageToken+`"}`), from("[2001:db8::1]:1")).Code; code != 200 {
 		t.Errorf("by the form: %d", code)
 	}
-	if code := right("203.0.113.9:1"); code != 200 {
-		t.Errorf("from elsewhere: %d", code)
+	if code := wrong("203.0.113.9:1"); code != 429 {
+		t.Errorf("the same wrong token from elsewhere: %d", code)
 	}
-	s.at(noon.Add(triesEvery))
-	if code := right("[2001:db8::1]:1"); code != 200 {
+	s.at(noon.Add(2 * triesEvery))
+	if code := wrong("[2001:db8::1]:1"); code != 401 {
 		t.Errorf("a while later: %d", code)
 	}
 	for i := range 3 * maxTriers {
-		srv.tries.of(netip.AddrPortFrom(netip.AddrFrom4([4]byte{7, byte(i >> 16), byte(i >> 8), byte(i)}), 1).String()).AllowN(noon, 5)
+		srv.tries.pay(noon, netip.AddrPortFrom(netip.AddrFrom4([4]byte{7, byte(i >> 16), byte(i >> 8), byte(i)}), 1).String(), strconv.Itoa(i))
 	}
 	if n := len(srv.tries.by); n > maxTriers {
 		t.Errorf("the table has %d addresses", n)

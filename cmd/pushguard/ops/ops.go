@@ -100,6 +100,8 @@ type Config struct {
 	// auth under any user name. Empty means that no lever can be moved over
 	// this port, and that only loopback may read.
 	Token string
+	// ReadToken lets in to read, and moves no lever; empty: there is none.
+	ReadToken string
 	// Hosts are names under which this port may be read without a token from
 	// this machine, beside localhost and addresses. See Server.hostKnown.
 	Hosts []string
@@ -129,8 +131,11 @@ type Config struct {
 
 // Server answers on the admin port. It is safe for concurrent use.
 type Server struct {
-	cfg      Config
-	token    [sha256.Size]byte
+	cfg   Config
+	token [sha256.Size]byte
+
+	readToken [sha256.Size]byte
+
 	assets   *assets
 	sessions sessions
 	tries    *tries
@@ -154,7 +159,7 @@ func New(cfg Config) *Server {
 		cfg.MaxStreams = defaultMaxStreams
 	}
 	s := &Server{
-		cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), assets: loadAssets(), tries: newTries(),
+		cfg: cfg, token: sha256.Sum256([]byte(cfg.Token)), readToken: sha256.Sum256([]byte(cfg.ReadToken)), assets: loadAssets(), tries: newTries(),
 		stream: stream{most: cfg.MaxStreams}, books: map[string]*book{},
 	}
 	reg := prometheus.NewRegistry()

@@ -123,7 +123,7 @@ func (s *Server) signInPage(w http.ResponseWriter, status int, why string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_ = s.assets.signIn.Execute(w, map[string]any{"Why": sentence(why), "Token": s.cfg.Token != "", "Replica": s.cfg.Replica})
+	_ = s.assets.signIn.Execute(w, map[string]any{"Why": sentence(why), "Token": s.hasToken(), "Replica": s.cfg.Replica})
 }
 
 // sentence gives a reason its capital and its full stop.

@@ -18,6 +18,7 @@ const (
 
 type session struct {
 	name  string
+	write bool
 	until time.Time
 }
 
@@ -53,7 +54,7 @@ func (ss *sessions) of(r *http.Request, now time.Time) (session, bool) {
 	return s, ok
 }
 
-func (ss *sessions) begin(w http.ResponseWriter, r *http.Request, now time.Time, name string) {
+func (ss *sessions) begin(w http.ResponseWriter, r *http.Request, now time.Time, name string, write bool) {
 	id := rand.Text() // 128 random bits and more
 	ss.mu.Lock()
 	if ss.by == nil {
@@ -69,7 +70,7 @@ func (ss *sessions) begin(w http.ResponseWriter, r *http.Request, now time.Time,
 		}
 		delete(ss.by, oldest)
 	}
-	ss.by[sha256.Sum256([]byte(id))] = session{name: name, until: now.Add(sessionLife)}
+	ss.by[sha256.Sum256([]byte(id))] = session{name: name, write: write, until: now.Add(sessionLife)}
 	ss.mu.Unlock()
 	http.SetCookie(w, &http.Cookie{
 		Name: cookieName(r), Value: id, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
@@ -105,7 +106,7 @@ type SignIn struct {
 
 func (s *Server) sessionStatus(r *http.Request) (SessionStatus, error) {
 	v := s.look(r)
-	out := SessionStatus{How: v.how, Who: v.who, CanWrite: v.write, SignIn: s.cfg.Token != "", Why: v.why}
+	out := SessionStatus{How: v.how, Who: v.who, CanWrite: v.write, SignIn: s.hasToken(), Why: v.why}
 	if !out.CanWrite && !out.SignIn {
 		out.Why = noToken
 	}
@@ -115,19 +116,19 @@ func (s *Server) sessionStatus(r *http.Request) (SessionStatus, error) {
 // signIn begins a session if the token is right.
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request, in SignIn) error {
 	now := s.cfg.Now()
-	tries := s.tries.of(r.RemoteAddr)
+	write := s.tokenIs(in.Token)
 	switch {
-	case s.cfg.Token == "":
+	case !s.hasToken():
 		return &failure{http.StatusForbidden, noToken}
-	case tries.TokensAt(now) < 1:
+	case write || s.readTokenIs(in.Token):
+	case !s.tries.pay(now, r.RemoteAddr, in.Token):
 		w.Header().Set("Retry-After", "5")
-		return &failure{http.StatusTooManyRequests, "too many wrong tokens came from your address; wait a few seconds and try again"}
-	case !s.tokenIs(in.Token):
-		tries.AllowN(now, 1)
+		return &failure{http.StatusTooManyRequests, "too many wrong tokens came from your address; this one is wrong too"}
+	default:
 		s.cfg.Log.Warn("sign-in with a wrong token", "from", r.RemoteAddr)
 		return &failure{http.StatusUnauthorized, "that is not the admin token of this guard"}
 	}
-	s.sessions.begin(w, r, now, printable(in.Name))
+	s.sessions.begin(w, r, now, printable(in.Name), write)
 	s.cfg.Log.Info("signed in", "from", r.RemoteAddr, "name", printable(in.Name))
 	return nil
 }
@@ -142,7 +143,7 @@ func (s *Server) signInJSON(w http.ResponseWriter, r *http.Request) {
 		failWith(w, err)
 		return
 	}
-	reply(w, SessionStatus{How: "session", Who: printable(in.Name), CanWrite: true, SignIn: true})
+	reply(w, SessionStatus{How: "session", Who: printable(in.Name), CanWrite: s.tokenIs(in.Token), SignIn: true})
 }
 
 // signInForm is for the page that is shown with a 401, which needs no script.

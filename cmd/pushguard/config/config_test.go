@@ -48,6 +48,7 @@ alerts: [ { slack: "${file:/run/secrets/slack_url}" } ]
 // hidden are values that must never be seen; the test environment brings them in.
 var hidden = map[string]string{
 	"PUSHGUARD_ADMIN_TOKEN": "tok-9b1d7e2f55aa4c3e",
+	"PUSHGUARD_READ_TOKEN":  "only-for-looking-at-9b1d",
 	"PUSHER_KEY":            "key-4f1e",
 	"PUSHER_SECRET":         "sec-77aa91",
 	"CARE_API_SECRET":       "care-5512",
@@ -322,6 +323,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		"last_good: {false } -> {true }",
 		"tls: added",
 		"admin.hosts[0]: added", `admin.url: "" -> "https://guard.internal:8081"`, "admin.trust_header: added", "tracing: added",
+		"admin.read_token: secret changed", "accounts[care].rules[kind=read]: added",
 	}
 	got := Diff(asIs, full)
 	for _, line := range got {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -340,6 +341,9 @@ func matchesAll(m Match) bool {
 
 // matchCovers says whether whatever b matches, a matches.
 func matchCovers(a, b Match) bool {
+	if cmp.Or(a.Kind, KindPublish) != cmp.Or(b.Kind, KindPublish) {
+		return false
+	}
 	for _, d := range [][2]Globs{{a.Event, b.Event}, {a.Channel, b.Channel}, {a.Caller, b.Caller}} {
 		if len(d[0]) == 0 {
 			continue

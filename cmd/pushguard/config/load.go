@@ -292,6 +292,9 @@ func (m Match) String() string {
 			parts = append(parts, p.name+"="+strings.Join(globs, ","))
 		}
 	}
+	if m.Kind != "" && m.Kind != KindPublish {
+		parts = append(parts, "kind="+string(m.Kind))
+	}
 	if len(parts) == 0 {
 		return "everything"
 	}

@@ -115,6 +115,9 @@ func unnamed(m limiter.Match) string {
 	for _, list := range [][]string{m.Event, m.Channel, m.Caller} {
 		words = append(words, list...)
 	}
+	if m.Kind != limiter.KindPublish {
+		words = append(words, m.Kind.String())
+	}
 	if len(words) == 0 {
 		return "everything"
 	}

@@ -2,6 +2,9 @@ package quota
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +34,7 @@ type world struct {
 	known  bool          // all live replicas have heard what dead ones took
 	booked map[Day]int64 // sent above the hold
 	hidden map[Day]int64 // the part of it that died with a replica before a heartbeat could tell
+	lost   bool          // the store refuses everything
 }
 
 type held struct {
@@ -41,7 +45,12 @@ type held struct {
 
 func (w *world) start() {
 	w.born++
-	l, err := Open(ctx, w.now, w.st, fmt.Sprint("r", w.born), w.cfg, quiet)
+	w.startAs(fmt.Sprint("r", w.born))
+}
+
+// startAs starts a replica of a name; with its disk, if a process of the name was killed.
+func (w *world) startAs(name string) {
+	l, err := Open(ctx, w.now, w.st, name, w.cfg, quiet)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -51,11 +60,13 @@ func (w *world) start() {
 
 // pots are the plan's pots of a day, of all replicas that ever were.
 func (w *world) pots(day Day) (ps []*pot) {
-	for _, l := range w.all {
+	seen := map[string]bool{}
+	for _, l := range slices.Backward(w.all) {
 		for _, b := range w.everyBook(l) {
-			if b.day == day {
+			if b.day == day && !seen[b.id] { // of a book that another process went on with, that one knows
 				ps = append(ps, b.plan)
 			}
+			seen[b.id] = true
 		}
 	}
 	return ps
@@ -127,7 +138,7 @@ func (w *world) pick() *Ledger {
 }
 
 func (w *world) mustBeat(l *Ledger) {
-	if err := l.Beat(ctx, w.now); err != nil {
+	if err := l.Beat(ctx, w.now); err != nil && !w.lost {
 		w.t.Fatal(err)
 	}
 	w.note()
@@ -139,7 +150,7 @@ func (w *world) beatAll() {
 			w.mustBeat(l)
 		}
 	}
-	w.known = true
+	w.known = w.known || !w.lost
 }
 
 func (w *world) reserve(*rapid.T) {
@@ -154,6 +165,9 @@ func (w *world) reserve(*rapid.T) {
 		w.holds = append(w.holds, held{l, h, cost})
 	case PlanSpent, FloorReserved, NotYet:
 		// Refused on fresh news, it was truly not there: neither in the store nor in this replica's lease.
+		if w.lost {
+			w.t.Fatalf("refused with %v, and nobody can know", d)
+		}
 		w.mustBeat(l)
 		if h, d := l.Reserve(ctx, w.now, nil, p, cost); d == Granted {
 			w.holds = append(w.holds, held{l, h, cost})
@@ -179,6 +193,12 @@ func (w *world) reserve(*rapid.T) {
 			w.t.Fatalf("%v of %d was told %v although the replicas hold %d unspent", p, cost, d, room)
 		}
 	case StoreLost:
+		if w.lost {
+			if b := l.find(w.now); b != nil && p == Critical && b.plan.inHand() >= cost {
+				w.t.Fatalf("a critical one of %d was refused with %d in hand", cost, b.plan.inHand())
+			}
+			return
+		}
 		if !l.Snapshot(w.now).Healing {
 			w.t.Fatalf("refused with %v while the store is well", d)
 		}
@@ -206,6 +226,20 @@ func (w *world) settle(*rapid.T) {
 }
 
 func (w *world) actions() map[string]func(*rapid.T) {
+	all := w.everything()
+	for _, name := range []string{"uneven", "apart", "returns", "keep", "rewind", "plan", "usage", "flush", "reclaim", "join", "leave", "crash", "trickle", "eve", "beat"} {
+		act := all[name]
+		all[name] = func(t *rapid.T) {
+			if w.lost {
+				w.t.Skip("the store is away")
+			}
+			act(t)
+		}
+	}
+	return all
+}
+
+func (w *world) everything() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"":         w.check,
 		"reserve":  w.reserve,
@@ -230,6 +264,48 @@ func (w *world) actions() map[string]func(*rapid.T) {
 			w.start()
 		},
 		"leave": func(*rapid.T) { w.remove(true) },
+		"lose":  func(*rapid.T) { w.lose(true) },
+		"find":  func(*rapid.T) { w.lose(false) },
+		"lossOf": func(*rapid.T) { // with a kill in it, or midnight, or all at once
+			w.lose(true)
+			w.now = w.now.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(w.t, "ms")) * time.Millisecond)
+			if rapid.Bool().Draw(w.t, "kill") {
+				w.revive(true)
+			}
+			if rapid.Bool().Draw(w.t, "midnight") {
+				w.now = DayOf(w.now).End().Add(time.Second)
+			}
+			w.everybodySends()
+			w.lose(false)
+		},
+		"eve": func(*rapid.T) { // the last minutes of a day, in which tomorrow's standby is taken
+			for w.now = DayOf(w.now).End().Add(-10 * time.Second); w.now.Before(DayOf(w.now).End().Add(-time.Second)); w.now = w.now.Add(3 * time.Second) {
+				w.everybodySends()
+				w.beatAll()
+			}
+		},
+		"kill":     func(*rapid.T) { w.revive(true) },
+		"blackout": func(*rapid.T) { w.revive(false) },
+		"suspend": func(*rapid.T) { // one is stopped, is taken for dead, and wakes
+			if len(w.live) < 2 || w.lost {
+				w.t.Skip("too few")
+			}
+			i := rapid.IntRange(0, len(w.live)-1).Draw(w.t, "who")
+			l := w.live[i]
+			w.live = append(w.live[:i:i], w.live[i+1:]...)
+			w.now = w.now.Add(11 * time.Second)
+			w.beatAll()
+			w.everybodySends()
+			w.live = append(w.live, l)
+			spend(l, w.now, nil, Critical, 50)
+		},
+		"trickle": func(*rapid.T) { // long enough for a standby to be taken and armed
+			for range 6 {
+				w.everybodySends()
+				w.now = w.now.Add(300 * time.Millisecond)
+				w.beatAll()
+			}
+		},
 		"crash": func(*rapid.T) { w.remove(false) },
 		"reclaim": func(*rapid.T) {
 			w.now = w.now.Add(11 * time.Second)
@@ -341,6 +417,62 @@ func (w *world) actions() map[string]func(*rapid.T) {
 	}
 }
 
+// everybodySends spends a little on each replica.
+func (w *world) everybodySends() {
+	for _, l := range w.live {
+		spend(l, w.now, nil, Priority(rapid.IntRange(0, 2).Draw(w.t, "p")), rapid.IntRange(0, 20).Draw(w.t, "n"))
+	}
+	w.note()
+}
+
+// lose makes the store refuse everything, or ends that.
+func (w *world) lose(lost bool) {
+	if lost == w.lost {
+		w.t.Skip("it is so")
+	}
+	limit := "0"
+	if lost {
+		limit = "1"
+	}
+	if got := w.srv.Do("CONFIG SET maxmemory " + limit); got != "+OK" {
+		w.t.Fatal(got)
+	}
+	w.lost = lost
+	w.beatAll()
+}
+
+// revive kills a replica and starts it again on its disk; without memory the machine was started anew, too.
+func (w *world) revive(memory bool) {
+	i := rapid.IntRange(0, len(w.live)-1).Draw(w.t, "who")
+	l := w.live[i]
+	w.live = append(w.live[:i:i], w.live[i+1:]...)
+	w.note()
+	crash(l)
+	if !memory {
+		pages, _ := filepath.Glob(filepath.Join(w.cfg.RecordDir, "*"+l.replica+".*.page-*"))
+		for _, p := range pages {
+			os.Remove(p)
+		}
+		for _, b := range l.books {
+			w.hidden[b.day] += b.plan.over.Load() - b.plan.saved
+		}
+		w.known = false
+	}
+	kept := w.holds[:0]
+	for _, x := range w.holds { // on their way as it died: they count as sent
+		if x.l != l {
+			kept = append(kept, x)
+		}
+	}
+	w.holds = kept
+	w.startAs(l.replica)
+	if memory && w.lost && len(l.books) > 0 && l.find(w.now) != nil && l.find(w.now).acked() > 0 {
+		if n := w.live[len(w.live)-1]; n.find(w.now) == nil || n.find(w.now).plan.unspent() > l.find(w.now).plan.unspent() {
+			w.t.Fatal("what it held is lost")
+		}
+	}
+}
+
 // flush loses all that the store has. Who speaks first knows more or less than the others, and some time passes before
 // all have.
 func (w *world) flush() {
@@ -404,7 +536,7 @@ func (w *world) remove(orderly bool) {
 func TestLedgerModel(t *testing.T) {
 	srv := redistest.Start(t)
 	st := open(t, srv.URL(), store.Options{})
-	run := 0
+	run, disks := 0, t.TempDir()
 	rapid.Check(t, func(t *rapid.T) {
 		run++
 		w := &world{t: t, srv: srv, st: st, now: noon, plan: 1000, set: map[Day]int64{}, limit: map[Day]int64{}, moved: map[Day]bool{}, booked: map[Day]int64{}, hidden: map[Day]int64{}}
@@ -412,6 +544,13 @@ func TestLedgerModel(t *testing.T) {
 		w.cfg.Account = fmt.Sprint("care", run)
 		w.cfg.Wait = -1
 		w.exact = rapid.Bool().Draw(t, "exact")
+		w.cfg.RecordDir, w.cfg.Patient = filepath.Join(disks, fmt.Sprint(run)), true
+		if rapid.Bool().Draw(t, "standby") {
+			w.cfg.Standby = 15 * time.Minute
+		}
+		if got := srv.Do("CONFIG SET maxmemory 0"); got != "+OK" {
+			t.Fatal(got)
+		}
 		if rapid.Bool().Draw(t, "floors") {
 			w.cfg.Floors = [Priorities]float64{Normal: 0.2, Critical: 0.1}
 		}
@@ -422,6 +561,9 @@ func TestLedgerModel(t *testing.T) {
 		t.Repeat(w.actions())
 
 		// At the end one replica gets all that is left: exactly the plan goes out, less the leases of the dead.
+		if w.lost {
+			w.lose(false)
+		}
 		day := DayOf(w.now)
 		for _, x := range w.holds {
 			x.l.Refund(w.now, x.h)

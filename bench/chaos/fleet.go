@@ -21,6 +21,10 @@ type fleet struct {
 
 	mu       sync.Mutex
 	replicas [3]*stage.Replica
+	unready  [3]bool // by /readyz; of followReady
+
+	following sync.WaitGroup
+	stopReady chan struct{}
 }
 
 func (f *fleet) start(i int) error {
@@ -48,12 +52,16 @@ func (f *fleet) take(i int) *stage.Replica {
 func (f *fleet) address(n uint64) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var any string
 	for i := range uint64(len(f.replicas)) {
-		if r := f.replicas[(n+i)%uint64(len(f.replicas))]; r != nil {
+		k := (n + i) % uint64(len(f.replicas))
+		if r := f.replicas[k]; r != nil && !f.unready[k] {
 			return r.Data
+		} else if r != nil && any == "" {
+			any = r.Data
 		}
 	}
-	return ""
+	return any
 }
 
 func (f *fleet) kill() {

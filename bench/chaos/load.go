@@ -33,6 +33,42 @@ type load struct {
 	answers    map[string]int
 	accepted   []string
 	examples   []string
+
+	classes      bool // a third each is bulk, normal and critical
+	began        time.Time
+	firstRefused map[string]time.Duration // since the fault, by priority
+}
+
+// kills counts those of a scene.
+var kills atomic.Int64
+
+// faulty says when the fault began.
+func (l *load) faulty(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.began, l.firstRefused = now, map[string]time.Duration{}
+}
+
+// driveUntil publishes at rate a second until stop, and returns when every answer is in.
+func (l *load) driveUntil(rate int, stop <-chan struct{}) {
+	var wg sync.WaitGroup
+	began := time.Now()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	n := 0
+	for on := true; on; {
+		select {
+		case <-stop:
+			on = false
+		case now := <-tick.C:
+			for due := int(now.Sub(began).Seconds() * float64(rate)); n < due; n++ {
+				id := n
+				wg.Go(func() { l.publish(id) })
+			}
+		}
+	}
+	wg.Wait()
+	l.offered = n
 }
 
 func newLoad(f *fleet) *load {
@@ -95,7 +131,13 @@ func (l *load) publish(n int) string {
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
-	body := fmt.Appendf(nil, `{"name":"chaos","channel":"room-%d","data":%q}`, n%512, id)
+	name := "chaos"
+	class := "normal"
+	if l.classes {
+		class = []string{"bulk", "normal", "critical"}[n%3]
+		name = class
+	}
+	body := fmt.Appendf(nil, `{"name":%q,"channel":"room-%d","data":%q}`, name, n%512, id)
 	path := "/apps/" + appID + "/events"
 	req.SetRequestURI("http://" + addr + string(l.key.AppendSigned([]byte(path+"?"), "POST", []byte(path), nil, body, time.Now())))
 	req.Header.SetMethod("POST")
@@ -103,6 +145,13 @@ func (l *load) publish(n int) string {
 	req.SetBody(body)
 	if err := l.client.Do(req, resp); err != nil {
 		return l.note(id, 0, "", err.Error())
+	}
+	if resp.StatusCode() != 200 {
+		l.mu.Lock()
+		if _, ok := l.firstRefused[class]; !ok && l.firstRefused != nil {
+			l.firstRefused[class] = time.Since(l.began)
+		}
+		l.mu.Unlock()
 	}
 	return l.note(id, resp.StatusCode(), string(resp.Header.Peek("Pushguard-Outcome")), string(resp.Header.Peek("Pushguard-Reason")))
 }

@@ -31,8 +31,18 @@ func main() {
 	flag.Uint64Var(&s.seed, "seed", 1, "draws the faults")
 	flag.StringVar(&s.binary, "binary", "", "pushguard to try; built from this tree if empty")
 	kind := flag.String("store", "", "single or sentinel; both if empty")
+	faults := flag.Bool("table", false, "try each fault by itself and print a table, instead of many at random")
+	only := flag.String("only", "", "with -table: only the faults whose name holds this")
+	long := flag.Bool("long", false, "with -table: only the faults that take minutes")
 	flag.Parse()
 	s.said = os.Stderr
+	if *faults {
+		if err := table(os.Stdout, s, *only, *long); err != nil {
+			fmt.Fprintln(os.Stderr, "chaos:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(os.Stdout, s, *kind); err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)

@@ -22,6 +22,7 @@ type server struct {
 	addr string
 	args []string
 	cmd  *exec.Cmd
+	bus  string // port, in a cluster
 }
 
 func newServer(dir string, args ...string) (*server, error) {

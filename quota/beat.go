@@ -278,7 +278,7 @@ func (l *Ledger) exchange(ctx context.Context, now time.Time, b *book, leave boo
 		like = cur.plan
 	}
 	v := l.view.Load()
-	lost := !v.up && v.err != ""
+	lost := !v.up && v.err != "" || v.withheld
 	for attempt := 0; ; attempt++ {
 		join := l.takeJoin()
 		b.seq++

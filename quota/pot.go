@@ -300,7 +300,7 @@ type asks struct {
 	most    int64         // the largest lease beyond one publish's price; 0: not known yet
 	standby store.Counts  // wanted of each class
 	drain   bool          // hand all back
-	lost    bool          // the store does not answer: what is in hand is all there is, and stays
+	lost    bool          // the store does not answer, or gives nothing: what is in hand is all there is, and stays
 }
 
 // report says what this replica did with the pot and what it wants, and hands back what it does not need.

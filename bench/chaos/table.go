@@ -464,13 +464,17 @@ func startCluster(dir string) (c *cluster, err error) {
 	}
 	for i, n := range c.nodes {
 		if err := n.until(func(ctx context.Context, cl *redis.Client) bool {
-			if i >= 3 && cl.Do(ctx, "cluster", "replicate", ids[i-3]).Err() != nil {
-				return false
-			}
-			info := cl.ClusterInfo(ctx).Val()
-			return strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:6")
+			return strings.Contains(cl.ClusterInfo(ctx).Val(), "cluster_known_nodes:6") &&
+				(i < 3 || cl.Do(ctx, "cluster", "replicate", ids[i-3]).Err() == nil)
 		}); err != nil {
-			return c, err
+			return c, fmt.Errorf("node %d: %w", i, err)
+		}
+	}
+	for i, n := range c.nodes {
+		if err := n.until(func(ctx context.Context, cl *redis.Client) bool {
+			return strings.Contains(cl.ClusterInfo(ctx).Val(), "cluster_state:ok")
+		}); err != nil {
+			return c, fmt.Errorf("node %d: %w", i, err)
 		}
 	}
 	for _, n := range c.nodes[3:] {

@@ -136,13 +136,13 @@ func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 	// A, B, A within a window must end with A, although A was delivered before, or is under way as far as this
 	// replica has heard: its caller may have its answer, and B been held, before the store knows that it arrived.
 	repeats := it.verdict.Outcome == limiter.Deduplicated && it.claim.Conflated()
-	if !first && !repeats || it.publish.Alone || a.Shelf == nil || !a.Shelf.Shared() || p.holdFails.Load() {
+	if !first && !repeats || it.publish.Alone || a.Shelf == nil || !a.Shelf.MayHoldOlder() || p.holdFails.Load() {
 		return false
 	}
 	id, rec := heldAs(pr, it, now)
 	ctx, cancel := context.WithTimeout(context.Background(), swapTimeout)
 	defer cancel()
-	swapped, err := a.Shelf.Swap(ctx, id, rec)
+	swapped, err := a.Shelf.Swap(ctx, now, id, rec)
 	if err != nil && p.holdFails.CompareAndSwap(false, true) {
 		p.log.Warn("the store does not say in time whether an older value is held; firsts of a burst go out without asking until it answers", "app", a.ID, "err", err)
 	}

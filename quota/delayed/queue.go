@@ -3,6 +3,7 @@ package delayed
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,10 @@ import (
 type Queue struct {
 	st      *store.Store
 	account string
+	place   Place
+	mine    string      // what the tokens of this process begin with
+	heir    atomic.Bool // claims of the process before were taken over
+	clean   atomic.Bool // nothing of them is left
 	most    int
 	puts    chan put
 	due     atomic.Int64 // Unix ns: the newest due time of what this replica put
@@ -43,9 +48,17 @@ type putDone struct {
 	err      error
 }
 
+// A Place is where a process stands that sends from a queue: what one before it at the same place claimed, and did not
+// send because it was killed, is claimed again at once and not when the claim ends.
+type Place struct {
+	Name string // only one process at a time has it; "" with Known: there is one process in all
+	// Known is false where nobody says which processes are dead.
+	Known bool
+}
+
 // New is the account's queue on st. Run must run for Put to return.
-func New(st *store.Store, account string) *Queue {
-	return &Queue{st: st, account: account, most: Most, puts: make(chan put, 1024)}
+func New(st *store.Store, account string, place Place) *Queue {
+	return &Queue{st: st, account: account, place: place, mine: place.Name + rand.Text()[:10] + ".", most: Most, puts: make(chan put, 1024)}
 }
 
 // maxPuts bounds one round trip.
@@ -162,13 +175,14 @@ func (q *Queue) expect(due time.Time) {
 	}
 }
 
-// Shared reports whether other replicas can hold publishes in this queue.
-func (q *Queue) Shared() bool { return !q.st.Exclusive() }
+// MayHoldOlder reports whether the queue may hold publishes that this process did not put there: of other replicas, or
+// of a process before it.
+func (q *Queue) MayHoldOlder() bool { return !q.st.Exclusive() || !q.clean.Load() && q.st.Durable() }
 
-// Swap puts body in the place of one that waits under id, whichever replica held it, and reports whether there was
-// one. After an error it may have happened all the same.
-func (q *Queue) Swap(ctx context.Context, id string, body []byte) (swapped bool, err error) {
-	d, err := q.carried(ctx, put{item: store.Held{ID: id, Body: body}, swap: true, done: make(chan putDone, 1)})
+// Swap puts body in the place of one that waits under id, or behind one that is being sent, whichever replica held it, and
+// reports whether there was one: then body goes out after it. After an error it may have happened all the same.
+func (q *Queue) Swap(ctx context.Context, now time.Time, id string, body []byte) (swapped bool, err error) {
+	d, err := q.carried(ctx, put{item: store.Held{ID: id, Due: now, Body: body}, swap: true, done: make(chan putDone, 1)})
 	return d.replaced, err
 }
 
@@ -189,9 +203,18 @@ func (q *Queue) carried(ctx context.Context, p put) (putDone, error) {
 
 // Claim takes up to limit publishes that are due at now, for this caller alone until until.
 func (q *Queue) Claim(ctx context.Context, now, until time.Time, limit int) ([]store.Claimed, error) {
-	claimed, count, err := q.st.ClaimHeld(ctx, q.account, now, until, limit)
+	if q.place.Known && !q.heir.Load() && q.st.Durable() {
+		if _, err := q.st.InheritHeld(ctx, q.account, q.place.Name, q.mine); err != nil {
+			return nil, err
+		}
+		q.heir.Store(true)
+	}
+	claimed, count, err := q.st.ClaimHeld(ctx, q.account, q.mine, now, until, limit)
 	if err == nil {
 		q.count.Store(&count)
+		if count.Waiting+count.Sending == 0 {
+			q.clean.Store(true)
+		}
 	}
 	return claimed, err
 }

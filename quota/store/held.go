@@ -66,10 +66,10 @@ func (s *Store) Hold(ctx context.Context, account string, most int, items []Held
 // SwapHeld puts each item in the place of one that waits under its id, and reports where there was one; the due time
 // stays. Where none waits nothing is kept.
 func (s *Store) SwapHeld(ctx context.Context, account string, items []Held) ([]bool, error) {
-	args := make([]any, 0, 1+2*len(items))
+	args := make([]any, 0, 1+3*len(items))
 	args = append(args, "swap")
 	for _, h := range items {
-		args = append(args, h.ID, h.Body)
+		args = append(args, h.ID, h.Due.UnixMilli(), h.Body)
 	}
 	res, err := s.run(ctx, heldScript, heldKeys(account), args...)
 	if err != nil {
@@ -118,11 +118,24 @@ func (s *Store) PaceHeld(ctx context.Context, account string, now time.Time, mos
 // a replica has claimed to send.
 type HeldCount struct{ Waiting, Overdue, Sending int64 }
 
+// InheritHeld gives back at once what processes claimed that had the same place as this one and are dead: their tokens
+// begin with place and not with mine. It returns how many those were.
+func (s *Store) InheritHeld(ctx context.Context, account, place, mine string) (int, error) {
+	res, err := s.run(ctx, heldScript, heldKeys(account), "inherit", place, mine)
+	if err != nil {
+		return 0, err
+	}
+	if len(res) != 1 {
+		return 0, fmt.Errorf("the store answered %d parts for inherited publishes", len(res))
+	}
+	return strconv.Atoi(res[0])
+}
+
 // ClaimHeld takes up to limit publishes that are due at now. Whoever claims settles or returns each before until;
-// what is not settled by then can be claimed again. The count is of the moment before.
-func (s *Store) ClaimHeld(ctx context.Context, account string, now, until time.Time, limit int) ([]Claimed, HeldCount, error) {
+// what is not settled by then can be claimed again. Its tokens begin with mine. The count is of the moment before.
+func (s *Store) ClaimHeld(ctx context.Context, account, mine string, now, until time.Time, limit int) ([]Claimed, HeldCount, error) {
 	var count HeldCount
-	res, err := s.run(ctx, heldScript, heldKeys(account), "claim", now.UnixMilli(), until.UnixMilli(), limit, rand.Text()[:16]+".")
+	res, err := s.run(ctx, heldScript, heldKeys(account), "claim", now.UnixMilli(), until.UnixMilli(), limit, mine+rand.Text()[:16]+".")
 	if err != nil {
 		return nil, count, err
 	}

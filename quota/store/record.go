@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,6 +90,17 @@ func (r *Record) Save(data []byte) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// Name is the same for all processes that ever hold this record, and for no others.
+func (r *Record) Name() (string, error) {
+	path := r.base + ".name"
+	b, err := os.ReadFile(path)
+	if err == nil && len(b) == 16 {
+		return string(b), nil
+	}
+	name := rand.Text()[:16]
+	return name, writeSynced(path, []byte(name))
 }
 
 // Close keeps the record for the next process.

@@ -67,6 +67,9 @@ type Store struct {
 // Kind is "embedded", "redis", "sentinel" or "cluster".
 func (s *Store) Kind() string { return s.kind }
 
+// Durable says that what is stored outlives this process.
+func (s *Store) Durable() bool { return s.emb == nil || s.emb.j != nil }
+
 // Exclusive says that no other process can use this store.
 func (s *Store) Exclusive() bool { return s.emb != nil }
 

@@ -20,6 +20,10 @@ local function over(token)
   end
   redis.call('ZREM', KEYS[3], token)
 end
+local function sending(id)
+  local token = redis.call('HGET', KEYS[5], id)
+  return token and redis.call('HEXISTS', KEYS[4], token) == 1
+end
 if op == 'hold' then
   -- 2 most; then id, due, body each. Answers 1 held, 2 replaced an older one, 0 no room.
   local room = num(ARGV[2]) - num(redis.call('ZCARD', KEYS[1]))
@@ -38,10 +42,15 @@ if op == 'hold' then
     end
   end
 elseif op == 'swap' then
-  -- 2..: id, body each. Puts the body in the place of one that waits; answers 1, or 0 where none does.
-  for i = 2, #ARGV, 2 do
+  -- 2..: id, due, body each. Puts the body in the place of one that waits, or behind one that is being sent, so that the
+  -- newest is the last; answers 1, or 0 where there is none.
+  for i = 2, #ARGV, 3 do
     if redis.call('ZSCORE', KEYS[1], ARGV[i]) then
-      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 2])
+      out[#out + 1] = '1'
+    elseif sending(ARGV[i]) then
+      redis.call('ZADD', KEYS[1], ARGV[i + 1], ARGV[i])
+      redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 2])
       out[#out + 1] = '1'
     else
       out[#out + 1] = '0'
@@ -75,11 +84,19 @@ elseif op == 'claim' then
   local limit = num(ARGV[4])
   local stale = redis.call('ZRANGEBYSCORE', KEYS[3], '-inf', ARGV[2], 'LIMIT', '0', ARGV[4])
   for _, token in ipairs(stale) do
-    redis.call('ZADD', KEYS[3], ARGV[3], token)
-    out[#out + 1] = token
-    out[#out + 1] = '1'
-    out[#out + 1] = redis.call('HGET', KEYS[4], token) or ''
-    limit = limit - 1
+    local both = redis.call('HGET', KEYS[4], token) or ''
+    local id = string.sub(both, 1, (string.find(both, '\n', 1, true) or 1) - 1)
+    if redis.call('ZSCORE', KEYS[1], id) then
+      over(token) -- a newer one was accepted since: sent now, the old one would be the last word
+    else
+      redis.call('ZADD', KEYS[3], ARGV[3], token)
+      local every = string.match(id, '~(%d+)$')
+      if every then redis.call('ZADD', KEYS[6], str(num(ARGV[2]) + num(every)), id) end
+      out[#out + 1] = token
+      out[#out + 1] = '1'
+      out[#out + 1] = both
+      limit = limit - 1
+    end
   end
   -- Then what is due, but not what follows one of its id that is still being sent: it could overtake that.
   local out_now = num(redis.call('ZCARD', KEYS[3]))
@@ -118,6 +135,17 @@ elseif op == 'hasten' then
   end
   out[#out + 1] = str(hastened)
   out[#out + 1] = str(passed)
+elseif op == 'inherit' then
+  -- 2 prefix, 3 prefix of one's own. Tokens with the first and without the second are of a process that is dead: what it
+  -- claimed can be claimed again at once. Answers how many.
+  local n = 0
+  for _, token in ipairs(redis.call('ZRANGE', KEYS[3], '0', '-1')) do
+    if string.sub(token, 1, #ARGV[2]) == ARGV[2] and string.sub(token, 1, #ARGV[3]) ~= ARGV[3] then
+      redis.call('ZADD', KEYS[3], '0', token)
+      n = n + 1
+    end
+  end
+  out[#out + 1] = str(n)
 elseif op == 'settle' then
   -- 2.. tokens
   for i = 2, #ARGV do

@@ -29,6 +29,7 @@ type bucket struct {
 	dead   bool      // evicted: look the key up again
 	queued bool      // it has news for the other replicas
 	gen    uint32    // of the split that its share follows; 0: it was never used
+	day    int32     // of a quota: the day that its tokens are of
 	sure   int32     // tokens that are there without asking lim: they only grow, but for those taken
 	last   time.Time // the latest time seen; also says how long ago it was used
 	lim    rate.Limiter
@@ -44,6 +45,9 @@ func newBucket(of *keyedRate, key uint64, name string) *bucket {
 func (b *bucket) ask(now time.Time, n int32) (wait time.Duration, ok bool) {
 	if now.After(b.last) {
 		b.last = now
+	}
+	if b.of.rate.Day {
+		b.newDay()
 	}
 	if t := b.of.table; b.gen == 0 || b.gen != t.gen.Load() || b.sh != nil {
 		b.follow(t, n)
@@ -90,6 +94,7 @@ type keyedRate struct {
 	only   *bucket // PerApp; nil: look in the table
 	table  *bucketTable
 	fill   time.Duration
+	part   *part // not nil: it counts by this part of a channel's name
 }
 
 // key is where the bucket of something with this hash lies; never 0.

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"time"
-
-	"github.com/pushguard/pushguard/quota/rates"
 )
 
 // LimitedKey is a bucket that has less than half of its tokens.
@@ -45,7 +43,7 @@ func (a *App) LimitedKeys(now time.Time, most int) []LimitedKey {
 			return
 		}
 		if k.Shared {
-			k.ID = string(rates.IDOf(b.of.wide, b.name))
+			k.ID = string(b.id())
 		}
 		out = append(out, k)
 		if len(out) >= 2*most+64 {

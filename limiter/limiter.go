@@ -230,6 +230,9 @@ func (a *App) Done(now time.Time, c *Claim, v *Verdict, fate Fate, actual int64)
 			a.settleTwin(now, c, v, fate == Delivered)
 		}
 		spent := a.settle(now, c, v, fate, actual)
+		if v.Rule.quotas && !c.Late && !c.Refresh {
+			a.requota(now, c, v.Rule, fate == Delivered || fate == Unknown, spent)
+		}
 		if v.Probe {
 			a.breaker.probed(now, fate == Delivered)
 		}

@@ -146,6 +146,9 @@ func (c *compiler) rate(identity, name string, r *Rate, per Per, reason Reason) 
 		whose = "rule " + name
 	}
 	identity = fmt.Sprintf("%s %v %d %d", identity, n.PerSecond, n.Burst, n.Per)
+	if n.Day {
+		identity += fmt.Sprintf(" day %v %s", n.Messages, n.Part)
+	}
 	c.seen[identity]++
 	identity += " " + strconv.Itoa(c.seen[identity])
 	k := &keyedRate{
@@ -156,6 +159,12 @@ func (c *compiler) rate(identity, name string, r *Rate, per Per, reason Reason) 
 		wide:   rates.RateID(c.p.spec.App + " " + c.p.spec.Realm + " " + identity),
 		table:  c.app.buckets,
 		fill:   n.fill(),
+	}
+	if n.Part != "" {
+		if k.part, err = compilePart(n.Part); err != nil {
+			c.fail(err)
+			return nil
+		}
 	}
 	if c.old != nil {
 		if same := c.old.rates[k.wide]; same != nil {
@@ -231,7 +240,8 @@ func (c *compiler) rule(position string, spec Rule, digest bool) *CompiledRule {
 	reasons := [...]Reason{PerApp: RuleRate, PerCaller: CallerRate, PerEvent: EventRate, PerChannel: ChannelRate}
 	for i := range spec.Rates {
 		rate := &spec.Rates[i]
-		if k := c.rate(identity, spec.Name, rate, rate.Per, reasons[rate.Per]); k != nil {
+		r.quotas = r.quotas || rate.Day
+		if k := c.rate(identity, spec.Name, rate, rate.Per, reasonOf(rate, reasons[rate.Per])); k != nil {
 			r.rates[rate.Per] = append(r.rates[rate.Per], k)
 		}
 	}
@@ -250,4 +260,11 @@ func (c *compiler) rule(position string, spec Rule, digest bool) *CompiledRule {
 	}
 	c.p.tallies[identity] = r.tally
 	return r
+}
+
+func reasonOf(r *Rate, otherwise Reason) Reason {
+	if r.Day {
+		return QuotaSpent
+	}
+	return otherwise
 }

@@ -34,6 +34,11 @@ type Rate struct {
 	PerSecond float64 // > 0
 	Burst     int     // >= 1; 0 stands for max(1, ceil(PerSecond))
 	Per       Per
+
+	// Of a quota; see ParseQuota. PerSecond is 0, and Burst is for a whole UTC day.
+	Day      bool
+	Messages bool   // counted as billed, not by publishes
+	Part     string // of PerChannel: the pattern of what it counts by; empty: whole names
 }
 
 // ParseRate reads "200/s", "5/s per channel", "100/m per event", "0.5/h". Units are s, m, h
@@ -105,6 +110,9 @@ func parseSpan(s string) (time.Duration, error) {
 
 // String is the form that ParseRate reads; the burst is not in it.
 func (r Rate) String() string {
+	if r.Day {
+		return r.quotaString()
+	}
 	s := ""
 	switch n := r.PerSecond; {
 	case n >= 1 || n == 0:
@@ -127,6 +135,12 @@ const (
 
 // normal checks a rate and fills in its default burst.
 func (r Rate) normal() (Rate, error) {
+	if r.Day {
+		if r.PerSecond != 0 || r.Burst < 1 || r.Burst > maxBurst || int(r.Per) >= len(perNames) {
+			return r, fmt.Errorf("quota of %d a day: must be between 1 and %d", r.Burst, maxBurst)
+		}
+		return r, nil
+	}
 	if !(r.PerSecond > 0) || r.PerSecond > maxPerSecond {
 		return r, fmt.Errorf("rate of %g a second: must be above 0 and at most %g", r.PerSecond, float64(maxPerSecond))
 	}
@@ -144,6 +158,9 @@ func (r Rate) normal() (Rate, error) {
 
 // fill is how long an empty bucket takes to be full.
 func (r Rate) fill() time.Duration {
+	if r.Day {
+		return 24 * time.Hour
+	}
 	s := float64(r.Burst) / r.PerSecond
 	if s >= maxFill.Seconds() {
 		return maxFill

@@ -12,15 +12,15 @@ func TestParseRate(t *testing.T) {
 		want Rate
 		text string // what String gives; "": the same as in
 	}{
-		{in: "200/s", want: Rate{200, 200, PerApp}},
-		{in: "5/s per channel", want: Rate{5, 5, PerChannel}},
-		{in: "  5/s   per  caller ", want: Rate{5, 5, PerCaller}, text: "5/s per caller"},
-		{in: "100/m per event", want: Rate{100.0 / 60, 2, PerEvent}, text: "1.6666666666666667/s per event"},
-		{in: "30/m", want: Rate{0.5, 1, PerApp}},
-		{in: "1/h", want: Rate{1.0 / 3600, 1, PerApp}},
-		{in: "10/5s", want: Rate{2, 2, PerApp}, text: "2/s"},
-		{in: "2.5/s per app", want: Rate{2.5, 3, PerApp}, text: "2.5/s"},
-		{in: "86400/d", want: Rate{1, 1, PerApp}, text: "1/s"},
+		{in: "200/s", want: Rate{PerSecond: 200, Burst: 200, Per: PerApp}},
+		{in: "5/s per channel", want: Rate{PerSecond: 5, Burst: 5, Per: PerChannel}},
+		{in: "  5/s   per  caller ", want: Rate{PerSecond: 5, Burst: 5, Per: PerCaller}, text: "5/s per caller"},
+		{in: "100/m per event", want: Rate{PerSecond: 100.0 / 60, Burst: 2, Per: PerEvent}, text: "1.6666666666666667/s per event"},
+		{in: "30/m", want: Rate{PerSecond: 0.5, Burst: 1, Per: PerApp}},
+		{in: "1/h", want: Rate{PerSecond: 1.0 / 3600, Burst: 1, Per: PerApp}},
+		{in: "10/5s", want: Rate{PerSecond: 2, Burst: 2, Per: PerApp}, text: "2/s"},
+		{in: "2.5/s per app", want: Rate{PerSecond: 2.5, Burst: 3, Per: PerApp}, text: "2.5/s"},
+		{in: "86400/d", want: Rate{PerSecond: 1, Burst: 1, Per: PerApp}, text: "1/s"},
 	} {
 		got, err := ParseRate(c.in)
 		if err != nil || math.Abs(got.PerSecond-c.want.PerSecond) > 1e-12 || got.Burst != c.want.Burst || got.Per != c.want.Per {

@@ -64,6 +64,7 @@ type CompiledRule struct {
 	channel []glob
 	caller  []glob
 	rates   [4][]*keyedRate // by Per
+	quotas  bool            // some of them are quotas
 	digest  bool
 	salt    uint64 // of its records of delivered publishes; 0 when it enforces
 	tally   *ruleTally

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/rates"
 )
 
@@ -158,6 +159,9 @@ func (b *bucket) near() {
 func (b *bucket) refused(left float64, n int32) time.Duration {
 	t := b.of.table
 	s := t.split.Load()
+	if b.of.rate.Day && (!s.Shared || s.Alone()) {
+		return untilReset(b.last)
+	}
 	if !s.Shared || s.Alone() && b.sh == nil {
 		return untilToken(left-float64(n-1), b.of.rate.PerSecond)
 	}
@@ -169,6 +173,8 @@ func (b *bucket) refused(left float64, n int32) time.Duration {
 	switch {
 	case s.None:
 		return time.Second
+	case b.of.rate.Day:
+		return b.quotaWait(n)
 	case s.Alone():
 		return untilToken(left-float64(n-1), b.of.rate.PerSecond)
 	case b.sh.managed:
@@ -209,9 +215,17 @@ func (t *bucketTable) soon() {
 	}
 }
 
+// id is b's name in the store. A quota has another each day.
+func (b *bucket) id() rates.ID {
+	if b.of.rate.Day {
+		return rates.IDOf(b.of.wide+" "+quota.Day(b.day).String(), b.name)
+	}
+	return rates.IDOf(b.of.wide, b.name)
+}
+
 // claim takes the share that is reserved for b in the store, if the store knows it. b.mu is held.
 func (b *bucket) claim(t *bucketTable) bool {
-	id := rates.IDOf(b.of.wide, b.name)
+	id := b.id()
 	t.kmu.Lock()
 	tokens, ok := t.known[id]
 	if ok {
@@ -242,7 +256,7 @@ func (t *bucketTable) evicted(b *bucket) {
 		if t.known == nil {
 			t.known = map[rates.ID]int64{}
 		}
-		t.known[rates.IDOf(b.of.wide, b.name)] = 0
+		t.known[b.id()] = 0
 		t.knows.Store(true)
 	}
 	t.kmu.Unlock()
@@ -319,7 +333,7 @@ func (b *bucket) report(now time.Time) rates.Report {
 	}
 	tokens, limit := b.lim.TokensAt(b.last), float64(b.lim.Limit())
 	r := rates.Report{
-		ID: string(rates.IDOf(b.of.wide, b.name)), Rate: b.of.wide, Name: b.name,
+		ID: string(b.id()), Rate: b.of.wide, Name: b.name,
 		PerSecond: b.of.rate.PerSecond, Burst: int64(b.of.rate.Burst), Fill: b.of.fill,
 		Managed: sh.managed || sh.unheard, Lost: now.Sub(sh.lost) < 10*time.Second,
 		Before: tokens + sh.back, Spent: sh.spentN, Demand: sh.demand, Need: need, Refused: sh.refusedN, Cap: int64(b.lim.Burst()),
@@ -356,6 +370,9 @@ func (b *bucket) report(now time.Time) rates.Report {
 		}
 	}
 	r.Held, r.Current = max(tokens, 0), limit
+	if b.of.rate.Day {
+		r.Fill = max(quota.Day(b.day).End().Sub(b.last), 0) + time.Minute
+	}
 	sh.at = now
 	if (sh.askedN > 0 || sh.demand > 0) && (sh.refusedN || sh.busy || sh.starving || limit > 0 && sh.managed) {
 		sh.again = true // that it is asked no more is worth telling too
@@ -436,6 +453,12 @@ func (s shares) Told(now time.Time, rateID, name string, forgotten bool) {
 		return
 	}
 	defer b.mu.Unlock()
+	if b.of.rate.Day {
+		if now.After(b.last) {
+			b.last = now
+		}
+		b.newDay()
+	}
 	if b.dead {
 		return
 	}

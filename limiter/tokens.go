@@ -126,6 +126,9 @@ func (j *judgement) channelKeys() []channelKey {
 }
 
 func (j *judgement) eachChannel(k *keyedRate, keys []channelKey) Outcome {
+	if k.part != nil {
+		return j.partly(k)
+	}
 	if len(j.c.Channels) == 1 {
 		o := j.keyed(k, maphash.String(j.a.seed, j.c.Channels[0]), j.c.Channels[0])
 		if o != Sent {
@@ -163,7 +166,7 @@ func (j *judgement) ask(k *keyedRate, b *bucket) Outcome {
 	} else {
 		j.wide.held = append(j.wide.held, b)
 	}
-	if wait, ok := b.ask(j.now, 1); !ok {
+	if wait, ok := b.ask(j.now, k.tokens(j.c)); !ok {
 		return j.refuse(Throttled, k.reason, wait)
 	}
 	return Sent
@@ -188,7 +191,7 @@ func (j *judgement) release(take bool) {
 	}
 	for _, b := range held {
 		if take {
-			b.take(1)
+			b.take(b.of.tokens(j.c))
 		}
 		b.mu.Unlock()
 	}

@@ -191,7 +191,7 @@ func (l *Ledger) SetAim(ctx context.Context, now time.Time, aim Aim, replace boo
 		if at >= 0 {
 			old := &aims[at]
 			if why := milder(old.Allow, aim.Allow, old.PerSecond, aim.PerSecond, old.Until, aim.Until); why != "" && !replace {
-				return nil, nil, nil, fmt.Errorf("%w on the same target: %s by %s, %s. Replace it (--replace), or lift it first", ErrMilder, old.ID, cmp.Or(old.By, "somebody"), why)
+				return nil, nil, nil, fmt.Errorf("%w: %s on the same target, pulled by %s, and %s. Replace it (--replace), or lift it first", ErrMilder, old.ID, cmp.Or(old.By, "somebody"), why)
 			}
 			aim.ID, entry.Before = old.ID, old.What()
 			aims[at] = aim

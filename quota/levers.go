@@ -106,7 +106,7 @@ func (l *Ledger) pullBrake(ctx context.Context, now time.Time, b *Brake, replace
 		if old != nil {
 			audit.Before = old.what()
 			if why := milder(old.Allow, set.Allow, 0, 0, old.Until, set.Until); why != "" && !replace {
-				return nil, nil, nil, fmt.Errorf("%w: pulled by %s, %s. Replace it (--replace), or lift it first", ErrMilder, cmp.Or(old.By, "somebody"), why)
+				return nil, nil, nil, fmt.Errorf("%w: pulled by %s, and %s. Replace it (--replace), or lift it first", ErrMilder, cmp.Or(old.By, "somebody"), why)
 			}
 		}
 		return &set, aims, audit, nil

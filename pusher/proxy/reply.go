@@ -279,6 +279,14 @@ func appendExplanation(b []byte, pr *principal, it *item, now time.Time) []byte 
 		case limiter.CallerRate:
 			b = appendQuoted(append(b, "rate limit: caller "...), who)
 			b = append(b, " sends faster than it may"...)
+		case limiter.QuotaSpent:
+			b = appendQuoted(append(b, "quota: what rule "...), it.claim.Rule.Name())
+			b = append(b, " allows a day"...)
+			if v.Channel >= 0 && v.Channel < len(it.claim.Channels) {
+				b = appendQuoted(append(b, " for channel "...), it.claim.Channels[v.Channel])
+			}
+			b = append(b, " is used up; the day ends at "...)
+			return append(utcMidnight(now).AppendFormat(b, time.RFC3339), '.')
 		case limiter.AppRate:
 			b = append(append(append(b, "rate limit: app "...), a.ID...), " sends faster than it may"...)
 		default:

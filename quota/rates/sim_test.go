@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"pgregory.net/rapid"
 
 	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/quota/rates"
@@ -27,14 +28,15 @@ var (
 
 // fleet is several replicas of one account in virtual time, on a real Redis.
 type fleet struct {
-	t      testing.TB
-	st     *store.Store
-	policy limiter.Policy
-	now    time.Time
-	all    []*replica
-	born   int
-	lost   bool // the store does not answer
-	trips  int
+	t       interface{ Fatal(...any) }
+	st      *store.Store
+	account string
+	policy  limiter.Policy
+	now     time.Time
+	all     []*replica
+	born    int
+	lost    bool // the store does not answer
+	trips   int
 }
 
 type replica struct {
@@ -60,7 +62,7 @@ type way struct {
 
 func (w *way) Exclusive() bool { return false }
 func (w *way) RateIDs(ctx context.Context, most int) ([]string, error) {
-	return w.st.RateIDs(ctx, "care", most)
+	return w.st.RateIDs(ctx, w.r.f.account, most)
 }
 
 func (w *way) Rates(ctx context.Context, x *rates.Exchange) (*rates.Answer, error) {
@@ -72,7 +74,7 @@ func (w *way) Rates(ctx context.Context, x *rates.Exchange) (*rates.Answer, erro
 		return nil, errors.New("the question was lost")
 	}
 	w.r.f.trips++
-	in := store.RateExchange{Account: "care", Replica: x.Replica, Name: x.Name, Now: w.r.f.now, Seq: x.Seq, Version: x.Version, News: x.News,
+	in := store.RateExchange{Account: w.r.f.account, Replica: x.Replica, Name: x.Name, Now: w.r.f.now, Seq: x.Seq, Version: x.Version, News: x.News,
 		TTL: rates.TTL, Most: store.RatesMost, Leave: x.Leave}
 	for i := range x.Reports {
 		in.Reports = append(in.Reports, store.RateReport(x.Reports[i]))
@@ -92,9 +94,9 @@ func (w *way) Rates(ctx context.Context, x *rates.Exchange) (*rates.Answer, erro
 	return a, nil
 }
 
-func newFleet(t testing.TB, st *store.Store, rs ...limiter.Rate) *fleet {
+func newFleet(t interface{ Fatal(...any) }, st *store.Store, rs ...limiter.Rate) *fleet {
 	st.CallersClock()
-	return &fleet{t: t, st: st, now: noon, policy: limiter.Policy{App: "1", Rules: []limiter.Rule{{Rates: rs}}}}
+	return &fleet{t: t, st: st, account: "care", now: noon, policy: limiter.Policy{App: "1", Rules: []limiter.Rule{{Rates: rs}}}}
 }
 
 func onRedis(t testing.TB) *store.Store {
@@ -188,10 +190,10 @@ func (w *window) pass(now time.Time) {
 
 func TestSharesPassTheWhole(t *testing.T) {
 	for _, r := range []limiter.Rate{{PerSecond: 10.0 / 3600, Burst: 10}, {PerSecond: 5, Burst: 5}, {PerSecond: 200, Burst: 400}} {
-		for _, n := range []int{1, 3, 10, 50} {
+		for _, n := range []int{3, 10, 50} {
 			for _, shape := range []string{"balanced", "skew 90/5/5", "flip each 10 s", "sticky", "flap"} {
-				if testing.Short() && n == 50 {
-					continue
+				if testing.Short() && n > 3 || n == 50 && r.PerSecond < 1 || !testing.Verbose() && n > 3 {
+					continue // the whole table is a measurement: -v prints it
 				}
 				r.Per = limiter.PerChannel
 				t.Run(fmt.Sprintf("%s burst %d, %d replicas, %s", r, r.Burst, n, shape), func(t *testing.T) {
@@ -251,6 +253,9 @@ func TestSharesPassTheWhole(t *testing.T) {
 					whole := float64(passed) / float64(single)
 					t.Logf("passed %d of one bucket's %d (%.1f %%); after the first second %.1f %%; most over one bucket's window %+.2f; %.2f trips/s a replica",
 						passed, single, 100*whole, 100*got, w.over, float64(f.trips-trips)/length.Seconds()/float64(n))
+					if n == 3 && shape != "flap" && (got < 0.95 || shape == "balanced" && got < 0.97) {
+						t.Errorf("only %.1f %% of one bucket's pass", 100*got)
+					}
 					if w.over > float64(n) {
 						t.Errorf("a window let %.1f more pass than one bucket, with %d replicas", w.over, n)
 					}
@@ -258,4 +263,169 @@ func TestSharesPassTheWhole(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestRestartsAddNothing: long windows, in publishes and by quotas of the day, over kills, restarts and rolling updates.
+func TestRestartsAddNothing(t *testing.T) {
+	day, err := limiter.ParseQuota("10/day per channel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []limiter.Rate{{PerSecond: 10.0 / 3600, Burst: 10, Per: limiter.PerChannel}, day} {
+		for _, n := range []int{1, 3} {
+			t.Run(fmt.Sprintf("%s, %d replicas", r, n), func(t *testing.T) {
+				f := newFleet(t, onRedis(t), r)
+				var live []*replica
+				for range n {
+					live = append(live, f.join())
+				}
+				f.settle()
+				passed := 0
+				offer := func() {
+					for range 20 * n {
+						for _, r := range live {
+							if r.publish("c") {
+								passed++
+							}
+						}
+					}
+				}
+				f.tick(10*time.Millisecond, offer)
+				for i := range 2 * n {
+					for range 10 {
+						f.tick(100*time.Millisecond, nil)
+					}
+					old := live[i%n]
+					old.dead = true
+					if i >= n { // an orderly one the second time
+						old.shares.Close(background, f.now)
+					}
+					live[i%n] = f.join()
+					for range 100 {
+						f.tick(100*time.Millisecond, offer)
+					}
+				}
+				most := 10 + int(r.PerSecond*f.now.Sub(noon).Seconds())
+				if passed < 9 || passed > most {
+					t.Fatalf("%d passed, want 10 to %d", passed, most)
+				}
+				t.Logf("%d passed of at most %d", passed, most)
+			})
+		}
+	}
+}
+
+// Half of a bucket is used, its only replica dies, and the next finds the other half.
+func TestARestartFindsWhatIsLeft(t *testing.T) {
+	f := newFleet(t, onRedis(t), limiter.Rate{PerSecond: 10.0 / 3600, Burst: 10, Per: limiter.PerChannel})
+	r := f.join()
+	f.settle()
+	for range 5 {
+		if !r.publish("c") {
+			t.Fatal("refused")
+		}
+	}
+	for range 20 {
+		f.tick(100*time.Millisecond, nil)
+	}
+	r.dead = true
+	next := f.join()
+	for range 100 {
+		f.tick(100*time.Millisecond, nil)
+	}
+	passed := 0
+	for range 20 {
+		f.tick(100*time.Millisecond, func() {
+			if next.publish("c") {
+				passed++
+			}
+		})
+	}
+	if passed < 4 || passed > 5 {
+		t.Fatalf("%d passed, want the 5 that were left", passed)
+	}
+}
+
+// TestModel lets replicas join, leave, die, lose the store and have their clocks step, and holds every window to what is
+// promised.
+func TestModel(t *testing.T) {
+	st := onRedis(t)
+	story := 0
+	rapid.Check(t, func(t *rapid.T) {
+		story++
+		r := rapid.SampledFrom([]limiter.Rate{{PerSecond: 10.0 / 3600, Burst: 10}, {PerSecond: 5, Burst: 5}, {PerSecond: 40, Burst: 80}, {PerSecond: 2, Burst: 1}}).Draw(t, "rate")
+		r.Per = limiter.PerChannel
+		f := newFleet(t, st, r)
+		channel := fmt.Sprint("c", story)
+		f.policy.App = channel
+		f.account = fmt.Sprint("care", story)
+		long := r.PerSecond*rates.LongWindow.Seconds() < float64(r.Burst)
+		var live []*replica
+		for range rapid.IntRange(1, 4).Draw(t, "replicas") {
+			live = append(live, f.join())
+		}
+		f.settle()
+		w := window{perSecond: r.PerSecond, burst: float64(r.Burst)}
+		extra, most := 0.0, float64(len(live))
+		passed := 0
+		for range rapid.IntRange(5, 40).Draw(t, "steps") {
+			one := live[rapid.IntRange(0, len(live)-1).Draw(t, "which")]
+			switch rapid.IntRange(0, 9).Draw(t, "what") {
+			case 0:
+				if len(live) < 6 {
+					live = append(live, f.join())
+					if !long {
+						extra += float64(r.Burst) // its part of a window that is over soon, and theirs who follow
+					}
+				}
+			case 1:
+				if len(live) > 1 {
+					one.dead = true
+					if rapid.Bool().Draw(t, "orderly") {
+						one.shares.Close(background, f.now)
+					}
+					for i := range live {
+						if live[i] == one {
+							live = append(live[:i], live[i+1:]...)
+							break
+						}
+					}
+					if !long {
+						extra += float64(r.Burst)
+					} else {
+						extra += 2 // what it took of a bucket in the half second before
+					}
+				}
+			case 2:
+				one.drop = rapid.Float64Range(0, 0.5).Draw(t, "lost")
+			case 3:
+				if !one.cut {
+					one.cut = true
+					extra += float64(r.Burst) + r.PerSecond*60 // its last share beside theirs who take it over
+				}
+			case 4:
+				for _, r := range live {
+					r.cut, r.drop = false, 0
+				}
+			case 5:
+				one.skew += time.Duration(rapid.IntRange(-2000, 2000).Draw(t, "clock")) * time.Millisecond
+				extra += r.PerSecond * 4
+			}
+			most = max(most, float64(len(live)))
+			asks := rapid.IntRange(0, 30).Draw(t, "asks")
+			for range rapid.IntRange(1, 30).Draw(t, "ticks") {
+				f.tick(100*time.Millisecond, func() {
+					for range asks / 3 {
+						if live[rapid.IntRange(0, len(live)-1).Draw(t, "at")].publish("c") {
+							passed++
+							w.pass(f.now)
+						}
+					}
+				})
+			}
+		}
+		if passed > 0 && w.over > most+extra+1 {
+			t.Fatalf("a window let %.1f more pass than one bucket; %v replicas, %.1f allowed for what happened", w.over, most, extra)
+		}
+	})
 }

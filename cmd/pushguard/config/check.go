@@ -403,6 +403,21 @@ func (c *checker) rules(path string, a *Account, callers []string) {
 		if r.Burst > 0 && len(r.Rate) > 1 {
 			c.fail(p+".burst", "does not say which rate it is for", "write it beside its rate: { rate: 5/s per channel, burst: 10 }")
 		}
+		for j, q := range r.Quota {
+			at := p + ".quota"
+			if indexed := fmt.Sprintf("%s[%d]", at, j); c.given(indexed) {
+				at = indexed
+			}
+			for k := range j {
+				if r.Quota[k].Per == q.Per && r.Quota[k].Messages == q.Messages && r.Quota[k].Part == q.Part && !c.bad[at] {
+					c.fail(at, fmt.Sprintf("counts the same as quota[%d]", k), "keep the one you mean")
+					break
+				}
+			}
+			if plan := a.Plan.MessagesPerDay; plan > 0 && int64(q.Burst) > plan && !c.bad[at] {
+				c.warn(at, fmt.Sprintf("is more than the plan, which has %d messages a day: it never refuses anything", plan), "give a smaller number, or take it out")
+			}
+		}
 		c.burst(p, r.Burst, len(r.Rate) > 0)
 		for j, rate := range r.Rate {
 			for k := range j {

@@ -77,7 +77,7 @@ func (d *differ) walk(p place2, a, b reflect.Value) {
 		d.line(p, "secret changed")
 	case t == reflect.TypeFor[Store]() && a.Interface().(Store).String() == b.Interface().(Store).String():
 		d.line(p, "password or options changed")
-	case t == reflect.TypeFor[Globs]() || t == reflect.TypeFor[Rates]() || t.Kind() == reflect.Pointer && t.Elem() == reflect.TypeFor[Rate]() || isLeaf(t):
+	case t == reflect.TypeFor[Globs]() || t == reflect.TypeFor[Rates]() || t == reflect.TypeFor[Quotas]() || t.Kind() == reflect.Pointer && t.Elem() == reflect.TypeFor[Rate]() || isLeaf(t):
 		d.line(p, "%s -> %s", d.show(d.old, p.old, a), d.show(d.new, p.new, b))
 	case t.Kind() == reflect.Struct:
 		for i := range t.NumField() {
@@ -137,6 +137,8 @@ func (d *differ) show(refs map[string]string, path string, v reflect.Value) stri
 			parts[i] = fmt.Sprintf("%s burst %d", r, r.Burst)
 		}
 		return "[" + strings.Join(parts, ", ") + "]"
+	case Quotas:
+		return fmt.Sprint(x)
 	case Plan:
 		return fmt.Sprintf("%s (%d a day)", x.Name, x.MessagesPerDay)
 	case Globs:

@@ -227,7 +227,7 @@ func isPublic(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[Secret](), reflect.TypeFor[Secrets](), reflect.TypeFor[Store]():
 		return false
-	case reflect.TypeFor[Globs](), reflect.TypeFor[Rates](), reflect.TypeFor[*Rate](), reflect.TypeFor[Rate](), reflect.TypeFor[Dedupe](), reflect.TypeFor[Conflate]():
+	case reflect.TypeFor[Globs](), reflect.TypeFor[Rates](), reflect.TypeFor[Quotas](), reflect.TypeFor[Quota](), reflect.TypeFor[*Rate](), reflect.TypeFor[Rate](), reflect.TypeFor[Dedupe](), reflect.TypeFor[Conflate]():
 		return true
 	}
 	return isLeaf(t)

@@ -23,3 +23,20 @@ func (r *Rate) setText(text string) error {
 	*r = Rate(rate)
 	return nil
 }
+
+// Quota is a cap on a UTC day, written 5000/day per channel. It converts to
+// limiter.Rate; limiter.ParseQuota says how it is read.
+type Quota limiter.Rate
+
+// String is the form of the file.
+func (q Quota) String() string { return limiter.Rate(q).String() }
+
+func (q *Quota) setText(text string) error {
+	rate, err := limiter.ParseQuota(text)
+	if err != nil {
+		why := strings.TrimPrefix(err.Error(), fmt.Sprintf("quota %q: ", text))
+		return fault{"is not a quota", why}
+	}
+	*q = Quota(rate)
+	return nil
+}

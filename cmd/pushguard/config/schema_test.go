@@ -48,7 +48,8 @@ func ref(name string) *jsonschema.Schema { return &jsonschema.Schema{Ref: "#/$de
 func schemaOf(t reflect.Type) *jsonschema.Schema {
 	one := uint64(1)
 	short := &jsonschema.Schema{Type: "string", MinLength: &one}
-	rate := anyOf(text(`^[0-9]+(\.[0-9]+)?/([0-9]+)?[smhd]( +per +(app|caller|event|channel))?$|`+reference), ref("RateAndBurst"))
+	rate := anyOf(text(`^[0-9]+(\.[0-9]+)?/([0-9]+)?(s|sec|second|m|min|minute|h|hour|d|day)( +per +(app|caller|event|channel))?$|`+reference), ref("RateAndBurst"))
+	day := text(`^[0-9][0-9_]* *(messages|publishes)? */ *(d|day)( +(messages|publishes))?( +per +(app|caller|event|channel)( +[^ ].*)?)?$|` + reference)
 	secret := anyOf(short, whole("0"))
 	switch t {
 	case reflect.TypeFor[Secret]():
@@ -61,6 +62,10 @@ func schemaOf(t reflect.Type) *jsonschema.Schema {
 		return rate
 	case reflect.TypeFor[Rates]():
 		return oneOrMore(rate)
+	case reflect.TypeFor[Quota]():
+		return day
+	case reflect.TypeFor[Quotas]():
+		return oneOrMore(day)
 	case reflect.TypeFor[time.Duration]():
 		return text(duration)
 	case reflect.TypeFor[Dedupe]():

@@ -273,6 +273,8 @@ type Rule struct {
 	Order Order `yaml:"order,omitempty"`
 	// Most publishes, as 5/s per channel (or per event, per caller, per app), or a list of them.
 	Rate Rates `yaml:"rate,omitempty"`
+	// Most publishes of a UTC day, as 5000/day per channel (or per event, per caller, per app), in messages as billed where it says so (20000 messages/day per caller), or by a part of the channel's name: 5000/day per channel /^canvas-(.+?)-/ or canvas-(*)-*. One or a list. What is beyond is refused until 00:00 UTC.
+	Quota Quotas `yaml:"quota,omitempty"`
 	// Size of the token bucket of the rule's only rate. The default is one second's worth.
 	Burst int `yaml:"burst,omitempty" jsonschema:"minimum=1,maximum=1000000000"`
 	// true: nothing that the rule matches goes out, for good. What is refused is answered braked.

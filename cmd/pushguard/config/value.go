@@ -255,6 +255,20 @@ func (r *Rates) bindNode(b *binder, path string, n ast.Node) {
 	b.bindList(path, n, r)
 }
 
+// Quotas are one quota or several; each must have room.
+type Quotas []Quota
+
+func (q *Quotas) bindNode(b *binder, path string, n ast.Node) {
+	if !isList(n) {
+		*q = make(Quotas, 1)
+		b.bindText(path, n, &(*q)[0])
+		return
+	}
+	b.bindList(path, n, q)
+}
+
+func (q *Quota) bindNode(b *binder, path string, n ast.Node) { b.bindText(path, n, q) }
+
 // RateAndBurst is a rate with a bucket of another size.
 type RateAndBurst struct {
 	// The rate, as 5/s per channel.

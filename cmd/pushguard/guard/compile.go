@@ -90,6 +90,9 @@ func ruleOf(r config.Rule) (limiter.Rule, error) {
 		}
 		rule.Rates = append(rule.Rates, rate(x, burst))
 	}
+	for _, q := range r.Quota {
+		rule.Rates = append(rule.Rates, limiter.Rate(q))
+	}
 	return rule, nil
 }
 

@@ -189,6 +189,27 @@ func (s *Server) effectOfAim(now time.Time, a Account, aim *quota.Aim) Effect {
 	return out
 }
 
+// effectOfAimRelease says what is lifted: an aimed brake, or with "all" every one.
+func (s *Server) effectOfAimRelease(now time.Time, a Account, id string) Effect {
+	out := Effect{Lever: "brake off", Account: a.Name, Priorities: []PriorityEffect{}, Callers: []CallerEffect{}, Notes: []string{}}
+	if id == "all" && a.Ledger.CurrentBrake(now) != nil {
+		out = s.effectOfRelease(now, a)
+	}
+	var lifted []string
+	for _, x := range a.Ledger.Snapshot(now).Aims {
+		if id == "all" || x.ID == id {
+			lifted = append(lifted, x.ID+" ("+x.What()+")")
+		}
+	}
+	switch {
+	case len(lifted) > 0:
+		out.Summary = strings.TrimSpace(out.Summary + " Lifts " + strings.Join(lifted, ", ") + ": what they stopped is judged by the rules again.")
+	case out.Summary == "":
+		out.Summary = "Nothing: no brake is on."
+	}
+	return out
+}
+
 func priorityOf(a Account, app, caller, event string, channels []string) quota.Priority {
 	for _, x := range a.Apps {
 		if x.ID == app {

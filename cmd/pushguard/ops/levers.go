@@ -126,13 +126,16 @@ func (s *Server) brakeOff(r *http.Request, _ struct{}) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if dryRun(r) {
-		return s.effectOfRelease(s.cfg.Now(), a), nil
-	}
 	q := r.URL.Query()
 	who, why, id := s.who(r, q.Get("by")), q.Get("reason"), q.Get("id")
 	if id != "" && id != "all" && !slices.ContainsFunc(a.Ledger.Snapshot(s.cfg.Now()).Aims, func(x quota.Aim) bool { return x.ID == id }) {
 		return nil, &failure{http.StatusNotFound, fmt.Sprintf("there is no brake %q; see pushguard brake list", id)}
+	}
+	if dryRun(r) {
+		if id != "" {
+			return s.effectOfAimRelease(s.cfg.Now(), a, id), nil
+		}
+		return s.effectOfRelease(s.cfg.Now(), a), nil
 	}
 	return s.moved(r, a, func(ctx context.Context) error {
 		now := s.cfg.Now()

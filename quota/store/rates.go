@@ -250,7 +250,7 @@ func parseRateRecord(text string, names map[string]string) (r RateRecord, err er
 	head, tail, _ := strings.Cut(text, "|")
 	r.Rate, r.Name, _ = strings.Cut(tail, " ")
 	f := strings.Fields(head)
-	if len(f) < 10 || (len(f)-10)%8 != 0 {
+	if len(f) < 10 || (len(f)-10)%9 != 0 {
 		return r, errors.New("a record of a rate cannot be read: " + text)
 	}
 	v := make([]float64, len(f))
@@ -260,7 +260,7 @@ func parseRateRecord(text string, names map[string]string) (r RateRecord, err er
 		}
 	}
 	r.PerSecond, r.Burst, r.Pool, r.At = v[1], int64(v[2]), v[3], time.UnixMilli(int64(v[4]))
-	for i := 10; i < len(v); i += 8 {
+	for i := 10; i < len(v); i += 9 {
 		name, ok := names[f[i]]
 		if !ok {
 			continue

@@ -11,8 +11,8 @@
 --   10 the replica's name, then 15 for each report:
 --   id, rate id and name, R, B, ms to fill, flags (m managed, l after a loss, c claim), held before, held now, spent in all,
 --   rate now, demand a second, refused (0|1), most tokens held now, tokens a second that it could use now, 0.
--- A record: '1 R B P t n0 born m exp news|rateid name' with entries of eight numbers before the bar:
---   replica number, rate, tokens held, cap, heard at, spent in all, demand, refused.
+-- A record: '1 R B P t n0 born m exp news|rateid name' with entries of nine numbers before the bar:
+--   replica number, rate, tokens held, cap, heard at, spent in all, demand, refused, tokens a second that it could use.
 --   P  tokens of the pool at time t. n0 replicas when it was made, born the newest of them, m those that still have
 --   their part unsaid.
 local K, due, liveKey, meta, newsKey = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -128,8 +128,8 @@ for i = 1, count do
     local bar = find(have[i], '|', 1, true)
     local t = numbers(sub(have[i], 1, bar - 1))
     r = {R = t[2], B = t[3], P = t[4], t = t[5], n0 = t[6], born = t[7], m = t[8], fill = t[9], news = t[10], e = {}}
-    for x = 11, #t, 8 do
-      r.e[#r.e + 1] = {id = t[x], rate = t[x + 1], h = t[x + 2], cap = t[x + 3], at = t[x + 4], S = t[x + 5], d = t[x + 6], rf = t[x + 7]}
+    for x = 11, #t, 9 do
+      r.e[#r.e + 1] = {id = t[x], rate = t[x + 1], h = t[x + 2], cap = t[x + 3], at = t[x + 4], S = t[x + 5], d = t[x + 6], rf = t[x + 7], need = t[x + 8]}
     end
     tail = sub(have[i], bar + 1)
     R, B, fill = r.R, r.B, claim and r.fill or fill
@@ -158,7 +158,7 @@ for i = 1, count do
       else
         grown = grown - e.rate * min(dt, max(0, e.at + dead - r.t))
         -- What it may have spent since it was last heard counts as spent.
-        r.P = r.P + max(0, e.h - ceil(e.d * 0.6))
+        r.P = r.P + max(0, e.h - ceil(e.need * 0.6))
       end
     end
     for _, one in ipairs(members) do
@@ -236,7 +236,7 @@ for i = 1, count do
     give = max(give, 0)
     r.P = r.P - give
     held = held + give
-    kept[#kept + 1] = {id = mine, rate = max(cur, rate), h = held, cap = cap, at = now, S = S, d = d, rf = refused}
+    kept[#kept + 1] = {id = mine, rate = max(cur, rate), h = held, cap = cap, at = now, S = S, d = d, rf = refused, need = num(ARGV[o + 13])}
     whole = whole + held + max(r.P, 0) + r.m * impB
     if refused > 0 and give == 0 and n > 1 and idle and now - r.news > 400 then
       say('h ' .. tail)
@@ -249,7 +249,7 @@ for i = 1, count do
       str(wait) .. ' ' .. fine(min(whole, B)) .. ' ' .. fine(W > 0 and d / W or 1 / n)
     local s = {'1 ' .. str(R), str(B), fine(r.P), str(now), str(r.n0), str(r.born), str(r.m), str(fill), str(r.news)}
     for _, e in ipairs(kept) do
-      s[#s + 1] = str(e.id) .. ' ' .. str(e.rate) .. ' ' .. fine(e.h) .. ' ' .. str(e.cap) .. ' ' .. str(e.at) .. ' ' .. str(e.S) .. ' ' .. fine(e.d) .. ' ' .. str(e.rf)
+      s[#s + 1] = str(e.id) .. ' ' .. str(e.rate) .. ' ' .. fine(e.h) .. ' ' .. str(e.cap) .. ' ' .. str(e.at) .. ' ' .. str(e.S) .. ' ' .. fine(e.d) .. ' ' .. str(e.rf) .. ' ' .. fine(e.need)
     end
     sets[#sets + 1] = id
     sets[#sets + 1] = table.concat(s, ' ') .. '|' .. tail

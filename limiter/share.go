@@ -78,7 +78,7 @@ func (b *bucket) follow(t *bucketTable, n int32) {
 	if first && t.knows.Load() && b.claim(t) {
 		return
 	}
-	perSecond, burst := s.Of(b.of.rate.PerSecond, b.of.rate.Burst, b.of.key(b.key))
+	perSecond, burst := s.Of(b.of.rate.PerSecond, b.of.rate.Burst, b.spread())
 	b.sure = 0
 	if s.None {
 		b.share().unheard = true
@@ -138,7 +138,7 @@ func (b *bucket) rested() {
 		return
 	}
 	s := b.of.table.split.Load()
-	perSecond, burst := s.Of(b.of.rate.PerSecond, b.of.rate.Burst, b.of.key(b.key))
+	perSecond, burst := s.Of(b.of.rate.PerSecond, b.of.rate.Burst, b.spread())
 	if over := int(b.lim.TokensAt(b.last)) - burst; over > 0 {
 		b.lim.AllowN(b.last, over)
 	}
@@ -213,6 +213,17 @@ func (t *bucketTable) soon() {
 	if f := t.kick.Load(); f != nil {
 		(*f)()
 	}
+}
+
+// spread is a hash that all replicas agree on, so that the tokens that cannot be split evenly are handed out once.
+func (b *bucket) spread() uint64 {
+	h := uint64(14695981039346656037) // FNV-1a
+	for _, s := range [2]string{b.of.wide, b.name} {
+		for i := range len(s) {
+			h = (h ^ uint64(s[i])) * 1099511628211
+		}
+	}
+	return h ^ h>>32
 }
 
 // id is b's name in the store. A quota has another each day.
@@ -374,7 +385,7 @@ func (b *bucket) report(now time.Time) rates.Report {
 		r.Fill = max(quota.Day(b.day).End().Sub(b.last), 0) + time.Minute
 	}
 	sh.at = now
-	if (sh.askedN > 0 || sh.demand > 0) && (sh.refusedN || sh.busy || sh.starving || limit > 0 && sh.managed) {
+	if sh.askedN > 0 || sh.demand > 0 && (sh.refusedN || sh.busy || sh.starving) {
 		sh.again = true // that it is asked no more is worth telling too
 	}
 	sh.askedN, sh.refusedN = 0, false

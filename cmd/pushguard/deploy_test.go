@@ -5,8 +5,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -49,7 +51,7 @@ func TestKubernetesManifests(t *testing.T) {
 		return v
 	}
 	secrets := t.TempDir()
-	for name, value := range map[string]string{"admin-token": "a-token-that-is-long", "redis-url": "redis://:pw@redis:6379/0", "pusher": "hush"} {
+	for name, value := range map[string]string{"admin-token": "a-token-that-is-long", "read-token": "another-token-that-is-long", "redis-url": "redis://:pw@redis:6379/0", "pusher": "hush"} {
 		if err := os.WriteFile(filepath.Join(secrets, name), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -85,5 +87,85 @@ func TestKubernetesManifests(t *testing.T) {
 	}
 	if pdb := at(kinds["PodDisruptionBudget"], "spec/minAvailable").(uint64); pdb >= at(kinds["Deployment"], "spec/replicas").(uint64) {
 		t.Errorf("minAvailable %d lets no node be drained", pdb)
+	}
+}
+
+// The chart is rendered by Go's own templates, with those of helm's functions that it uses: what comes out is read as
+// YAML, and the config inside as pushguard reads it. helm lint is not run here.
+func TestHelmChart(t *testing.T) {
+	const chart = "../../deploy/helm/pushguard/"
+	text, err := os.ReadFile(chart + "values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var values map[string]any
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	values["serviceMonitor"].(map[string]any)["enabled"] = true
+	root := template.New("chart")
+	root.Funcs(template.FuncMap{
+		"include": func(name string, data any) (string, error) {
+			var b bytes.Buffer
+			err := root.ExecuteTemplate(&b, name, data)
+			return strings.Trim(b.String(), "\n"), err
+		},
+		"nindent": func(n int, s string) string {
+			pad := "\n" + strings.Repeat(" ", n)
+			return pad + strings.ReplaceAll(s, "\n", pad)
+		},
+		"toYaml": func(v any) (string, error) {
+			b, err := yaml.Marshal(v)
+			return strings.TrimRight(string(b), "\n"), err
+		},
+		"trunc":      func(n int, s string) string { return s[:min(n, len(s))] },
+		"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
+		"quote":      strconv.Quote,
+	})
+	files, err := filepath.Glob(chart + "templates/*")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no templates", err)
+	}
+	if _, err := root.ParseFiles(files...); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]map[string]any{}
+	data := map[string]any{"Values": values, "Release": map[string]any{"Name": "guard"}}
+	for _, f := range files {
+		if strings.HasSuffix(f, ".tpl") {
+			continue
+		}
+		var out bytes.Buffer
+		if err := root.ExecuteTemplate(&out, filepath.Base(f), data); err != nil {
+			t.Fatal(err)
+		}
+		for dec := yaml.NewDecoder(&out); ; {
+			var doc map[string]any
+			if err := dec.Decode(&doc); err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", f, err)
+			}
+			kinds[doc["kind"].(string)] = doc
+		}
+	}
+	for _, kind := range []string{"ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "ServiceMonitor"} {
+		if kinds[kind] == nil {
+			t.Errorf("no %s", kind)
+		}
+	}
+	secrets := t.TempDir()
+	for name, value := range map[string]string{"admin-token": "a-token-that-is-long", "read-token": "another-token-that-is-long", "redis-url": "redis://:pw@redis:6379/0", "pusher": "hush"} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	inside := strings.ReplaceAll(kinds["ConfigMap"]["data"].(map[string]any)["pushguard.yaml"].(string), "/run/secrets/pushguard", secrets)
+	cfg, err := config.Parse("pushguard.yaml", []byte(inside), func(k string) string { return map[string]string{"POD_NAME": "guard-0"}[k] })
+	if err != nil {
+		t.Fatalf("%v\n%s", err, inside)
+	}
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("warnings: %v", cfg.Warnings)
 	}
 }

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,7 +19,7 @@ import (
 )
 
 type serveCmd struct {
-	Config    string        `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER) and defaults are used." placeholder:"FILE" type:"path"`
+	Config    string        `help:"Config file. Without one, PUSHER_URL (or PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET, PUSHER_CLUSTER; PUSHER_APP_KEY and PUSHER_APP_SECRET as in Laravel) and defaults are used." placeholder:"FILE" type:"path"`
 	Sink      bool          `help:"Send nothing: answer in Pusher's place, and tell what it would have cost. Uses a store of its own, whatever the config says, and alerts nobody."`
 	Record    string        `help:"Write every publish into this new file for pushguard replay, payloads hashed." placeholder:"FILE"`
 	RecordMax string        `help:"Recording ends when the file is this large." default:"1GiB" placeholder:"SIZE"`
@@ -92,6 +94,7 @@ func (c *serveCmd) Run(p *cli.Process) error {
 			return fmt.Errorf("--addr-file: %w", err)
 		}
 	}
+	sayWhatIsServed(log, cfg, g.Addrs())
 	g.Keep(loaded)
 	stopFollowing := func() {}
 	if c.Config != "" {
@@ -147,4 +150,29 @@ func (c *serveCmd) load(ctx context.Context, from func(context.Context, string) 
 // newLoader knows every source of secrets.
 func newLoader(getenv func(string) string) *config.Loader {
 	return &config.Loader{Getenv: getenv, Sources: awssecret.Sources()}
+}
+
+// sayWhatIsServed tells once, after the start, what a newcomer asks: which apps
+// and plan, what is guessed, where the dashboard is, and what to do next.
+func sayWhatIsServed(log *slog.Logger, cfg *config.Config, addrs map[string]string) {
+	for i := range cfg.Accounts {
+		a := &cfg.Accounts[i]
+		var apps, blind []string
+		for j := range a.Apps {
+			apps = append(apps, a.Apps[j].ID+" to "+a.Apps[j].UpstreamURL())
+			if countsBlindly(&a.Apps[j]) {
+				blind = append(blind, a.Apps[j].ID)
+			}
+		}
+		args := []any{"account", a.Name, "plan", a.Plan.Name, "messages_per_day", a.Plan.MessagesPerDay, "apps", strings.Join(apps, ", ")}
+		if len(blind) > 0 {
+			args = append(args, "guessed", "one subscriber a channel in app "+strings.Join(blind, ", ")+", until webhooks come to /webhooks/"+blind[0]+" or subscribers is set")
+		}
+		log.Info("serving", args...)
+	}
+	scheme := "http"
+	if cfg.TLS != nil {
+		scheme = "https"
+	}
+	log.Info("next: give your Pusher SDK host and port of the data port; open the dashboard", "sdk", scheme+"://"+addrs["data"], "dashboard", "http://"+addrs["admin"]+"/")
 }

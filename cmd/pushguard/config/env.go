@@ -23,9 +23,11 @@ var pusherHost = regexp.MustCompile(`^api-([a-z0-9-]+)\.pusher\.com$`)
 
 // FromEnv makes a Config without a file, for one account "default" with one
 // app: from PUSHER_URL (http://KEY:SECRET@HOST/apps/ID, as Pusher's SDKs take
-// it), or from PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET and PUSHER_CLUSTER.
+// it), or from PUSHER_APP_ID, PUSHER_KEY, PUSHER_SECRET and PUSHER_CLUSTER
+// (or Laravel's PUSHER_APP_KEY, PUSHER_APP_SECRET, PUSHER_APP_CLUSTER).
 // PUSHGUARD_PLAN (a plan's name or messages a day), PUSHGUARD_LISTEN,
-// PUSHGUARD_STORE and PUSHGUARD_ADMIN_TOKEN may be set beside them. The error
+// PUSHGUARD_STORE,
+// PUSHGUARD_ADMIN_LISTEN and PUSHGUARD_ADMIN_TOKEN may be set beside them. The error
 // is Problems, which name variables and never show their values.
 func FromEnv(getenv func(string) string) (*Config, error) {
 	e := &environment{getenv: getenv, origin: map[string]string{}, bad: map[string]bool{}}
@@ -58,6 +60,9 @@ func FromEnv(getenv func(string) string) (*Config, error) {
 	}
 	if v := e.take("store", "PUSHGUARD_STORE"); v != "" {
 		e.set("PUSHGUARD_STORE", v, &cfg.Store)
+	}
+	if v := e.take("admin.listen", "PUSHGUARD_ADMIN_LISTEN"); v != "" {
+		cfg.Admin.Listen = v
 	}
 	cfg.Admin.Token = NewSecret(e.take("admin.token", "PUSHGUARD_ADMIN_TOKEN"))
 	account.Apps = []App{app}
@@ -107,19 +112,33 @@ func (e *environment) set(name, value string, t textValue) {
 
 func (e *environment) fromParts(app *App) {
 	const two = "set it, or PUSHER_URL instead of all, or give a file with --config FILE"
-	need := func(path, name string) string {
-		v := e.take("accounts[0].apps[0]."+path, name)
+	// Laravel and others put APP into every name; the first that is set counts.
+	either := func(path string, names ...string) string {
+		for _, name := range names {
+			if v := e.take("accounts[0].apps[0]."+path, name); v != "" {
+				return v
+			}
+		}
+		e.origin["accounts[0].apps[0]."+path] = names[0]
+		return ""
+	}
+	need := func(path string, names ...string) string {
+		v := either(path, names...)
 		if v == "" {
-			e.fail(name, "is not set", two)
+			also := ""
+			if len(names) > 1 {
+				also = " (or " + names[1] + ")"
+			}
+			e.fail(names[0], "is not set"+also, two)
 		}
 		return v
 	}
 	app.ID = need("id", "PUSHER_APP_ID")
-	app.Key = need("key", "PUSHER_KEY")
-	if s := need("secret", "PUSHER_SECRET"); s != "" {
+	app.Key = need("key", "PUSHER_KEY", "PUSHER_APP_KEY")
+	if s := need("secret", "PUSHER_SECRET", "PUSHER_APP_SECRET"); s != "" {
 		app.Secret = Secrets{NewSecret(s)}
 	}
-	app.Cluster = e.take("accounts[0].apps[0].cluster", "PUSHER_CLUSTER")
+	app.Cluster = either("cluster", "PUSHER_CLUSTER", "PUSHER_APP_CLUSTER")
 	if app.Cluster == "" {
 		app.Cluster = fallbackCluster
 		e.warn("PUSHER_CLUSTER is not set: using "+fallbackCluster+", as Pusher's SDKs do", "set it to the cluster that Pusher's dashboard shows under App Keys")

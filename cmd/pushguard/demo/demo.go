@@ -54,6 +54,7 @@ data_dir: %q
 replica: %q
 drain_delay: 0s
 contain: auto
+breaker: { burn_rate: off }   # its windows are of a real day, and this one takes a minute
 accounts:
   - name: %q
     plan: { messages_per_day: %d }

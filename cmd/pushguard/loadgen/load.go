@@ -3,11 +3,14 @@
 package loadgen
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -30,7 +33,7 @@ type Command struct {
 	Same        bool          `help:"The same data in every publish, instead of distinct ones."`
 	Timeout     time.Duration `help:"After this long a publish counts as failed." default:"10s" placeholder:"DURATION"`
 	LoadTest    bool          `help:"Mark the publishes as a load test: a guard refuses them unless their caller has load_test: true, and then sends none."`
-	Expect      []string      `help:"What must hold at the end, such as 'p99<50ms', 'errors<0.1%', 'refused=0%'; may be given several times. Without one: answered>=99%." placeholder:"CONDITION" sep:"none"`
+	Expect      []string      `help:"What must hold at the end, such as 'p99<50ms', 'errors<0.1%', 'refused=0%'; may be given several times. What nothing is said of: answered>=99% and refused<=1%." placeholder:"CONDITION" sep:"none"`
 	HDR         string        `help:"Write the latencies' distribution into this file, in the text form that HdrHistogram's plotters read; values are milliseconds." name:"hdr" placeholder:"FILE"`
 	Anywhere    bool          `help:"Allow a target that is not this machine. Each publish may be billed."`
 	JSON        bool          `help:"Print the result as JSON." name:"json"`
@@ -154,6 +157,7 @@ type loadNumbers struct {
 	PerSecond float64            `json:"answered_per_second"`
 	Status    map[string]int64   `json:"status"`
 	Outcomes  map[string]int64   `json:"outcomes"`
+	Why       map[string]int64   `json:"why,omitempty"` // of refusals and of what got no answer: the first few reasons
 	LatencyMS map[string]float64 `json:"latency_ms"`
 }
 
@@ -162,6 +166,11 @@ var loadQuantiles = []string{"p50", "p90", "p99", "p99.9", "p100"}
 func (r Result) print(w io.Writer) error {
 	fmt.Fprintf(w, "due %d, answered %d (%.0f/s), failed %d, sent over 10 ms late %d, in %.1f s\n", r.Due, r.Answered, r.PerSecond, r.Failed, r.Late, r.Seconds)
 	fmt.Fprintf(w, "status    %s\noutcomes  %s\n", cli.Outcomes(r.Status), cli.Outcomes(r.Outcomes))
+	reasons := slices.Collect(maps.Keys(r.Why))
+	slices.SortFunc(reasons, func(a, b string) int { return cmp.Or(cmp.Compare(r.Why[b], r.Why[a]), cmp.Compare(a, b)) })
+	for _, why := range reasons[:min(len(reasons), 4)] {
+		fmt.Fprintf(w, "why       %d x %s\n", r.Why[why], why)
+	}
 	fmt.Fprint(w, "latency   ")
 	for _, q := range loadQuantiles {
 		fmt.Fprintf(w, "%s %.2f ms  ", q, r.LatencyMS[q])

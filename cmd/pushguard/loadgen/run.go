@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/cli"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 	"github.com/pushguard/pushguard/pusher"
 )
 
@@ -42,6 +44,7 @@ type loadTally struct {
 	hist     *hdrhistogram.Histogram // of µs
 	status   map[string]int64
 	outcomes map[string]int64
+	why      map[string]int64 // of what was refused or not answered; a few
 	due      int64
 	answered int64
 	failed   int64
@@ -58,7 +61,7 @@ func newLoad(s *loadScenario) *load {
 	for i := range s.Streams {
 		r := &loadStreamRun{l: l, s: &s.Streams[i], client: s.client(s.Streams[i].Connections)}
 		for _, p := range r.s.Phases {
-			r.phases = append(r.phases, &loadTally{hist: newHist(), status: map[string]int64{}, outcomes: map[string]int64{}, seconds: time.Duration(p.For).Seconds()})
+			r.phases = append(r.phases, &loadTally{hist: newHist(), status: map[string]int64{}, outcomes: map[string]int64{}, why: map[string]int64{}, seconds: time.Duration(p.For).Seconds()})
 		}
 		l.streams = append(l.streams, r)
 	}
@@ -155,7 +158,7 @@ func (r *loadStreamRun) schedule(ctx context.Context, began time.Time, due chan<
 			select {
 			case due <- dueAt{next, i}:
 			default: // a quarter of a million wait already
-				tally.note(0, nil, "", 0, true)
+				tally.note(0, nil, "a quarter of a million publishes waited for a connection already", 0, true)
 				r.l.failed.Add(1)
 			}
 			at += time.Duration(float64(time.Second) / rate)
@@ -164,7 +167,17 @@ func (r *loadStreamRun) schedule(ctx context.Context, began time.Time, due chan<
 	}
 }
 
-// note counts one publish; a nil resp got no answer.
+// digits are left out of what is told why, so that the same is the same.
+var digits = regexp.MustCompile(`[0-9]{2,}`)
+
+// because counts a reason, of the first few that come. t.mu is held.
+func (t *loadTally) because(why string) {
+	if _, known := t.why[why]; known || len(t.why) < 8 {
+		t.why[why]++
+	}
+}
+
+// note counts one publish; a nil resp got no answer, and outcome says why.
 func (t *loadTally) note(took time.Duration, resp *fasthttp.Response, outcome string, late int64, unsent bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -172,7 +185,12 @@ func (t *loadTally) note(took time.Duration, resp *fasthttp.Response, outcome st
 	if resp == nil || unsent {
 		t.failed++
 		t.status["none"]++
+		t.because("no answer: " + outcome)
 		return
+	}
+	if code := resp.StatusCode(); code >= 400 {
+		body := resp.Body()
+		t.because(fmt.Sprintf("%d: %s", code, digits.ReplaceAllString(words.Printable(string(body[:min(len(body), 160)])), "N")))
 	}
 	t.answered++
 	t.status[strconv.Itoa(resp.StatusCode())]++
@@ -216,7 +234,7 @@ func (r *loadStreamRun) work(due <-chan dueAt, rng *rand.Rand) {
 		took := time.Since(d.at)
 		if err != nil {
 			r.l.failed.Add(1)
-			r.phases[d.phase].note(took, nil, "", late, false)
+			r.phases[d.phase].note(took, nil, err.Error(), late, false)
 			continue
 		}
 		r.l.heard.Add(1)
@@ -228,7 +246,7 @@ func (r *loadStreamRun) work(due <-chan dueAt, rng *rand.Rand) {
 // sum adds tallies up.
 func sum(seconds float64, tallies ...*loadTally) (loadNumbers, *hdrhistogram.Histogram) {
 	hist := newHist()
-	out := loadNumbers{Status: map[string]int64{}, Outcomes: map[string]int64{}, LatencyMS: map[string]float64{}}
+	out := loadNumbers{Status: map[string]int64{}, Outcomes: map[string]int64{}, Why: map[string]int64{}, LatencyMS: map[string]float64{}}
 	for _, t := range tallies {
 		out.Due += t.due
 		out.Answered += t.answered
@@ -239,6 +257,9 @@ func sum(seconds float64, tallies ...*loadTally) (loadNumbers, *hdrhistogram.His
 		}
 		for k, n := range t.outcomes {
 			out.Outcomes[k] += n
+		}
+		for k, n := range t.why {
+			out.Why[k] += n
 		}
 		hist.Merge(t.hist)
 	}

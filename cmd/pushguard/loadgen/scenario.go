@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -215,8 +216,17 @@ func (s *loadScenario) check() error {
 	if phases > mostPhases {
 		return fmt.Errorf("%d phases are more than %d", phases, mostPhases)
 	}
-	if len(s.Expect) == 0 {
-		s.Expect = []string{"answered>=99%"}
+	// What nothing is said of is expected to be well: answers, and no refusals.
+	speaks := func(fields ...string) bool {
+		return slices.ContainsFunc(s.Expect, func(text string) bool {
+			return slices.ContainsFunc(fields, func(f string) bool { return strings.HasPrefix(strings.TrimSpace(text), f) })
+		})
+	}
+	if !speaks("answered", "errors") {
+		s.Expect = append(s.Expect, "answered>=99%")
+	}
+	if !speaks("refused") {
+		s.Expect = append(s.Expect, "refused<=1%")
 	}
 	for _, text := range s.Expect {
 		e, err := parseExpectation(text)

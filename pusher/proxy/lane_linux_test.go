@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream/upstreamtest"
+
 	"github.com/pushguard/pushguard/pusher/netpoll"
 
 	"github.com/pushguard/pushguard/pusher"
@@ -345,10 +347,10 @@ func TestTheLaneShutsDownInOrder(t *testing.T) {
 
 // An upstream that closes a kept-alive connection, says so or not, costs no
 // publish: the connection is dropped when it closes, not when it is used.
-func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) { overEach(t, closedUpstream) }
+func TestAClosedUpstreamConnectionIsNotUsed(t *testing.T) { upstreamtest.Each(t, closedUpstream) }
 
-func closedUpstream(t *testing.T, over link) {
-	ln, url, roots := over.listen(t)
+func closedUpstream(t *testing.T, over upstreamtest.Link) {
+	ln, url, roots := over.Listen(t)
 	var conns, calls atomic.Int64
 	go func() {
 		for {
@@ -387,7 +389,7 @@ func closedUpstream(t *testing.T, over link) {
 	for i := range n {
 		want(t, r.publish("e", "c", fmt.Sprint(i)), 200, "sent")
 		if calls.Load()%4 == 1 || calls.Load()%4 == 2 {
-			eventually(t, "the news of the close", func() bool { return r.app.Upstream.conns.kept() == 0 })
+			eventually(t, "the news of the close", func() bool { return r.app.Upstream.conns.Kept() == 0 })
 		}
 	}
 	if calls.Load() != n {
@@ -399,9 +401,9 @@ func closedUpstream(t *testing.T, over link) {
 }
 
 // A call ends when its time is over, each by itself, and its connection with it.
-func TestAnUpstreamThatDoesNotAnswer(t *testing.T) { overEach(t, silentUpstream) }
+func TestAnUpstreamThatDoesNotAnswer(t *testing.T) { upstreamtest.Each(t, silentUpstream) }
 
-func silentUpstream(t *testing.T, over link) {
+func silentUpstream(t *testing.T, over upstreamtest.Link) {
 	silent := make(chan struct{})
 	up := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		b, _ := io.ReadAll(req.Body)
@@ -410,7 +412,7 @@ func silentUpstream(t *testing.T, over link) {
 		}
 		_, _ = io.WriteString(w, "{}")
 	}))
-	roots := over.start(up)
+	roots := over.Start(up)
 	defer up.Close()
 	defer close(silent)
 	r := newRig(t, rigConfig{upstream: up.URL, roots: roots, timeout: 400 * time.Millisecond})
@@ -437,9 +439,9 @@ func silentUpstream(t *testing.T, over link) {
 
 // A large request goes out whole although it does not fit into the socket at
 // once.
-func TestALargeBatchGoesOut(t *testing.T) { overEach(t, largeBatch) }
+func TestALargeBatchGoesOut(t *testing.T) { upstreamtest.Each(t, largeBatch) }
 
-func largeBatch(t *testing.T, over link) {
+func largeBatch(t *testing.T, over upstreamtest.Link) {
 	var got atomic.Int64
 	full := make(chan struct{})
 	read := sync.OnceFunc(func() { close(full) })
@@ -449,7 +451,7 @@ func largeBatch(t *testing.T, over link) {
 		got.Store(n)
 		_, _ = io.WriteString(w, "{}")
 	}))
-	roots := over.start(up)
+	roots := over.Start(up)
 	defer up.Close()
 	defer read()
 	r := newRig(t, rigConfig{upstream: up.URL, roots: roots, maxBody: 16 << 20})
@@ -457,35 +459,12 @@ func largeBatch(t *testing.T, over link) {
 	body := `{"batch":[` + strings.Repeat(eventBody("e", "c", strings.Repeat("x", 900<<10))+",", 9) + eventBody("e", "c", "y") + `]}`
 	var all sync.WaitGroup
 	all.Go(func() { want(t, r.do("POST", "/apps/7/batch_events", nil, body), 200, "sent") })
-	eventually(t, "the socket has taken what fits", func() bool { return r.app.Upstream.conns.written() > 0 })
+	eventually(t, "the socket has taken what fits", func() bool { return r.app.Upstream.conns.Unanswered() > 0 })
 	read()
 	all.Wait()
 	if got.Load() != int64(len(body)) {
 		t.Errorf("%d of %d bytes arrived", got.Load(), len(body))
 	}
-}
-
-// written is how many have written what they could of a request at once, and have
-// no answer yet.
-func (s *upConns) written() (n int) {
-	s.poll.Watched(func(w netpoll.Waker) {
-		if l, ok := w.(*upConn); ok && l.of == s && l.state.Load() == upBusy && l.parcel.Load() == parcelGone {
-			n++
-		}
-	})
-	return n
-}
-
-// kept is how many connections wait for a next call.
-func (s *upConns) kept() (n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.idle {
-		if c.state.Load() == upIdle {
-			n++
-		}
-	}
-	return n
 }
 
 // When there is more than can be done, what is under way is finished before anything new begins.

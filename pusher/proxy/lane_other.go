@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream"
 	"github.com/pushguard/pushguard/pusher/wire"
 )
 
@@ -17,10 +18,11 @@ func processorTime() (used, waited time.Duration) { return 0, 0 }
 type lane struct{}
 
 // visit is a request of the lane.
-type visit struct{}
+type visit struct{ call upstream.Call }
 
 func (*visit) leave(*job)  {}
 func (*visit) goOn()       {}
+func (*visit) Resume()     {}
 func (*visit) full()       {}
 func (*visit) sample() int { return 0 }
 

@@ -72,7 +72,7 @@ func (a *App) land(j *job, v *visit) (got answer) {
 // when there is an answer, and that neither j nor v are the caller's any more; if
 // it is false, there is something already, and the caller goes on.
 func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
-	if u.conns == nil || u.sink != nil || j.trace != nil || !u.conns.reserve(v) {
+	if u.conns == nil || u.sink != nil || j.trace != nil || !u.conns.Reserve(&v.call) {
 		return false, false
 	}
 	e := &j.errand
@@ -80,18 +80,22 @@ func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
 		if u.admission.busy.Load() {
 			v.full()
 		}
-		u.conns.unreserve(v)
+		u.conns.Cancel(&v.call)
 		return false, false
 	}
 	if !u.off && !u.breaker.TryAcquirePermit() {
 		u.admission.leave(j.judged, j.judged, false, false)
-		u.conns.unreserve(v)
+		u.conns.Cancel(&v.call)
 		return false, false
 	}
 	u.sign(j, &e.out, e.now)
 	e.began = j.judged
 	j.wire = u.appendRequest(j.wire[:0], e.out, j.target)
-	return true, u.conns.launch(v, j, e.began)
+	v.leave(j)
+	if left = u.conns.Start(&v.call, j.wire, e.began, v); !left {
+		v.leave(nil)
+	}
+	return true, left
 }
 
 // landed is what became of a call that was launched.
@@ -101,6 +105,6 @@ func (u *Upstream) landed(j *job, v *visit, e *errand) (got answer) {
 		j.resp.Reset()
 	}
 	j.answered = true
-	err := u.conns.landed(v, j.wire, &j.resp, e.began)
+	err := u.conns.Finish(&v.call, j.wire, &j.resp, e.began)
 	return u.became(j, &e.out, err, e.began, e.now)
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream"
+
 	"github.com/valyala/fasthttp"
 )
 
@@ -41,7 +43,7 @@ func NewEndpoint(raw string) (*Endpoint, error) {
 	if u.Port() == "" {
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
-	dialer := &fasthttp.TCPDialer{Concurrency: passMost, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
+	dialer := &fasthttp.TCPDialer{Concurrency: passMost, DNSCacheDuration: 30 * time.Second, Resolver: upstream.NoLinkLocal{Next: net.DefaultResolver}}
 	return &Endpoint{url: u.String(), host: u.Host, busy: make(chan struct{}, passMost), client: &fasthttp.HostClient{
 		Addr: addr, IsTLS: u.Scheme == "https",
 		DialTimeout: func(addr string, _ time.Duration) (net.Conn, error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/limiter"
+	"github.com/pushguard/pushguard/pusher/upstream"
 	"github.com/pushguard/pushguard/pusher/wire"
 )
 
@@ -197,7 +198,7 @@ func (u *Upstream) ask(ctx context.Context, j *job, out *outgoing, began, now ti
 		req.Header.Set("User-Agent", "")
 		resp, err = u.reader().Do(req)
 	} else {
-		err = &notSentError{errors.New("the path is none")}
+		err = &upstream.NotSentError{Err: errors.New("the path is none")}
 	}
 	if u.seconds != nil {
 		u.seconds.Observe(moment().Sub(began).Seconds())
@@ -215,7 +216,7 @@ func (u *Upstream) ask(ctx context.Context, j *job, out *outgoing, began, now ti
 	}
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
-		err = &notSentError{err}
+		err = &upstream.NotSentError{Err: err}
 	}
 	if ctx.Err() != nil {
 		err = fasthttp.ErrTimeout

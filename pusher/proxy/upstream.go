@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -80,10 +82,10 @@ type UpstreamConfig struct {
 type Upstream struct {
 	key     *pusher.Key
 	url     *url.URL
-	dial    dialTCP
+	dial    upstream.Dial
 	client  *fasthttp.HostClient
-	conns   *upConns // instead of client, where that is possible
-	slots   slots
+	conns   *upstream.Conns // instead of client, where that is possible
+	slots   upstream.Slots
 	breaker circuitbreaker.CircuitBreaker[any]
 	timeout time.Duration
 	off     bool
@@ -126,14 +128,14 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	up.reads.most, up.reads.busy = or(cfg.ReadMost, defaultReadMost), make(chan struct{}, readsAtOnce)
 	up.onRefusedSignature = cfg.OnUnauthorized
-	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: elsewhere{net.DefaultResolver}}
+	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: upstream.NoLinkLocal{Next: net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
 		if timeout <= 0 || timeout > up.timeout {
 			timeout = up.timeout
 		}
 		c, err := dialer.DialDualStackTimeout(addr, timeout)
 		if err != nil {
-			return nil, &notSentError{err}
+			return nil, &upstream.NotSentError{Err: err}
 		}
 		return c, nil
 	}
@@ -157,23 +159,23 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		SecureErrorLogMessage:     true,
 	}
 	if c := up.client; u.Scheme == "https" {
-		c.IsTLS, c.TLSConfig = true, upstreamTLS(u.Hostname())
+		c.IsTLS, c.TLSConfig = true, upstream.TLSConfig(u.Hostname())
 		c.DialTimeout = func(addr string, timeout time.Duration) (net.Conn, error) {
 			until := time.Now().Add(or(timeout, up.timeout))
 			tcp, err := dial(addr, timeout)
 			if err != nil {
 				return nil, err
 			}
-			sec, err := shakeHands(tcp, c.TLSConfig, until)
+			sec, err := upstream.Handshake(tcp, c.TLSConfig, until)
 			if err != nil {
 				return nil, err
 			}
 			return sec, nil
 		}
 	}
-	up.slots.init(or(cfg.MaxConns, 512))
-	up.admission.silence.over = up.slots.anew
-	up.conns = newUpConns(addr, up.client, dial, &up.slots)
+	up.slots.SetMost(or(cfg.MaxConns, 512))
+	up.admission.silence.over = up.slots.Reset
+	up.conns = upstream.NewConns(addr, up.client, dial, &up.slots)
 	up.off = cfg.Off
 	rate := or(cfg.FailureRate, 0.5)
 	up.breaker = circuitbreaker.NewBuilder[any]().
@@ -211,21 +213,12 @@ func (u *Upstream) Codes(f func(status int, n int64)) {
 // Close drops idle connections.
 func (u *Upstream) Close() {
 	if u.conns != nil {
-		u.conns.close()
+		u.conns.Close()
 	}
 	u.client.CloseIdleConnections()
 	u.asking().CloseIdleConnections()
 	u.reader().CloseIdleConnections()
 }
-
-// dialTCP connects without TLS, within a time. What goes wrong is a notSentError.
-type dialTCP func(addr string, timeout time.Duration) (net.Conn, error)
-
-// notSentError is a failure before the first byte of a request left.
-type notSentError struct{ err error }
-
-func (e *notSentError) Error() string { return e.err.Error() }
-func (e *notSentError) Unwrap() error { return e.err }
 
 // answer is what became of one upstream call. Its body borrows from the job.
 type answer struct {
@@ -343,15 +336,15 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	}
 	j.answered = true
 	if u.sink == nil && !j.turn.probe && !j.wait.probe {
-		slot, err := u.slots.take(began.Add(u.timeout))
+		slot, err := u.slots.Take(began.Add(u.timeout))
 		if err != nil {
 			return err
 		}
-		defer slot.free()
+		defer slot.Free()
 	}
 	if u.conns != nil && u.sink == nil && j.trace == nil {
 		j.wire = u.appendRequest(j.wire[:0], out, j.target)
-		return u.conns.do(j.wire, out.method == fasthttp.MethodHead, resp, began)
+		return u.conns.Do(j.wire, out.method == fasthttp.MethodHead, resp, began)
 	}
 	req := &j.req
 	req.Reset()
@@ -404,14 +397,14 @@ func (u *Upstream) appendRequest(b []byte, out outgoing, target []byte) []byte {
 // failed tells a request that never left from one whose fate is unknown. The
 // error's own text is not passed on: it can hold the signed URL.
 func (u *Upstream) failed(asked *outgoing, err error) answer {
-	var early *notSentError
+	var early *upstream.NotSentError
 	var netErr net.Error
 	out := answer{outcome: limiter.Unavailable, reason: limiter.UpstreamFailing, retryAfter: time.Second}
 	switch {
 	case errors.As(err, &early):
 		out.silent = errors.Is(err, fasthttp.ErrDialTimeout)
 		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusBadGateway, "upstream_unreachable"
-		out.text = "Pusher at " + u.url.Host + " cannot be reached (" + connectFailure(early.err) + "); the request was not sent and cost no message."
+		out.text = "Pusher at " + u.url.Host + " cannot be reached (" + connectFailure(early.Err) + "); the request was not sent and cost no message."
 	case errors.Is(err, fasthttp.ErrNoFreeConns):
 		out.silent = true // all were busy for as long as a call may take
 		out.fate, out.status, out.word = limiter.NotSent, fasthttp.StatusServiceUnavailable, "upstream_connections_busy"
@@ -431,7 +424,7 @@ func (u *Upstream) failed(asked *outgoing, err error) answer {
 func connectFailure(err error) string {
 	var dns *net.DNSError
 	var op *net.OpError
-	if text := tlsFailure(err); text != "" {
+	if text := upstream.TLSFailure(err); text != "" {
 		return text
 	}
 	switch {

@@ -3,15 +3,10 @@ package proxy
 import (
 	"bufio"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"net/http"
@@ -21,87 +16,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/upstream/upstreamtest"
 )
-
-// link is how an upstream is spoken to in a test.
-type link struct {
-	name    string
-	version uint16 // of TLS; 0: plain
-}
-
-var wires = []link{{"plain", 0}, {"TLS 1.2", tls.VersionTLS12}, {"TLS 1.3", tls.VersionTLS13}}
-
-// overEach has a story about an upstream happen over each.
-func overEach(t *testing.T, story func(t *testing.T, over link)) {
-	for _, w := range wires {
-		t.Run(w.name, func(t *testing.T) { story(t, w) })
-	}
-}
-
-// certificateFor makes a certificate for a name or an address, which is its own root.
-func certificateFor(name string, until time.Time) (tls.Certificate, *x509.CertPool) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "upstream"}, NotBefore: time.Now().Add(-2 * time.Hour), NotAfter: until,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	if ip := net.ParseIP(name); ip != nil {
-		c.IPAddresses = []net.IP{ip}
-	} else {
-		c.DNSNames = []string{name}
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, &private.PublicKey, private)
-	if err != nil {
-		panic(err)
-	}
-	if c, err = x509.ParseCertificate(der); err != nil {
-		panic(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(c)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private}, roots
-}
-
-// upstreamCert is the certificate of all upstreams that are spoken to properly.
-var upstreamCert = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
-	return certificateFor("127.0.0.1", time.Now().Add(time.Hour))
-})
-
-func (w link) server() *tls.Config {
-	cert, _ := upstreamCert()
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: w.version, MaxVersion: w.version}
-}
-
-// listen is an upstream's listener, with its URL and who signed for it.
-func (w link) listen(t testing.TB) (ln net.Listener, url string, roots *x509.CertPool) {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	if w.version == 0 {
-		return ln, "http://" + ln.Addr().String(), nil
-	}
-	_, roots = upstreamCert()
-	return tls.NewListener(ln, w.server()), "https://" + ln.Addr().String(), roots
-}
-
-// start has a server speak it.
-func (w link) start(s *httptest.Server) (roots *x509.CertPool) {
-	if w.version == 0 {
-		s.Start()
-		return nil
-	}
-	s.TLS = w.server()
-	s.StartTLS()
-	_, roots = upstreamCert()
-	return roots
-}
 
 // relay hands on what a client and an upstream say; what the upstream says goes
 // through cut, which has it written in pieces.
@@ -149,8 +66,8 @@ func relay(t *testing.T, to string, cut func(b []byte, write func([]byte))) (add
 // However an upstream's records are cut and joined on their way, every publish has
 // its own answer, long ones too, and no connection is lost.
 func TestRecordsCutAnywhere(t *testing.T) {
-	for _, w := range wires[1:] {
-		t.Run(w.name, func(t *testing.T) {
+	for _, w := range upstreamtest.Links[1:] {
+		t.Run(w.Name, func(t *testing.T) {
 			var conns atomic.Int64
 			up := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, req *http.Request) {
 				body, _ := io.ReadAll(req.Body)
@@ -168,7 +85,7 @@ func TestRecordsCutAnywhere(t *testing.T) {
 					conns.Add(1)
 				}
 			}
-			roots := w.start(up)
+			roots := w.Start(up)
 			defer up.Close()
 			var mu sync.Mutex
 			seed := [2]uint64{mathrand.Uint64(), mathrand.Uint64()}
@@ -203,10 +120,10 @@ func TestRecordsCutAnywhere(t *testing.T) {
 // What is wrong with an upstream's TLS is said, and nothing was sent: whoever makes
 // the connection.
 func TestAnUpstreamWhoseTLSIsWrong(t *testing.T) {
-	_, roots := upstreamCert()
-	other, otherRoots := certificateFor("example.com", time.Now().Add(time.Hour))
-	old, oldRoots := certificateFor("127.0.0.1", time.Now().Add(-time.Hour))
-	right, _ := upstreamCert()
+	_, roots := upstreamtest.Certificate()
+	other, otherRoots := upstreamtest.CertificateFor("example.com", time.Now().Add(time.Hour))
+	old, oldRoots := upstreamtest.CertificateFor("127.0.0.1", time.Now().Add(-time.Hour))
+	right, _ := upstreamtest.Certificate()
 	for name, c := range map[string]struct {
 		server *tls.Config // nil: no TLS at all
 		mute   bool
@@ -270,9 +187,9 @@ func TestAnUpstreamWhoseTLSIsWrong(t *testing.T) {
 
 // A second connection resumes the session of the first.
 func TestASessionIsResumed(t *testing.T) {
-	for _, w := range wires[1:] {
-		t.Run(w.name, func(t *testing.T) {
-			ln, url, roots := w.listen(t)
+	for _, w := range upstreamtest.Links[1:] {
+		t.Run(w.Name, func(t *testing.T) {
+			ln, url, roots := w.Listen(t)
 			resumed := make(chan bool, 2)
 			go func() {
 				for {

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"runtime/debug"
 
+	"github.com/pushguard/pushguard/pusher/upstream"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 
 	"github.com/valyala/fasthttp"
@@ -11,13 +13,12 @@ import (
 
 // visit is what one request needs, from its parsing to its answer. It belongs to
 // a worker, or, while a call to Pusher is under way for it and nobody waits, to
-// the upConn of that call.
+// the connection of that call.
 type visit struct {
 	lane *lane
 	conn *laneConn
-	job  *job    // of a request that will go on
-	call *upConn // what it goes on with
-	slot *slotEra
+	job  *job          // of a request that will go on
+	call upstream.Call // what it goes on with
 	// The request: in, where the lane read it itself, from bytes that are copied
 	// into raw; otherwise in ctx, by fasthttp.
 	in   wire.Request
@@ -85,7 +86,7 @@ func (v *visit) survive() {
 		v.lane.p.log.Error("a request made pushguard panic; its connection was closed", "panic", r, "stack", string(debug.Stack()))
 		v.ctx.Request.Reset()
 		v.ctx.Response.Reset()
-		v.conn, v.job, v.call, v.slot, v.mine, v.written = nil, nil, nil, nil, false, false
+		v.conn, v.job, v.call, v.mine, v.written = nil, nil, upstream.Call{}, false, false
 	}
 }
 
@@ -104,6 +105,9 @@ func (v *visit) sample() (n int) {
 // full notes that its upstream takes no more at this moment, and the processor is
 // busy.
 func (v *visit) full() { v.lane.wary.Store(crowdWary) }
+
+// Resume is goOn, for a call that was started.
+func (v *visit) Resume() { v.goOn() }
 
 // goOn has a worker go on with the request that left.
 func (v *visit) goOn() { v.lane.goOn(v) }

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream/upstreamtest"
+
 	"github.com/pushguard/pushguard/pusher/wire"
 
 	"github.com/pushguard/pushguard/limiter"
@@ -34,9 +36,9 @@ func waiting(frame string) int {
 
 // However many publishes of the lane wait for Pusher or for a call to share, no
 // goroutine waits for each; and each has its answer.
-func TestNoGoroutineWaitsForEachPublish(t *testing.T) { overEach(t, noGoroutineWaits) }
+func TestNoGoroutineWaitsForEachPublish(t *testing.T) { upstreamtest.Each(t, noGoroutineWaits) }
 
-func noGoroutineWaits(t *testing.T, over link) {
+func noGoroutineWaits(t *testing.T, over upstreamtest.Link) {
 	const many = 40
 	for name, c := range map[string]struct {
 		fold  *FoldConfig
@@ -44,7 +46,7 @@ func noGoroutineWaits(t *testing.T, over link) {
 		calls int64
 		few   int // goroutines that may: who makes a call for all
 	}{
-		"alone":  {nil, "proxy.(*upConn).wait(", many, 0},
+		"alone":  {nil, "upstream.(*conn).wait(", many, 0},
 		"folded": {&FoldConfig{Window: time.Minute, Calls: 1}, "proxy.(*folder).send(", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -61,7 +63,7 @@ func noGoroutineWaits(t *testing.T, over link) {
 					conns.Add(1)
 				}
 			}
-			roots := over.start(up)
+			roots := over.Start(up)
 			defer up.Close()
 			r := newRig(t, rigConfig{upstream: up.URL, roots: roots, fold: c.fold, timeout: time.Minute})
 			for round := range 3 { // the first one makes the connections
@@ -101,11 +103,11 @@ func (f *folder) inLine() int {
 
 // A call that nobody waits for can end in every way in which one can that is
 // waited for.
-func TestEveryEndOfACallThatWasLeft(t *testing.T) { overEach(t, everyEnd) }
+func TestEveryEndOfACallThatWasLeft(t *testing.T) { upstreamtest.Each(t, everyEnd) }
 
-func everyEnd(t *testing.T, over link) {
+func everyEnd(t *testing.T, over upstreamtest.Link) {
 	const plain = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-	ln, url, roots := over.listen(t)
+	ln, url, roots := over.Listen(t)
 	var dialled atomic.Int64
 	half, silent := make(chan struct{}), make(chan struct{})
 	defer close(silent)
@@ -180,7 +182,7 @@ func everyEnd(t *testing.T, over link) {
 		{"plain again", 200, "{}", true},
 	} {
 		want(t, r.publish("e", "c", "before "+c.says[:1]), 200, "sent")
-		eventually(t, "a kept connection", func() bool { return conns.kept() == 1 })
+		eventually(t, "a kept connection", func() bool { return conns.Kept() == 1 })
 		before := dialled.Load()
 		answered := make(chan reply, 1)
 		go func() {
@@ -191,7 +193,7 @@ func everyEnd(t *testing.T, over link) {
 			answered <- got
 		}()
 		if c.says == "pieces" { // the call is gone on with, and only then the rest comes
-			eventually(t, "a worker that waits for the rest", func() bool { return waiting("proxy.(*upConn).wait(") == 1 })
+			eventually(t, "a worker that waits for the rest", func() bool { return waiting("upstream.(*conn).wait(") == 1 })
 			half <- struct{}{}
 		}
 		got := <-answered
@@ -201,10 +203,10 @@ func everyEnd(t *testing.T, over link) {
 		if dialled.Load() != before {
 			t.Errorf("%s: it did not go over the kept connection", c.says)
 		}
-		eventually(t, "the connection's end, or not", func() bool { return conns.kept() == map[bool]int{true: 1}[c.kept] })
+		eventually(t, "the connection's end, or not", func() bool { return conns.Kept() == map[bool]int{true: 1}[c.kept] })
 	}
-	if o := r.app.Upstream.Overload(); o.UnderWay != 0 || len(conns.slots.era.Load().taken) != 0 || r.proxy.InFlight() != 0 {
-		t.Errorf("%d places, %d slots and %d requests were not given back", o.UnderWay, len(conns.slots.era.Load().taken), r.proxy.InFlight())
+	if o := r.app.Upstream.Overload(); o.UnderWay != 0 || conns.Slots.Taken() != 0 || r.proxy.InFlight() != 0 {
+		t.Errorf("%d places, %d slots and %d requests were not given back", o.UnderWay, conns.Slots.Taken(), r.proxy.InFlight())
 	}
 }
 

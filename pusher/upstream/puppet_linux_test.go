@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"bufio"
@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pushguard/pushguard/pusher/upstream/upstreamtest"
+
 	"github.com/pushguard/pushguard/pusher/netpoll"
 
 	"github.com/valyala/fasthttp"
@@ -29,8 +31,8 @@ import (
 type puppet struct {
 	net.Conn // the upstream's end
 	t        *testing.T
-	conns    *upConns
-	l        *upConn
+	conns    *Conns
+	l        *conn
 	server   *tls.Conn
 	keys     lockedBuffer
 	flown    bool         // the handshake's only flight has gone out
@@ -85,17 +87,17 @@ func newPuppetOn(t *testing.T, poll *netpoll.Poller) *puppet {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	_, roots := upstreamCert()
-	client, server := upstreamTLS("127.0.0.1"), wires[2].server()
+	_, roots := upstreamtest.Certificate()
+	client, server := TLSConfig("127.0.0.1"), upstreamtest.Links[2].Server()
 	client.RootCAs = roots
 	p := &puppet{t: t}
 	server.KeyLogWriter = &p.keys
-	p.conns = newUpConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: 30 * time.Second, MaxIdleConnDuration: time.Minute,
+	p.conns = NewConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: 30 * time.Second, MaxIdleConnDuration: time.Minute,
 		MaxResponseBodySize: 1 << 20, IsTLS: true, TLSConfig: client},
 		func(addr string, d time.Duration) (net.Conn, error) {
 			c, err := net.DialTimeout("tcp", addr, d)
 			if err != nil { // nobody listens after the first
-				return nil, &notSentError{err}
+				return nil, &NotSentError{err}
 			}
 			return c, nil
 		}, oneSlot())
@@ -115,7 +117,7 @@ func newPuppetOn(t *testing.T, poll *netpoll.Poller) *puppet {
 		t.Fatal(err)
 	}
 	p.l = l
-	t.Cleanup(func() { p.conns.close(); _ = p.Close() })
+	t.Cleanup(func() { p.conns.Close(); _ = p.Close() })
 	return p
 }
 
@@ -123,7 +125,7 @@ func newPuppetOn(t *testing.T, poll *netpoll.Poller) *puppet {
 func (p *puppet) asked(wire string) (answered chan error, resp *fasthttp.Response) {
 	p.t.Helper()
 	answered, resp = make(chan error, 1), &fasthttp.Response{}
-	go func() { answered <- p.conns.do([]byte(wire), false, resp, time.Now()) }()
+	go func() { answered <- p.conns.Do([]byte(wire), false, resp, time.Now()) }()
 	req, err := http.ReadRequest(bufio.NewReader(p.server))
 	if err != nil {
 		select {

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"crypto/tls"
@@ -15,9 +15,9 @@ import (
 // and forgets, since it calls itself temporary.
 //
 // It belongs to whom the upConn belongs to. A request is sealed when it is written
-// and not when it is put into the outbox: one that is taken back leaves no gap in
+// and not when it is put into the write batch: one that is taken back leaves no gap in
 // the sequence of records.
-type upTLS struct {
+type secured struct {
 	conn *tls.Conn
 	records
 	one [1]byte
@@ -127,18 +127,18 @@ func (r *records) LocalAddr() net.Addr                { return nil }
 func (r *records) RemoteAddr() net.Addr               { return nil }
 
 // newUpTLS shakes hands on a connection, or closes it.
-func newUpTLS(c *net.TCPConn, cfg *tls.Config, until time.Time) (*upTLS, error) {
-	t := &upTLS{records: records{tcp: c}}
+func newSecured(c *net.TCPConn, cfg *tls.Config, until time.Time) (*secured, error) {
+	t := &secured{records: records{tcp: c}}
 	var err error
-	t.conn, err = shakeHands(&t.records, cfg, until)
+	t.conn, err = Handshake(&t.records, cfg, until)
 	return t, err
 }
 
 // over goes on with the descriptor of the connection.
-func (t *upTLS) over(fd int) { t.tcp, t.fd = nil, fd }
+func (t *secured) over(fd int) { t.tcp, t.fd = nil, fd }
 
 // read is the connection's Read, once; errAgain says that there is nothing.
-func (t *upTLS) read(b []byte) (int, error) {
+func (t *secured) read(b []byte) (int, error) {
 	n, err := t.conn.Read(b)
 	switch {
 	case n > 0 && err == netpoll.ErrAgain: // it looked for an alert, which is not whole yet
@@ -152,17 +152,17 @@ func (t *upTLS) read(b []byte) (int, error) {
 
 // spoke reports whether there is anything for whoever uses the connection, its end
 // included. Tickets, new keys and such are TLS' own affair.
-func (t *upTLS) spoke() bool {
+func (t *secured) spoke() bool {
 	n, err := t.read(t.one[:])
 	return n > 0 || err != netpoll.ErrAgain
 }
 
 // surplus reports whether TLS has read more than it was asked for.
-func (t *upTLS) surplus() bool { return t.whole > 0 && t.spoke() }
+func (t *secured) surplus() bool { return t.whole > 0 && t.spoke() }
 
 // write seals and writes what of a request follows after the first sent bytes, and
 // reports how far it came. With io.ErrShortWrite the socket has no room.
-func (t *upTLS) write(wire []byte, sent int) (int, error) {
+func (t *secured) write(wire []byte, sent int) (int, error) {
 	for {
 		switch {
 		case t.flush():
@@ -186,7 +186,7 @@ func (t *upTLS) write(wire []byte, sent int) (int, error) {
 }
 
 // bye tells the upstream that it was not cut off.
-func (t *upTLS) bye() {
+func (t *secured) bye() {
 	if t.flush() {
 		_ = t.conn.CloseWrite() // the socket is closed anyway
 	}

@@ -1,8 +1,9 @@
-package proxy
+package upstream
 
 import (
 	"bufio"
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pushguard/pushguard/pusher/upstream/upstreamtest"
 
 	"github.com/pushguard/pushguard/pusher/netpoll"
 
@@ -41,12 +44,12 @@ func TestWhatAnIdleConnectionHears(t *testing.T) {
 				p.conns.put(p.l, time.Now())
 				said := c.say(p)
 				for i := range pieces {
-					if p.conns.kept() == 0 && !c.kept {
+					if p.conns.Kept() == 0 && !c.kept {
 						break // it was enough
 					}
 					p.hear(said[len(said)*i/pieces : len(said)*(i+1)/pieces])
 				}
-				if got := p.conns.kept() == 1; got != c.kept {
+				if got := p.conns.Kept() == 1; got != c.kept {
 					t.Fatalf("kept: %v", got)
 				}
 				if !c.kept {
@@ -73,7 +76,7 @@ func TestCallsGoOnAfterNewKeys(t *testing.T) {
 			t.Fatalf("call %d: %v %q", i, err, resp.Body())
 		}
 	}
-	if p.conns.kept() != 1 {
+	if p.conns.Kept() != 1 {
 		t.Error("the connection is not kept")
 	}
 }
@@ -134,7 +137,7 @@ func TestWhatComesWithAnAnswer(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.l.Wake(unix.EPOLLIN)
-				eventually(t, "the bytes read", func() bool { return !p.l.unread() || p.l.state.Load() == upDead })
+				eventually(t, "the bytes read", func() bool { return !p.l.unread() || p.l.state.Load() == connDead })
 			}
 			var err error
 			for waits := true; waits; { // the poller of a puppet is the test
@@ -148,13 +151,13 @@ func TestWhatComesWithAnAnswer(t *testing.T) {
 			if c.fail != (err != nil) || !c.fail && string(resp.Body()) != "{}" {
 				t.Fatalf("%v %q", err, resp.Body())
 			}
-			var unsent *notSentError
+			var unsent *NotSentError
 			if errors.As(err, &unsent) {
 				t.Error("it is said not to have been sent")
 			}
 			eventually(t, "the connection's end, or not", func() bool {
 				p.l.Wake(unix.EPOLLIN)
-				return p.conns.kept() == map[bool]int{true: 1}[c.kept]
+				return p.conns.Kept() == map[bool]int{true: 1}[c.kept]
 			})
 		})
 	}
@@ -205,9 +208,9 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 			failed := make(chan error, 1)
 			go func() {
 				var resp fasthttp.Response
-				failed <- p.conns.do([]byte(aRequest), false, &resp, time.Now())
+				failed <- p.conns.Do([]byte(aRequest), false, &resp, time.Now())
 			}()
-			eventually(t, "a request that waits", func() bool { return p.l.parcel.Load() == parcelWaits })
+			eventually(t, "a request that waits", func() bool { return p.l.writing.Load() == writeWaits })
 			said := p.word()
 			if unasked {
 				said = append(said, p.says("HTTP/1.1 408 Request Timeout\r\n\r\n")...)
@@ -221,14 +224,14 @@ func TestWhatIsHeardBeforeARequestIsWritten(t *testing.T) {
 				if _, err := p.Conn.Write(p.says(anAnswer)); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.kept() == 1 })
+				eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.Kept() == 1 })
 				if err := <-failed; err != nil {
 					t.Error(err)
 				}
 				return
 			}
 			// No other connection can be made, for nobody listens any more.
-			var unsent *notSentError
+			var unsent *NotSentError
 			if err := <-failed; !errors.As(err, &unsent) {
 				t.Errorf("%v", err)
 			}
@@ -249,8 +252,8 @@ func TestALateRequestIsTakenBackOverTLS(t *testing.T) {
 	out.Flush(true)
 	p.conns.put(p.l, time.Now())
 	var resp fasthttp.Response
-	var unsent *notSentError
-	if err := p.conns.do([]byte(aRequest), false, &resp, time.Now()); !errors.As(err, &unsent) {
+	var unsent *NotSentError
+	if err := p.conns.Do([]byte(aRequest), false, &resp, time.Now()); !errors.As(err, &unsent) {
 		t.Fatalf("%v", err)
 	}
 	out.Flush(true)
@@ -271,7 +274,7 @@ func TestALargeRequestThroughANarrowSocket(t *testing.T) {
 		body := bytes.Repeat([]byte("0123456789"), 50_000+i)
 		answered, resp := make(chan error, 1), &fasthttp.Response{}
 		go func() {
-			answered <- p.conns.do(fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body), false, resp, time.Now())
+			answered <- p.conns.Do(fmt.Appendf(nil, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body), false, resp, time.Now())
 		}()
 		req, err := http.ReadRequest(bufio.NewReader(p.server))
 		if err != nil {
@@ -305,7 +308,7 @@ func TestABrokenConnection(t *testing.T) {
 			if _, err := p.Conn.Write(append(p.word(), p.says(anAnswer)...)); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.kept() == 1 })
+			eventually(t, "the answer", func() bool { p.l.Wake(unix.EPOLLIN); return p.conns.Kept() == 1 })
 			if err := <-answered; err != nil {
 				t.Fatal(err)
 			}
@@ -323,7 +326,7 @@ func TestABrokenConnection(t *testing.T) {
 			failed := make(chan error, 1)
 			go func() {
 				var resp fasthttp.Response
-				failed <- p.conns.do([]byte(request), false, &resp, time.Now())
+				failed <- p.conns.Do([]byte(request), false, &resp, time.Now())
 			}()
 			if middle {
 				if _, err := p.server.Read(make([]byte, 1)); err != nil {
@@ -332,7 +335,7 @@ func TestABrokenConnection(t *testing.T) {
 				cut()
 				p.l.tell() // there would be room
 			}
-			var unsent *notSentError
+			var unsent *NotSentError
 			if err := <-failed; err == nil || errors.As(err, &unsent) == middle {
 				t.Errorf("%v", err)
 			}
@@ -366,14 +369,27 @@ func FuzzRecordsAreCounted(f *testing.F) {
 	})
 }
 
+// connsTo has connections to an upstream, over TLS if there are roots.
+func connsTo(t *testing.T, addr string, roots *x509.CertPool) *Conns {
+	t.Helper()
+	c := &fasthttp.HostClient{ReadTimeout: 30 * time.Second, MaxIdleConnDuration: time.Minute, MaxResponseBodySize: 1 << 20}
+	if roots != nil {
+		c.IsTLS, c.TLSConfig = true, TLSConfig("127.0.0.1")
+		c.TLSConfig.RootCAs = roots
+	}
+	s := NewConns(addr, c, func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) }, oneSlot())
+	t.Cleanup(s.Close)
+	return s
+}
+
 // A call over TLS allocates nothing but what crypto/tls does: for each Read of either
 // end, of which this process has both, a reader that counts.
 func TestACallOverTLSAllocatesNothingOfItsOwn(t *testing.T) {
 	if raceEnabled {
 		return // the race detector allocates by itself
 	}
-	for _, w := range wires {
-		ln, url, roots := w.listen(t)
+	for _, w := range upstreamtest.Links {
+		ln, _, roots := w.Listen(t)
 		go func() {
 			c, err := ln.Accept()
 			if err != nil {
@@ -390,19 +406,19 @@ func TestACallOverTLSAllocatesNothingOfItsOwn(t *testing.T) {
 				}
 			}
 		}()
-		r := newRig(t, rigConfig{upstream: url, roots: roots})
+		conns := connsTo(t, ln.Addr().String(), roots)
 		var resp fasthttp.Response
 		request := []byte(aRequest)
 		got := math.Inf(1)
 		for range 10 { // the ledger's heartbeat allocates, too
 			got = min(got, testing.AllocsPerRun(100, func() {
-				if err := r.app.Upstream.conns.do(request, false, &resp, time.Now()); err != nil {
+				if err := conns.Do(request, false, &resp, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}))
 		}
-		if most := map[bool]float64{true: 0, false: 2}[w.version == 0]; got > most {
-			t.Errorf("%s: %v allocations a call, want %v", w.name, got, most)
+		if most := map[bool]float64{true: 0, false: 2}[w.Version == 0]; got > most {
+			t.Errorf("%s: %v allocations a call, want %v", w.Name, got, most)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"crypto/tls"
@@ -10,10 +10,19 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// upstreamTLS is how an upstream of that name is spoken to over TLS: its certificate
+// Dial connects without TLS, within a time. Its errors are NotSentErrors.
+type Dial func(addr string, timeout time.Duration) (net.Conn, error)
+
+// NotSentError is a failure before the first byte of a request left.
+type NotSentError struct{ Err error }
+
+func (e *NotSentError) Error() string { return e.Err.Error() }
+func (e *NotSentError) Unwrap() error { return e.Err }
+
+// TLSConfig is how an upstream of that name is spoken to over TLS: its certificate
 // is verified with the system's roots, and a session is resumed where it remembers
 // one.
-func upstreamTLS(host string) *tls.Config {
+func TLSConfig(host string) *tls.Config {
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		ServerName:         host,
@@ -23,9 +32,9 @@ func upstreamTLS(host string) *tls.Config {
 	}
 }
 
-// shakeHands speaks TLS on c from now on, or closes it. Nothing of a request has
+// Handshake speaks TLS on c from now on, or closes it. Nothing of a request has
 // been sent by then, whatever goes wrong.
-func shakeHands(c net.Conn, cfg *tls.Config, until time.Time) (*tls.Conn, error) {
+func Handshake(c net.Conn, cfg *tls.Config, until time.Time) (*tls.Conn, error) {
 	sec := tls.Client(c, cfg)
 	err := c.SetDeadline(until)
 	if err == nil {
@@ -36,13 +45,13 @@ func shakeHands(c net.Conn, cfg *tls.Config, until time.Time) (*tls.Conn, error)
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, &notSentError{err}
+		return nil, &NotSentError{err}
 	}
 	return sec, nil
 }
 
-// tlsFailure names what is wrong with the TLS of an upstream, or nothing.
-func tlsFailure(err error) string {
+// TLSFailure names what is wrong with the TLS of an upstream, or nothing.
+func TLSFailure(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
 	var invalid x509.CertificateInvalidError

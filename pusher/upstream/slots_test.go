@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"testing"
@@ -12,13 +12,13 @@ import (
 // and what is given back of the one before is nobody's.
 func TestSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var s slots
-		s.init(1)
+		var s Slots
+		s.SetMost(1)
 		began := time.Now()
-		take := func(patience time.Duration) (chan *slotEra, chan time.Duration) {
-			got, took := make(chan *slotEra, 1), make(chan time.Duration, 1)
+		take := func(patience time.Duration) (chan *Generation, chan time.Duration) {
+			got, took := make(chan *Generation, 1), make(chan time.Duration, 1)
 			go func() {
-				e, err := s.take(time.Now().Add(patience))
+				e, err := s.Take(time.Now().Add(patience))
 				if (e == nil) != (err == fasthttp.ErrNoFreeConns) {
 					t.Error(e, err)
 				}
@@ -37,21 +37,21 @@ func TestSlots(t *testing.T) {
 		}
 		second, took := take(time.Second)
 		time.Sleep(300 * time.Millisecond)
-		first.free()
+		first.Free()
 		if first = <-second; first == nil || <-took != 1300*time.Millisecond {
 			t.Error("who waited has not what was given back")
 		}
 		third, took := take(time.Second)
 		time.Sleep(100 * time.Millisecond)
-		s.anew()
+		s.Reset()
 		fresh := <-third
 		if fresh == nil || fresh == first || <-took != 1400*time.Millisecond {
 			t.Error("a new era has no slot for who waited")
 		}
-		if first.free(); s.try() != nil {
+		if first.Free(); s.try() != nil {
 			t.Error("the era before gave a slot to this one")
 		}
-		if fresh.free(); s.try() == nil {
+		if fresh.Free(); s.try() == nil {
 			t.Error("the slot did not come back")
 		}
 	})

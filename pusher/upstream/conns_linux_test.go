@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"errors"
@@ -17,7 +17,7 @@ import (
 
 // asleep has upstream connections whose poller does not run, and what the
 // upstream hears. The upstream says word at once.
-func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard func() string) {
+func asleep(t *testing.T, timeout time.Duration, word string) (s *Conns, heard func() string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -40,16 +40,16 @@ func asleep(t *testing.T, timeout time.Duration, word string) (s *upConns, heard
 	}
 	poll.Writes.Processors(1)
 	poll.Writes.Flush(true)
-	s = newUpConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: timeout, MaxIdleConnDuration: time.Minute},
+	s = NewConns(ln.Addr().String(), &fasthttp.HostClient{ReadTimeout: timeout, MaxIdleConnDuration: time.Minute},
 		func(addr string, d time.Duration) (net.Conn, error) { return net.DialTimeout("tcp", addr, d) }, oneSlot())
 	s.poll = poll
-	t.Cleanup(func() { s.close(); _ = ln.Close(); poll.Stop() })
+	t.Cleanup(func() { s.Close(); _ = ln.Close(); poll.Stop() })
 	return s, func() string { return <-got }
 }
 
-func oneSlot() *slots {
-	s := new(slots)
-	s.init(1)
+func oneSlot() *Slots {
+	s := new(Slots)
+	s.SetMost(1)
 	return s
 }
 
@@ -59,8 +59,8 @@ func TestALateRequestIsTakenBack(t *testing.T) {
 	s, heard := asleep(t, 50*time.Millisecond, "")
 	var resp fasthttp.Response
 	wire := []byte("POST / HTTP/1.1\r\n\r\n")
-	err := s.do(wire, false, &resp, time.Now())
-	var unsent *notSentError
+	err := s.Do(wire, false, &resp, time.Now())
+	var unsent *NotSentError
 	if !errors.As(err, &unsent) {
 		t.Fatalf("%v", err)
 	}
@@ -96,7 +96,7 @@ func TestAWordAfterTheAnswer(t *testing.T) {
 				}
 				l.close()
 			}
-			if n := s.kept(); n != 0 {
+			if n := s.Kept(); n != 0 {
 				t.Errorf("%d connections are kept", n)
 			}
 		})
@@ -109,12 +109,12 @@ func TestAnUpstreamThatSpeaksFirst(t *testing.T) {
 	failed := make(chan error, 1)
 	go func() {
 		var resp fasthttp.Response
-		failed <- s.do([]byte("POST / HTTP/1.1\r\n\r\n"), false, &resp, time.Now())
+		failed <- s.Do([]byte("POST / HTTP/1.1\r\n\r\n"), false, &resp, time.Now())
 	}()
-	var l *upConn
+	var l *conn
 	for l == nil {
 		s.poll.Watched(func(w netpoll.Waker) {
-			if c, ok := w.(*upConn); ok && c.of == s && c.parcel.Load() == parcelWaits {
+			if c, ok := w.(*conn); ok && c.of == s && c.writing.Load() == writeWaits {
 				l = c
 			}
 		})
@@ -122,7 +122,7 @@ func TestAnUpstreamThatSpeaksFirst(t *testing.T) {
 	}
 	l.Wake(unix.EPOLLIN)
 	s.poll.Writes.Flush(true)
-	var unsent *notSentError
+	var unsent *NotSentError
 	if err := <-failed; !errors.As(err, &unsent) {
 		t.Errorf("%v", err)
 	}

@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"bufio"
@@ -17,26 +17,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// upConn belongs to the call that made it busy.
-type upConn struct {
-	of    *upConns
+// conn is one connection. While it is busy, its fields belong to the call that made it so, except
+// the atomic ones, which the poller's goroutine and the timer use too.
+type conn struct {
+	of    *Conns
 	fd    int
-	sec   *upTLS // nil: plain
+	sec   *secured // nil: plain
 	in    *bufio.Reader
 	ready chan struct{} // something came, or the time is over
 	state atomic.Int32
 	ended atomic.Bool // the upstream will send no more
 	heard atomic.Bool // over TLS, it said something before the request was written
 	used  time.Time   // when the last call began
-	// later is who goes on when something comes, where nobody waits; or leavingVisit,
-	// or cameVisit.
-	later atomic.Pointer[visit]
+	// later is the call that goes on when something comes, where nobody waits; or leavingCall, or
+	// cameCall.
+	later atomic.Pointer[Call]
 
-	// What became of the request that was given to the outbox. sent and failed
-	// are the call's to read once it is parcelGone.
-	parcel atomic.Int32
-	sent   int
-	failed error
+	// What became of the request that was given to the write batch. sent and failed are the call's to
+	// read once writing is writeDone.
+	writing atomic.Int32
+	sent    int
+	failed  error
 
 	// The timer runs on from call to call, and looks whether there is one whose
 	// time is over: no call sets it.
@@ -46,23 +47,26 @@ type upConn struct {
 }
 
 const (
-	upIdle = iota
-	upBusy
-	upLooked // idle, and the poller reads what came over TLS
-	upDead   // closed
+	connIdle = iota
+	connBusy
+	connLooked // idle, and the poller reads what came over TLS
+	connDead   // closed
 )
 
 const (
-	parcelNone  = iota // nothing is to be written
-	parcelWaits        // in the outbox; the call can take it back
-	parcelTaken        // is being written
-	parcelGone
+	writeNone  = iota // nothing is to be written
+	writeWaits        // in the write batch; the call can take it back
+	writeTaken        // is being written
+	writeDone
 )
 
 var (
-	leavingVisit = new(visit) // somebody is about to go away until something comes
-	cameVisit    = new(visit) // and need not: it has
+	leavingCall = new(Call) // somebody is about to go away until something comes
+	cameCall    = new(Call) // and need not: it has
 )
+
+// clockStart is what the moments of calls are counted from, by the clock that is never set.
+var clockStart = time.Now()
 
 const (
 	noCall  = 0
@@ -72,8 +76,8 @@ const (
 // errUnsent: the request's first byte could not be written.
 var errUnsent = errors.New("the connection takes nothing")
 
-func (l *upConn) close() {
-	l.state.Store(upDead)
+func (l *conn) close() {
+	l.state.Store(connDead)
 	l.timer.Stop()
 	if l.sec != nil && !l.ended.Load() {
 		l.sec.bye()
@@ -83,16 +87,16 @@ func (l *upConn) close() {
 
 // rest makes it idle, unless something came since the answer was read: nobody
 // asked for that, and who wakes it now told the call, which is over.
-func (l *upConn) rest() bool {
+func (l *conn) rest() bool {
 	for {
-		l.state.Store(upIdle)
+		l.state.Store(connIdle)
 		select {
 		case <-l.ready:
 		default:
 			return true
 		}
-		for !l.state.CompareAndSwap(upIdle, upBusy) {
-			if l.state.Load() == upDead {
+		for !l.state.CompareAndSwap(connIdle, connBusy) {
+			if l.state.Load() == connDead {
 				return false // closed by then
 			}
 			runtime.Gosched() // looked
@@ -106,7 +110,7 @@ func (l *upConn) rest() bool {
 
 // spoke reports whether the upstream said anything, its end included. It is for whom
 // the upConn belongs to.
-func (l *upConn) spoke() bool {
+func (l *conn) spoke() bool {
 	if l.sec != nil {
 		return l.sec.spoke()
 	}
@@ -114,15 +118,15 @@ func (l *upConn) spoke() bool {
 }
 
 // unread reports whether there is anything to read, its end included.
-func (l *upConn) unread() bool {
+func (l *conn) unread() bool {
 	var b [1]byte
 	_, _, err := unix.Recvfrom(l.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err != unix.EAGAIN && err != unix.EINTR
 }
 
 // Wake tells the call, or drops an idle one.
-func (l *upConn) Wake(flags uint32) {
-	early := flags&unix.EPOLLIN != 0 && l.parcel.Load() == parcelWaits
+func (l *conn) Wake(flags uint32) {
+	early := flags&unix.EPOLLIN != 0 && l.writing.Load() == writeWaits
 	switch {
 	case flags&netpoll.Ended != 0, early && l.sec == nil:
 		l.ended.Store(true) // who speaks before it was asked has no answer to give
@@ -135,37 +139,37 @@ func (l *upConn) Wake(flags uint32) {
 	}
 	l.tell()
 	// If the call ended in between, it did not hear.
-	if came && l.state.Load() == upIdle && (l.sec != nil || l.unread()) {
+	if came && l.state.Load() == connIdle && (l.sec != nil || l.unread()) {
 		l.idleHears()
 	}
 }
 
 // idleHears drops an idle one to which something came, unless that was for TLS
 // alone. It reports false for one that is in use.
-func (l *upConn) idleHears() bool {
+func (l *conn) idleHears() bool {
 	if l.sec == nil || l.ended.Load() {
-		if !l.state.CompareAndSwap(upIdle, upDead) {
+		if !l.state.CompareAndSwap(connIdle, connDead) {
 			return false
 		}
 		l.close()
 		return true
 	}
-	if !l.state.CompareAndSwap(upIdle, upLooked) {
+	if !l.state.CompareAndSwap(connIdle, connLooked) {
 		return false
 	}
 	if l.sec.spoke() {
 		l.close()
 		return true
 	}
-	l.state.Store(upIdle)
-	if l.of.shut() && l.state.CompareAndSwap(upIdle, upDead) {
+	l.state.Store(connIdle)
+	if l.of.shut() && l.state.CompareAndSwap(connIdle, connDead) {
 		l.close()
 	}
 	return true
 }
 
 // tell has who went away go on, or wakes who waits.
-func (l *upConn) tell() {
+func (l *conn) tell() {
 	for {
 		switch v := l.later.Load(); v {
 		case nil:
@@ -174,15 +178,16 @@ func (l *upConn) tell() {
 			default:
 			}
 			return
-		case cameVisit:
+		case cameCall:
 			return
-		case leavingVisit:
-			if l.later.CompareAndSwap(v, cameVisit) {
+		case leavingCall:
+			if l.later.CompareAndSwap(v, cameCall) {
 				return
 			}
 		default:
+			then := v.then // v is not ours once it is out
 			if l.later.CompareAndSwap(v, nil) {
-				v.lane.goOn(v)
+				then.Resume()
 				return
 			}
 		}
@@ -190,7 +195,7 @@ func (l *upConn) tell() {
 }
 
 // begin readies it for a call. What came unasked is no answer to it.
-func (l *upConn) begin(until time.Time) error {
+func (l *conn) begin(until time.Time) error {
 	select {
 	case <-l.ready:
 		if l.spoke() {
@@ -199,7 +204,7 @@ func (l *upConn) begin(until time.Time) error {
 	default:
 	}
 	l.in.Reset(l)
-	l.until.Store(int64(until.Sub(epoch)))
+	l.until.Store(int64(until.Sub(clockStart)))
 	if !l.armed.Load() && l.armed.CompareAndSwap(false, true) {
 		l.timer.Reset(time.Until(until))
 	}
@@ -208,7 +213,7 @@ func (l *upConn) begin(until time.Time) error {
 
 // expire ends a call whose time is over, and looks again later if that is not
 // yet so.
-func (l *upConn) expire() {
+func (l *conn) expire() {
 	for {
 		until := l.until.Load()
 		if until <= noCall {
@@ -218,7 +223,7 @@ func (l *upConn) expire() {
 			}
 			continue
 		}
-		if left := time.Duration(until) - time.Since(epoch); left > 0 {
+		if left := time.Duration(until) - time.Since(clockStart); left > 0 {
 			l.timer.Reset(left)
 			return
 		}
@@ -229,13 +234,13 @@ func (l *upConn) expire() {
 }
 
 // wait returns when something may have come.
-func (l *upConn) wait() error {
+func (l *conn) wait() error {
 	<-l.ready
 	return l.overdue()
 }
 
 // overdue is an error once the call's time is over.
-func (l *upConn) overdue() error {
+func (l *conn) overdue() error {
 	if l.until.Load() == overdue {
 		return fasthttp.ErrTimeout
 	}
@@ -243,28 +248,28 @@ func (l *upConn) overdue() error {
 }
 
 // deliver has a request written and waits until something comes.
-func (l *upConn) deliver(wire []byte) error {
-	l.parcel.Store(parcelWaits)
+func (l *conn) deliver(wire []byte) error {
+	l.writing.Store(writeWaits)
 	l.of.poll.Writes.Put(l, wire, true)
 	return l.delivered(wire, l.wait())
 }
 
 // delivered goes on when something has come, which may only be that there is
 // room for more; late says that the time is over instead.
-func (l *upConn) delivered(wire []byte, late error) error {
+func (l *conn) delivered(wire []byte, late error) error {
 	for ; ; late = l.wait() {
-		if late != nil && l.parcel.CompareAndSwap(parcelWaits, parcelNone) {
-			return &notSentError{fasthttp.ErrDialTimeout}
+		if late != nil && l.writing.CompareAndSwap(writeWaits, writeNone) {
+			return &NotSentError{fasthttp.ErrDialTimeout}
 		}
 		// Looked at once: what waits may be taken at any moment, and is the taker's then.
-		parcel := l.parcel.Load()
-		for ; parcel == parcelTaken; parcel = l.parcel.Load() {
+		parcel := l.writing.Load()
+		for ; parcel == writeTaken; parcel = l.writing.Load() {
 			runtime.Gosched()
 		}
 		switch {
 		case late != nil:
 			return late
-		case parcel == parcelWaits:
+		case parcel == writeWaits:
 			continue
 		case l.failed != nil:
 			return l.failed
@@ -278,8 +283,8 @@ func (l *upConn) delivered(wire []byte, late error) error {
 }
 
 // Transmit writes the request, and wakes the call if that is not all.
-func (l *upConn) Transmit(wire []byte) {
-	if !l.parcel.CompareAndSwap(parcelWaits, parcelTaken) {
+func (l *conn) Transmit(wire []byte) {
+	if !l.writing.CompareAndSwap(writeWaits, writeTaken) {
 		return // it was taken back
 	}
 	l.sent, l.failed = 0, nil
@@ -289,18 +294,18 @@ func (l *upConn) Transmit(wire []byte) {
 		l.write(wire)
 	}
 	whole := l.failed == nil && l.whole(wire)
-	l.parcel.Store(parcelGone)
+	l.writing.Store(writeDone)
 	if !whole {
 		l.tell()
 	}
 }
 
 // whole reports whether the socket has taken all of a request.
-func (l *upConn) whole(wire []byte) bool {
+func (l *conn) whole(wire []byte) bool {
 	return l.sent == len(wire) && (l.sec == nil || len(l.sec.rest) == 0)
 }
 
-func (l *upConn) write(wire []byte) {
+func (l *conn) write(wire []byte) {
 	if l.sec != nil {
 		var err error
 		switch l.sent, err = l.sec.write(wire, l.sent); {
@@ -323,7 +328,7 @@ func (l *upConn) write(wire []byte) {
 }
 
 // read has the answer in resp.
-func (l *upConn) read(resp *fasthttp.Response, head bool) error {
+func (l *conn) read(resp *fasthttp.Response, head bool) error {
 	if _, err := l.in.Peek(1); err != nil {
 		return err
 	}
@@ -340,10 +345,10 @@ func (l *upConn) read(resp *fasthttp.Response, head bool) error {
 	resp.SkipBody = head
 	err := resp.ReadLimitBody(l.in, l.of.maxBody)
 	var small *fasthttp.ErrSmallBuffer
-	if errors.As(err, &small) && l.in.Size() < maxAnswerHead {
+	if errors.As(err, &small) && l.in.Size() < l.of.maxHead {
 		// A head that is longer than nearly all: nothing of it was taken out of the buffer.
 		b, _ := l.in.Peek(l.in.Buffered())
-		l.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(b)), l), maxAnswerHead)
+		l.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(b)), l), l.of.maxHead)
 		resp.Reset()
 		resp.SkipBody = head
 		err = resp.ReadLimitBody(l.in, l.of.maxBody)
@@ -352,12 +357,12 @@ func (l *upConn) read(resp *fasthttp.Response, head bool) error {
 }
 
 // surplus reports whether more was read than the answer.
-func (l *upConn) surplus() bool {
+func (l *conn) surplus() bool {
 	return l.in.Buffered() > 0 || l.sec != nil && l.sec.surplus()
 }
 
 // Read reads of the answer, for bufio.
-func (l *upConn) Read(b []byte) (n int, err error) {
+func (l *conn) Read(b []byte) (n int, err error) {
 	for {
 		if l.sec != nil {
 			n, err = l.sec.read(b)

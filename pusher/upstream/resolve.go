@@ -1,4 +1,4 @@
-package proxy
+package upstream
 
 import (
 	"context"
@@ -6,18 +6,18 @@ import (
 	"net"
 )
 
-// elsewhere resolves names as next does, but to no link-local address: there live
+// NoLinkLocal resolves names as Next does, but to no link-local address: there live
 // the metadata services of clouds, with their machines' credentials, and a config
 // that names one by its address is refused already. A name can come to mean one
 // later.
-type elsewhere struct {
-	next interface {
+type NoLinkLocal struct {
+	Next interface {
 		LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
 	}
 }
 
-func (e elsewhere) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
-	all, err := e.next.LookupIPAddr(ctx, host)
+func (e NoLinkLocal) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
+	all, err := e.Next.LookupIPAddr(ctx, host)
 	if err != nil {
 		return nil, err
 	}

@@ -45,6 +45,9 @@ type BreakerConfig struct {
 	Hysteresis     float64       // 0.01: how far below its threshold the use must fall before a level ends
 	Probe          time.Duration // 60 s: how long after Pusher's refusal one publish may try again
 	Burn           BurnMode      // whether the burn rate trips levels before the thresholds do
+	// ByMarks keeps to the thresholds. Otherwise, once the account's week is known, bulk is refused from where what normal
+	// and critical will still need today would not fit any more, and normal from where critical would not; see Protect.
+	ByMarks bool
 }
 
 func (c BreakerConfig) normal() (BreakerConfig, error) {
@@ -107,6 +110,7 @@ type Breaker struct {
 	word   atomic.Int64 // a standing
 
 	burning atomic.Int64 // the day above bit 8, then the level that the burn rate asks for
+	needs   atomic.Pointer[Needs]
 
 	mu        sync.Mutex
 	burn      burn
@@ -124,6 +128,40 @@ type Breaker struct {
 type limits struct {
 	cfg BreakerConfig
 	at  [Open + 1]float64 // use at which each level begins
+}
+
+// Preview is where the breaker would stand with another count or plan, by the code that decides when they are set.
+func (b *Breaker) Preview(now time.Time, used, plan int64) (Level, string) {
+	if open, _ := b.openByWord(now); open {
+		st := b.State(now)
+		return st.State, st.Reason
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	day := quota.DayOf(now)
+	m := b.marks(plan)
+	to := m.level(use(used, plan), Closed)
+	state := b.burn.state
+	if next, changed := b.burn.anew(now, used, plan); changed {
+		state = next
+	}
+	if state.Day == day && state.Level > 0 && b.limits.Load().cfg.Burn == BurnOn {
+		burning := min(Level(state.Level), OnlyCritical)
+		if state.Trial {
+			burning = HalfOpen
+		}
+		if burning != HalfOpen && burning > to || to == Closed {
+			return burning, state.Reason
+		}
+	}
+	from := b.standing().level()
+	if from == HalfOpen {
+		from = Closed
+	}
+	if to == Closed && from == Closed {
+		return Closed, "no mark is reached"
+	}
+	return to, m.why(from, to, used, plan)
 }
 
 // standing is what the hot path needs to know, in one word: the day above bit 16, then flags, then
@@ -167,13 +205,52 @@ func (b *Breaker) Configure(cfg BreakerConfig) error {
 	return nil
 }
 
+// Needs are the messages that a day still needs for publishes that must not be refused for others' sake.
+type Needs struct {
+	AboveBulk   int64 // of normal and critical publishes, and of what passes nobody
+	AboveNormal int64 // of critical ones alone
+}
+
+// Protect takes what the rest of the day needs, from a forecast; nil: it is not known, and the thresholds hold.
+func (b *Breaker) Protect(n *Needs) { b.needs.Store(n) }
+
+// Protected says from which part of the plan what is refused, and whether a forecast says so.
+func (b *Breaker) Protected(plan int64) (at [Open + 1]float64, byForecast bool) {
+	m := b.marks(plan)
+	return m.at, m.byForecast
+}
+
+// marks are where each level begins, and how far below it ends.
+type marks struct {
+	at         [Open + 1]float64
+	hysteresis float64
+	byForecast bool
+}
+
+// forecastHysteresis is small: what it holds back of the plan at the day's end is never used.
+const forecastHysteresis = 0.003
+
+func (b *Breaker) marks(plan int64) marks {
+	l := b.limits.Load()
+	n := b.needs.Load()
+	if n == nil || l.cfg.ByMarks || plan <= 0 {
+		return marks{at: l.at, hysteresis: l.cfg.Hysteresis}
+	}
+	part := func(need int64) float64 { return min(max(1-float64(max(need, 0))/float64(plan), 0.0001), 1) }
+	m := marks{hysteresis: forecastHysteresis, byForecast: true}
+	m.at = [Open + 1]float64{0, part(n.AboveBulk), part(n.AboveNormal), 1, 1}
+	m.at[ShedBulk] = min(m.at[ShedBulk], m.at[ShedNormal])
+	m.at[OnlyCritical] = (m.at[ShedNormal] + 1) / 2
+	return m
+}
+
 // level is where the use belongs, coming from level from.
-func (l *limits) level(use float64, from Level) Level {
+func (l *marks) level(use float64, from Level) Level {
 	to := Closed
 	for n := Open; n > Closed; n-- {
 		at := l.at[n]
 		if n <= from {
-			at -= l.cfg.Hysteresis
+			at -= l.hysteresis
 		}
 		if use >= at {
 			to = n
@@ -212,7 +289,7 @@ func (b *Breaker) Allow(now time.Time, p quota.Priority, used, plan int64) (bool
 func (b *Breaker) Update(now time.Time, used, plan int64) Level {
 	if s := b.standing(); quota.DayOf(now) <= s.day() {
 		level := s.level()
-		if s.word() || level == Closed && plan <= 0 || b.level(s.day(), use(used, plan), level) == level {
+		if s.word() || level == Closed && plan <= 0 || b.level(s.day(), used, plan, level) == level {
 			return level
 		}
 	}
@@ -220,11 +297,12 @@ func (b *Breaker) Update(now time.Time, used, plan int64) Level {
 }
 
 // level is where thresholds and burn rate together put the use, coming from level from.
-func (b *Breaker) level(day quota.Day, use float64, from Level) Level {
+func (b *Breaker) level(day quota.Day, used, plan int64, from Level) Level {
 	if from == HalfOpen {
 		from = Closed
 	}
-	to := b.limits.Load().level(use, from)
+	m := b.marks(plan)
+	to := m.level(use(used, plan), from)
 	if burn := b.burnLevel(day); burn == HalfOpen {
 		if to == Closed {
 			return HalfOpen
@@ -253,7 +331,7 @@ func (b *Breaker) move(now time.Time, used, plan int64) Level {
 	s := b.standing()
 	level := s.level()
 	if !s.word() {
-		if to := b.level(s.day(), use(used, plan), level); to != level {
+		if to := b.level(s.day(), used, plan, level); to != level {
 			b.set(now, stand(s.day(), to, 0), b.why(s.day(), level, to, used, plan))
 			level = to
 		}
@@ -267,7 +345,7 @@ const newDay = "a new day began at 00:00 UTC: the plan is whole again"
 
 // why puts a change of level into words. b.mu is held.
 func (b *Breaker) why(day quota.Day, from, to Level, used, plan int64) string {
-	l := b.limits.Load()
+	l := b.marks(plan)
 	was := b.byBurn
 	b.byBurn = to > Closed && to == b.burnLevel(day) && to != l.level(use(used, plan), Closed)
 	if b.byBurn || was && to == Closed && b.burn.state.Day == day && b.limits.Load().cfg.Burn == BurnOn {
@@ -280,11 +358,21 @@ func (b *Breaker) why(day quota.Day, from, to Level, used, plan int64) string {
 }
 
 // why puts a change by threshold into words.
-func (l *limits) why(from, to Level, used, plan int64) string {
+func (l *marks) why(from, to Level, used, plan int64) string {
 	if plan <= 0 {
 		return "the account has no plan any more"
 	}
 	s := fmt.Sprintf("%s of the plan used (%s of %s messages), ", percent(use(used, plan)), grouped(used), grouped(plan))
+	if kept := int64(math.Round((1 - l.at[max(to, min(from, ShedNormal))]) * float64(plan))); l.byForecast && max(from, to) <= ShedNormal {
+		who := "normal and critical"
+		if max(from, to) == ShedNormal {
+			kept, who = int64(math.Round((1-l.at[ShedNormal])*float64(plan))), "critical"
+		}
+		if to < from {
+			return s + fmt.Sprintf("and what %s will still need today, %s by the forecast, fits beside it again", who, grouped(kept))
+		}
+		return s + fmt.Sprintf("and %s will still need %s today, by the forecast: %s", who, grouped(kept), to.does())
+	}
 	if to < from {
 		return s + fmt.Sprintf("%s below the %s at which %s begins", percent(l.at[to+1]-use(used, plan)), percent(l.at[to+1]), (to+1).does())
 	}
@@ -362,6 +450,10 @@ func (b *Breaker) State(now time.Time) BreakerState {
 // Trip opens the breaker by Pusher's own word that the account is over its quota, until a probe is
 // accepted, the ledger is opened again, or the day ends. It does nothing while that holds already.
 func (b *Breaker) Trip(now time.Time, reason string) { b.trip(now, reason, 0) }
+
+// Confirm tells the breaker that the ledger knows of Pusher's word, from whichever replica; without it one that sends
+// nothing would not try whether Pusher accepts again.
+func (b *Breaker) Confirm(now time.Time) { b.confirm(now) }
 
 // confirm is Trip by the ledger, which knows that the account is exhausted. From then on the
 // ledger's word to the contrary is believed.

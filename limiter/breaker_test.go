@@ -221,7 +221,8 @@ func TestBreakerDoesNotFlap(t *testing.T) {
 		for range 100 {
 			used := base + rapid.Int64Range(0, 199).Draw(t, "swing")
 			level := b.Update(t0, used, 10_000)
-			if by := b.limits.Load().level(float64(used)/10_000, Closed); level < by {
+			m := b.marks(10_000)
+			if by := m.level(float64(used)/10_000, Closed); level < by {
 				t.Fatalf("%d of 10,000 used: %v, by threshold %v", used, level, by)
 			}
 		}

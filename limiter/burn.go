@@ -42,8 +42,10 @@ const (
 	// The first hold of a day, and the longest. Each is twice the one before.
 	burnHold    = 5 * time.Minute
 	burnHoldMax = time.Hour
-	// burnTrial is how long everything must pass without a pair firing before a trial is over.
+	// burnTrial is how long everything must pass without a pair firing before a trial is over. It lasts as long as it
+	// says, unless what passes costs more than trialCost of the plan before.
 	burnTrial = time.Minute
+	trialCost = 0.01
 	// burnKnown is how many of the week's hours make a profile.
 	burnKnown = 72
 )
@@ -61,7 +63,13 @@ type burn struct {
 	sent   int64   // today's, at the last observation
 	at     time.Time
 	since  time.Time // when observations began
+
+	figures   figures // that the state was judged with
+	trialFrom int64   // total when the trial began
 }
+
+// figures are what people set, and every judgement depends on.
+type figures struct{ plan, corrected int64 }
 
 // samples is a ring of running totals, one each step.
 type samples struct {
@@ -179,17 +187,30 @@ func (b *burn) next(now time.Time, used, plan int64, extrapolate func() forecast
 	if plan <= 0 {
 		return s, false
 	}
+	if is := (figures{plan, used - b.sent}); is != b.figures {
+		first := b.figures == figures{}
+		b.figures = is
+		if n, changed := b.anew(now, used, plan); changed && !first {
+			return n, true
+		}
+	}
 	var fc forecast.Forecast
 	var f firing
 	fires := false
 	if b.worth(now, plan) {
 		fc = extrapolate()
 		f, fires = b.firing(now, plan, fc)
+		if s.Trial && now.Before(s.Until) && float64(b.total-b.trialFrom) < trialCost*float64(plan) {
+			fires = false
+		}
 	}
 	set := func(level Level, trial bool, d time.Duration, reason string) (quota.Burn, bool) {
 		n := s
 		n.Seq++
 		n.Level, n.Trial, n.Since, n.Until, n.Reason = uint8(level), trial, now.UTC(), now.Add(d).UTC(), reason
+		if fires {
+			n.PerSecond, n.Mark = min(f.long, f.short)*float64(plan)/secondsPerDay, f.pair.rate
+		}
 		if level > Closed && !trial && (s.Level == 0 || s.Trial) {
 			n.Trips++
 			n.Hold = d
@@ -211,10 +232,51 @@ func (b *burn) next(now time.Time, used, plan int64, extrapolate func() forecast
 	case s.Trial && !now.Before(s.Until):
 		return set(Closed, false, 0, fmt.Sprintf("everything passed for %v and the plan burnt at %s times its even rate: no mark was reached again", short(burnTrial), b.multiple(now, time.Minute, plan)))
 	case level > Closed && !s.Trial && !now.Before(s.Until):
-		return set(level, true, burnTrial, fmt.Sprintf("after %v of %s everything passes again on trial, for %v: the plan burns at %s times its even rate now",
-			short(now.Sub(s.Since)), level.does(), short(burnTrial), b.multiple(now, time.Minute, plan)))
+		return set(level, true, burnTrial, fmt.Sprintf("after %v of %s everything passes again on trial, for %v or until that costs %s of the plan: the plan burns at %s times its even rate now",
+			short(now.Sub(s.Since)), level.does(), short(burnTrial), percent(trialCost), b.multiple(now, time.Minute, plan)))
 	}
 	return s, false
+}
+
+const secondsPerDay = 24 * 60 * 60
+
+// anew judges a state that sheds again, because a person, a reload or a correction changed the plan or the count: would
+// it have been decided with these figures? What caused it is not forgotten, and so a small correction ends nothing.
+func (b *burn) anew(now time.Time, used, plan int64) (quota.Burn, bool) {
+	s := b.state
+	if s.Level == 0 || s.Day != quota.DayOf(now) {
+		return s, false
+	}
+	rate := s.PerSecond
+	if rate <= 0 {
+		rate, _ = b.perSecond(now, time.Minute)
+		s.Mark = burnPairs[1].rate
+	}
+	times := rate * secondsPerDay / float64(plan)
+	left := float64(max(plan-used, 0))
+	n := s
+	n.Seq++
+	n.Since, n.Until = now.UTC(), now.UTC()
+	if times < s.Mark || left > rate*untilReset(now).Seconds() {
+		n.Level, n.Trial = uint8(Closed), false
+		n.Reason = fmt.Sprintf("judged anew with %s of %s messages used: the %.1f messages a second for which it shed are %.1f times the even rate of this plan, and would not use it up: everything passes",
+			grouped(used), grouped(plan), rate, times)
+		return n, true
+	}
+	to := ShedBulk
+	switch lasts := time.Duration(left / rate * float64(time.Second)); {
+	case lasts <= burnCriticalIn:
+		to = OnlyCritical
+	case lasts <= burnNormalIn:
+		to = ShedNormal
+	}
+	if s.Trial || to == Level(s.Level) {
+		return s, false
+	}
+	n.Level, n.Until = uint8(to), s.Until
+	n.Reason = fmt.Sprintf("judged anew with %s of %s messages used: at %.1f times the even rate of this plan it still does not last: %s",
+		grouped(used), grouped(plan), times, to.does())
+	return n, true
 }
 
 // imminent is the level that a plan calls for whose rest is gone within minutes at the rate of the last minute.
@@ -323,6 +385,9 @@ func (b *Breaker) AdoptBurn(now time.Time, s quota.Burn, used, plan int64) {
 
 // takeBurn makes s the state. b.mu is held.
 func (b *Breaker) takeBurn(s quota.Burn) {
+	if s.Trial && !(b.burn.state.Trial && b.burn.state.Since.Equal(s.Since)) {
+		b.burn.trialFrom = b.burn.total
+	}
 	b.burn.state = s
 	level := Level(s.Level)
 	if level > OnlyCritical {

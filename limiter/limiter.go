@@ -293,6 +293,7 @@ func (a *App) settle(now time.Time, c *Claim, v *Verdict, fate Fate, actual int6
 		a.ledger.Refund(now, v.Hold)
 	case actual > 0 || v.Hold.Cost() > 0:
 		a.ledger.Settle(now, v.Hold, actual)
+		a.ledger.Count(quota.SpentBy(v.Rule.spec.Priority), actual)
 	}
 	return actual
 }

@@ -96,6 +96,11 @@ func (j *judgement) exhausted(ctx context.Context) Outcome {
 		return j.denied(quota.Exhausted)
 	}
 	hold, denial := j.a.ledger.Probe(ctx, j.now, j.caller.share, j.c.Rule.spec.Priority, j.c.Cost)
+	if denial == quota.PlanSpent || denial == quota.FloorReserved {
+		// What Pusher's refusal showed to be missing is booked, so nothing is left to pay a probe with; what it costs is
+		// booked when it is known.
+		hold, denial = quota.Hold{}, quota.Granted
+	}
 	if denial != quota.Granted {
 		b.probed(j.now, false)
 		return j.denied(denial)

@@ -95,3 +95,22 @@ func unreadable(err error) error {
 	}
 	return fmt.Errorf("the answer cannot be read: %w", err)
 }
+
+// ReadUserCount reads the answer to GET /apps/ID/channels/NAME?info=user_count for a presence channel. Its users may
+// hold several connections each.
+func ReadUserCount(r io.Reader) (users int64, counted bool, err error) {
+	var answer struct {
+		Occupied  *bool  `json:"occupied"`
+		UserCount *int64 `json:"user_count"`
+	}
+	if err := json.NewDecoder(r).Decode(&answer); err != nil {
+		return 0, false, unreadable(err)
+	}
+	switch {
+	case answer.UserCount != nil && *answer.UserCount >= 0:
+		return *answer.UserCount, true, nil
+	case answer.Occupied != nil && !*answer.Occupied:
+		return 0, true, nil
+	}
+	return 0, false, nil
+}

@@ -21,6 +21,46 @@ type Billing struct {
 	// FailedFree: a call that Pusher answered 4xx counts nothing. Otherwise it
 	// counts one.
 	FailedFree bool
+
+	// What browsers cause, and webhooks tell of. WebhookPerCall: a webhook call counts one, however many events it holds.
+	// Otherwise every event of it counts one.
+	WebhookPerCall bool
+	// SubscriptionCountFree, PresenceFree, ClientEventFree: the messages to subscribers that tell of a subscription, of a
+	// member, or of a client's event count nothing. Otherwise each delivery counts one, and a client's event itself too.
+	SubscriptionCountFree, PresenceFree, ClientEventFree bool
+}
+
+// Webhook is what Pusher counts for a webhook call that holds events.
+func (b Billing) Webhook(events int) int64 {
+	if b.WebhookPerCall {
+		return 1
+	}
+	return int64(max(events, 1))
+}
+
+// Beside is what Pusher counted, beside the webhook call, for what an event of it tells of: subscribers are those of its
+// channel, or the number that it tells.
+func (b Billing) Beside(name string, subscribers int64) int64 {
+	subscribers = max(subscribers, 0)
+	switch name {
+	case "subscription_count": // goes to every subscriber
+		if !b.SubscriptionCountFree {
+			return subscribers
+		}
+	case "member_added": // goes to the others
+		if !b.PresenceFree {
+			return max(subscribers-1, 0)
+		}
+	case "member_removed": // goes to who is left
+		if !b.PresenceFree {
+			return subscribers
+		}
+	case "client_event": // came in, and goes to the others
+		if !b.ClientEventFree {
+			return max(subscribers, 1)
+		}
+	}
+	return 0
 }
 
 // Shape is what matters of one call to Pusher for its price.

@@ -94,6 +94,7 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 		l.tellOfTheDead(ctx, now)
 	}
 	if err == nil {
+		l.tally.tell(ctx, l, now)
 		err = l.prepare(ctx, now, b)
 	}
 	for day, old := range l.books {
@@ -478,7 +479,7 @@ func (l *Ledger) sayExhausted(ctx context.Context, b *book) error {
 	v.exhausted = m
 	l.view.Store(&v)
 	l.pending.CompareAndSwap(m, nil)
-	return nil
+	return l.bookShortfall(ctx, at, m)
 }
 
 // leave reports and closes every book.

@@ -21,6 +21,11 @@ type Burn struct {
 	Trips  int           `json:"trips"`  // today
 	Reason string        `json:"reason"` // in words and numbers
 	By     string        `json:"by"`     // the replica that decided it
+
+	// PerSecond is how fast the plan burnt when it was decided, in messages, and Mark what the pair of windows that fired
+	// allows, in even rates: what is needed to judge it anew with another plan or count. 0 in what an older release decided.
+	PerSecond float64 `json:"per_second,omitempty"`
+	Mark      float64 `json:"mark,omitempty"`
 }
 
 // CurrentBurn is what the replicas share, as of the last heartbeat; nil: nothing yet. It may be of another day.
@@ -64,6 +69,14 @@ func (l *Ledger) Sent(now time.Time) int64 {
 		used -= v.adjust
 	}
 	return used
+}
+
+// Corrected is by how much the count of now's day was corrected by hand, by Pusher's word or by its feed.
+func (l *Ledger) Corrected(now time.Time) int64 {
+	if v := l.view.Load(); DayOf(v.at) == DayOf(now) {
+		return v.adjust
+	}
+	return 0
 }
 
 // BurnStored reports whether the store holds a state; one that lost its data does not, and is to be told again.

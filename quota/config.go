@@ -52,6 +52,13 @@ type Config struct {
 	// may still borrow. A caller that is absent has no cap of its own, and cannot be borrowed from.
 	Shares map[string]float64
 
+	// NoUnseen books nothing for traffic that never passes here. Otherwise what corrections by hand show is kept as a
+	// profile of the week, and booked by itself from then on.
+	NoUnseen bool
+	// Headroom is the fraction of the plan that is kept for what is never counted: everything but the store's own bound
+	// takes the plan to be smaller by it.
+	Headroom float64
+
 	// RecordDir is where this replica keeps a small durable record of the leases it took, fsynced before they are
 	// spent. It heals a store that lost its data together with the replicas. Empty: none. Read by Open alone.
 	RecordDir string
@@ -106,6 +113,9 @@ func (c Config) check() error {
 		if !(f > 0 && f <= 1) {
 			errs = append(errs, fmt.Errorf("the share of %s is %v: give a fraction above 0, up to 1", caller, f))
 		}
+	}
+	if !(c.Headroom >= 0 && c.Headroom < 1) {
+		errs = append(errs, fmt.Errorf("the headroom is %v of the plan: give a fraction from 0 to below 1", c.Headroom))
 	}
 	if c.OnStoreLoss > LossClosed {
 		errs = append(errs, fmt.Errorf("loss policy %d is unknown", c.OnStoreLoss))

@@ -136,6 +136,11 @@ type Ledger struct {
 	listening bool // no lease is asked for: Open waits whether somebody says that the store lost its data
 
 	forecaster   *forecast.Model
+	protected    protected
+	unseen       unseen
+	counts       counts
+	shortfall    atomic.Pointer[Shortfall]
+	tally        tally
 	fanouts      sync.Map      // name → *sharedFanout
 	record       *store.Record // nil: none is kept
 	recordFailed bool
@@ -196,7 +201,7 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	l := &Ledger{
 		st: st, replica: replica, log: log.With("account", cfg.Account), now: time.Now,
 		kicks: make(chan struct{}, 1), books: map[Day]*book{}, inc: rand.Text()[:10], join: true,
-		forecaster: forecast.New(),
+		forecaster: forecast.New(), protected: protected{forecast.New(), forecast.New()},
 	}
 	l.view.Store(&view{})
 	l.shares.Store(&map[string]*Share{})
@@ -388,10 +393,18 @@ func (l *Ledger) book(now time.Time, n int64) {
 // Refund gives a hold back: nothing went out.
 func (l *Ledger) Refund(now time.Time, h Hold) { l.Settle(now, h, 0) }
 
+// Net is a plan without its headroom.
+func (l *Ledger) Net(plan int64) int64 {
+	if h := l.cfg.Load().Headroom; h > 0 {
+		return plan - part(plan, ppm(h))
+	}
+	return plan
+}
+
 // Used is the account's spending on now's day and its plan: this replica's to the message, the others' as of
 // the last heartbeat. For the hot path: atomics alone.
 func (l *Ledger) Used(now time.Time) (used, plan int64) {
-	plan = l.plan.Load()
+	plan = l.Net(l.plan.Load())
 	if b := l.find(now); b != nil {
 		used = max(b.plan.usedBase.Load()+b.plan.spent.Load(), 0)
 	}

@@ -70,13 +70,30 @@ func (l *Ledger) SetUsage(ctx context.Context, now time.Time, used int64, who, w
 	if used < 0 || used > maxPlan {
 		return fmt.Errorf("a usage of %d: give a number from 0 to 2^50", used)
 	}
+	if err := l.setUsage(ctx, now, used, who, why); err != nil {
+		return err
+	}
+	return l.settleShortfall(ctx, now)
+}
+
+func (l *Ledger) setUsage(ctx context.Context, now time.Time, used int64, who, why string) error {
 	return l.lever(ctx, now, "usage set", func(ctx context.Context, at store.At) error {
 		before, _ := l.Used(now)
 		audit := &store.AuditEntry{At: now.UTC(), Who: who, What: "usage set", Why: why,
 			Before: strconv.FormatInt(before, 10), After: strconv.FormatInt(used, 10)}
-		return l.st.SetUsage(ctx, at, used, audit)
+		if err := l.st.SetUsage(ctx, at, used, audit); err != nil {
+			return err
+		}
+		if today, _ := l.GuessedRatio(now); today < mostlyGuessed && who != "pusher" {
+			l.learnUnseen(ctx, DayOf(now).Start(), now, used-before)
+		}
+		return nil
 	})
 }
+
+// mostlyGuessed is the part of the day's messages that, priced by a default, explains why a count is wrong: then a
+// correction says nothing of traffic that passes elsewhere.
+const mostlyGuessed = 0.5
 
 // SetBrake pulls the brake on the whole account; nil lifts it. A Since that is zero becomes now. It replaces the one that
 // is on, whatever that is: see TightenBrake. With ErrHereAlone the store is out of reach, and this replica alone obeys for
@@ -145,13 +162,19 @@ func (l *Ledger) Exhaust(ctx context.Context, now time.Time, reason string) erro
 	return l.Beat(context.WithoutCancel(ctx), now)
 }
 
+// ExhaustedOn says that Pusher's word "over quota" holds on now's day.
+func (l *Ledger) ExhaustedOn(now time.Time) bool { return l.exhausted(DayOf(now)) }
+
 // Reopen ends what Exhaust began: Pusher accepted a publish again.
 func (l *Ledger) Reopen(ctx context.Context, now time.Time, reason string) error {
 	l.pending.Store(nil)
 	audit := &store.AuditEntry{At: now.UTC(), Who: "pusher", What: "account reopened", Why: reason}
-	return l.lever(ctx, now, "reopen", func(ctx context.Context, at store.At) error {
+	if err := l.lever(ctx, now, "reopen", func(ctx context.Context, at store.At) error {
 		return l.st.ClearExhausted(ctx, at, audit)
-	})
+	}); err != nil {
+		return err
+	}
+	return l.unbook(ctx, now)
 }
 
 // Audit returns the newest lines of the account's trail of levers, newest first.
@@ -199,7 +222,7 @@ func (l *Ledger) Snapshot(now time.Time) Snapshot {
 		Healing: v.withheld, Faults: v.faults, Replicas: v.replicas, Epoch: v.epoch,
 	}
 	s.Used, _ = l.Used(now)
-	s.Remaining = max(s.Plan.MessagesPerDay-s.Used, 0)
+	s.Remaining = max(l.Net(s.Plan.MessagesPerDay)-s.Used, 0)
 	if b := l.find(now); b != nil {
 		s.Lease, s.Standby = b.plan.holds(Critical), b.plan.standbyFor(Critical)
 		s.Borrowed = b.plan.emergency.Load()

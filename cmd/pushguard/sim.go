@@ -21,6 +21,7 @@ type simCmd struct {
 	MessagesPerDay int64         `help:"The plan: messages a UTC day, as Pusher counts them." default:"200000" placeholder:"N"`
 	Subscribers    int64         `help:"Subscribers that each channel has." default:"1" placeholder:"N"`
 	SubscribersOf  []string      `help:"Subscribers of channels that match a pattern, as PATTERN=N. May be given several times; the first that matches counts." placeholder:"PATTERN=N" sep:"none"`
+	NoCounts       bool          `help:"Answer without subscriber counts, as where subscription counting is off in the app's settings."`
 	Latency        time.Duration `help:"Time that each answer takes." placeholder:"20ms"`
 	FailEvery      int           `help:"Answer every N-th request with 500." placeholder:"N"`
 	AddrFile       string        `help:"Write the chosen address to this file as JSON, {\"data\":\"host:port\"}." placeholder:"FILE"`
@@ -37,7 +38,7 @@ Example:
 }
 
 func (c *simCmd) Run(p *cli.Process) error {
-	cfg := sim.Config{MessagesPerDay: c.MessagesPerDay, Subscribers: c.Subscribers, Latency: c.Latency, FailEvery: c.FailEvery}
+	cfg := sim.Config{MessagesPerDay: c.MessagesPerDay, Subscribers: c.Subscribers, NoCounts: c.NoCounts, Latency: c.Latency, FailEvery: c.FailEvery}
 	for _, s := range c.App {
 		parts := strings.SplitN(s, ":", 3)
 		if len(parts) != 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {

@@ -74,6 +74,7 @@ type App struct {
 	origins               origins
 
 	exhausting atomic.Bool
+	hooks      hooks
 }
 
 // CallerKey says which caller signs with a key. Two entries may have the same
@@ -123,12 +124,34 @@ func (a *App) prepare(p *Proxy) error {
 }
 
 // deliveries estimates how many subscribers a publish reaches.
-func (a *App) deliveries(channels []string) int64 {
-	var n int64
+func (a *App) deliveries(channels []string) int64 { return a.weigh(channels).deliveries }
+
+// weight is how many subscribers a publish reaches, and how much of that is a guess: channels of which nothing was ever
+// learned count as the config says.
+type weight struct {
+	deliveries, guessed int64
+	channels, defaults  int
+}
+
+func (a *App) weigh(channels []string) weight {
+	w := weight{channels: len(channels)}
 	for _, c := range channels {
-		n += a.Fanout.Estimate(c)
+		n, source, _ := a.Fanout.Explain(c)
+		w.deliveries += n
+		if source == fanout.FromDefault && c[0] != '#' { // of a user's own connections nothing can be learned
+			w.guessed += n
+			w.defaults++
+		}
 	}
-	return n
+	return w
+}
+
+// noteGuess tells how much of what a publish cost is a guess.
+func (a *App) noteGuess(w weight, actual int64) {
+	if w.defaults > 0 && actual > 0 {
+		a.Ledger.Count(quota.Guessed, actual*int64(w.defaults)/int64(w.channels))
+		a.Ledger.Count(quota.GuessedDeliveries, min(w.guessed, actual))
+	}
 }
 
 // sharing says how an event shares the price of the call that carries it.

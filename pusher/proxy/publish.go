@@ -234,6 +234,7 @@ func (p *Proxy) settle(j *job, pr *principal, batch bool, sending int, got *answ
 		}
 		it.state = settled
 		var actual int64
+		var guess weight
 		switch {
 		case got.fate == limiter.Refused && share == bearsCall:
 			actual = pr.app.Billing.Cost(pusher.Shape{OwnCall: true, Failed: true})
@@ -242,7 +243,8 @@ func (p *Proxy) settle(j *job, pr *principal, batch bool, sending int, got *answ
 		default:
 			n := it.deliveries
 			if !it.counted {
-				n = pr.app.deliveries(it.claim.Channels)
+				guess = pr.app.weigh(it.claim.Channels)
+				n = guess.deliveries
 			}
 			// The excluded socket gets none, once in a call: where several publishes
 			// share a trigger, only the one that bears the call may count on it.
@@ -260,6 +262,9 @@ func (p *Proxy) settle(j *job, pr *principal, batch bool, sending int, got *answ
 			it.verdict.RetryAfter = got.retryAfter
 		}
 		pr.app.Limiter.Done(now, &it.claim, &it.verdict, got.fate, actual)
+		if got.fate != limiter.NotSent {
+			pr.app.noteGuess(guess, actual)
+		}
 		if it.verdict.Probe && got.fate == limiter.Delivered {
 			p.reopened(pr.app)
 		}

@@ -1,13 +1,16 @@
 package proxy
 
 import (
+	"slices"
+	"sync"
 	"time"
 
-	"github.com/pushguard/pushguard/pusher/wire"
-
+	"github.com/cespare/xxhash/v2"
 	"github.com/valyala/fasthttp"
 
 	"github.com/pushguard/pushguard/pusher"
+	"github.com/pushguard/pushguard/pusher/wire"
+	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/fanout"
 )
 
@@ -49,17 +52,13 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 	if at := time.UnixMilli(sent); sent > 0 && at.Before(now) {
 		now = at
 	}
-	for i := range events {
-		ev := &events[i]
-		switch ev.Name {
-		case "subscription_count":
-			a.Fanout.Learn(now, ev.Channel, ev.SubscriptionCount, fanout.FromWebhook)
-		case "channel_vacated":
-			a.Fanout.Learn(now, ev.Channel, 0, fanout.FromWebhook)
-		case "channel_occupied":
-			a.Fanout.Learn(now, ev.Channel, max(1, a.Fanout.Estimate(ev.Channel)), fanout.FromWebhook)
+	repeated := a.hooks.repeated(body)
+	if !repeated {
+		for i := range events {
+			a.hear(&events[i], now)
 		}
 	}
+	a.bookWebhook(p.now(), events, repeated)
 	if a.Webhooks != nil {
 		err := a.Webhooks.pass(h, body)
 		if failed := err != nil; a.Webhooks.failed.Swap(failed) != failed {
@@ -91,5 +90,66 @@ func (a *App) signed(h *fasthttp.RequestHeader, body []byte) bool {
 			return true
 		}
 	}
+	return false
+}
+
+// hear learns from one event of a webhook who subscribes.
+func (a *App) hear(ev *pusher.WebhookEvent, now time.Time) {
+	switch ev.Name {
+	case "subscription_count":
+		a.Fanout.Learn(now, ev.Channel, ev.SubscriptionCount, fanout.FromWebhook)
+	case "channel_vacated":
+		a.Fanout.Learn(now, ev.Channel, 0, fanout.FromWebhook)
+	case "channel_occupied":
+		a.Fanout.LearnTaken(now, ev.Channel, fanout.FromWebhook) // by one, and who knows by how many a minute later
+	case "member_added", "member_removed":
+		// Members and connections are not the same, so anything that counts is believed sooner.
+		n, source, _ := a.Fanout.Explain(ev.Channel)
+		switch {
+		case source == fanout.FromDefault || source == fanout.FromSimilar:
+			if ev.Name == "member_added" {
+				a.Fanout.LearnAtLeast(now, ev.Channel, 1, fanout.FromPoll)
+			}
+		case ev.Name == "member_added":
+			a.Fanout.Learn(now, ev.Channel, n+1, fanout.FromPoll)
+		case n > 1:
+			a.Fanout.Learn(now, ev.Channel, n-1, fanout.FromPoll)
+		}
+	}
+}
+
+// bookWebhook books what Pusher billed for the call, and for what browsers did that it tells of. Pusher repeats a call that
+// got no answer: then the call counts again, and what it tells of does not.
+func (a *App) bookWebhook(now time.Time, events []pusher.WebhookEvent, repeated bool) {
+	n := a.Billing.Webhook(len(events))
+	for i := range events {
+		if ev := &events[i]; !repeated {
+			subscribers := ev.SubscriptionCount
+			if ev.Name != "subscription_count" {
+				subscribers = a.Fanout.Estimate(ev.Channel)
+			}
+			n += a.Billing.Beside(ev.Name, subscribers)
+		}
+	}
+	a.Ledger.Settle(now, quota.Hold{}, n)
+	a.Ledger.Count(quota.Browser, n)
+}
+
+// hooks remembers the newest webhook calls by a hash of their bodies.
+type hooks struct {
+	mu   sync.Mutex
+	seen [256]uint64
+	next int
+}
+
+func (h *hooks) repeated(body []byte) bool {
+	sum := xxhash.Sum64(body) | 1
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.Contains(h.seen[:], sum) {
+		return true
+	}
+	h.seen[h.next%len(h.seen)] = sum
+	h.next++
 	return false
 }

@@ -253,6 +253,9 @@ func (s *Server) appendInfo(out []byte, name, info string) []byte {
 			}
 			count = min(n, maxPresence)
 		case "subscription_count":
+			if s.noCounts {
+				continue
+			}
 		default:
 			continue
 		}

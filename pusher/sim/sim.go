@@ -44,6 +44,8 @@ type Config struct {
 	// none of SubscribersOf, where the first match counts.
 	Subscribers   int64
 	SubscribersOf []Pattern
+	// NoCounts answers without subscription_count, as where subscription counting is off in the app's settings.
+	NoCounts bool
 	// Latency passes between the effect of a request and its answer.
 	Latency time.Duration
 	// FailEvery N answers every N-th request with a 500 and no effect; 0 never.
@@ -76,6 +78,7 @@ type Server struct {
 	billing   pusher.Billing
 	limits    pusher.Limits
 	webhook   string
+	noCounts  bool
 	apps      []App
 	keys      map[identity]*pusher.Key
 	workers   sync.Pool // of *worker
@@ -114,6 +117,7 @@ func New(cfg Config) *Server {
 		billing:   cfg.Billing,
 		limits:    cfg.Limits,
 		webhook:   cfg.Webhook,
+		noCounts:  cfg.NoCounts,
 		apps:      append([]App(nil), cfg.Apps...),
 		keys:      make(map[identity]*pusher.Key, len(cfg.Apps)),
 		closed:    make(chan struct{}),

@@ -27,13 +27,14 @@ const (
 	FromPoll                  // GET channels: occupied or not
 	FromInfo                  // the answer to a publish that asked for info
 	FromWebhook               // Pusher's own word on each change
+	FromSimilar               // the mean of channels of the same kind that were asked for; never stored
 )
 
 var sourceNames = [...]string{"default", "poll", "info", "webhook"}
 
 // Sources are all there are, least trusted first.
 func Sources() []Source {
-	return []Source{FromDefault, FromPoll, FromInfo, FromWebhook}
+	return []Source{FromDefault, FromSimilar, FromPoll, FromInfo, FromWebhook}
 }
 
 // String is a word for people.
@@ -46,7 +47,7 @@ func (s Source) String() string {
 
 // halfLife is after what time half of the difference from the configured count is forgotten, in seconds. A webhook
 // tells of every change, so its silence means that nothing changed; the others were true when they were asked.
-var halfLife = [...]float64{FromDefault: 60, FromPoll: 10 * 60, FromInfo: 30 * 60, FromWebhook: 12 * 3600}
+var halfLife = [...]float64{FromDefault: 60, FromPoll: 10 * 60, FromInfo: 30 * 60, FromWebhook: 12 * 3600, FromSimilar: 60}
 
 // trustFor is for how long a source is believed against a less trusted one, in seconds.
 const trustFor = 5 * 60
@@ -55,7 +56,7 @@ const trustFor = 5 * 60
 // info, from polls; what was learned drifts back to the configured count with age.
 //
 // Memory is bounded: 16 bytes a channel, 32 MB at most for the roughly two million channels of MaxLearned, and only
-// those that differ from their configured count, or are known to be empty, take a place. When a neighbourhood of the
+// those of which something was learned take a place. When a neighbourhood of the
 // table is full the oldest entry is forgotten, which then counts as configured. Names are not kept, only 64 bits of
 // hash. What a poll found occupied is kept beside it, see occupied.go.
 //
@@ -67,6 +68,8 @@ type Table struct {
 	shards   [fanoutShards]fanoutShard
 	occupied atomic.Pointer[occupied]
 	distrust atomic.Int64 // what was known to be empty by that second is not any more
+	kinds    kinds        // what channels of one kind have in the mean
+	scale    atomic.Int64 // of configured counts, in thousandths; 0: 1,000. See Scale
 
 	mu     sync.Mutex
 	fresh  []learned // learned here and not yet told to other replicas; bounded
@@ -131,8 +134,11 @@ func unpack(v uint64) fact {
 	return x
 }
 
+// uncounted says that somebody subscribes and nobody knows how many.
+func (x fact) uncounted() bool { return x.count == 0 && !x.empty }
+
 // sound says that a val of another process can be one.
-func (x fact) sound() bool { return x.second > 0 && int(x.source) < len(sourceNames) }
+func (x fact) sound() bool { return x.second > 0 && x.source <= FromWebhook }
 
 func secondOf(now time.Time) int64 { return now.Unix() - epoch2020 }
 
@@ -158,6 +164,30 @@ func (f *Table) configured(channel string) int64 {
 	return f.def
 }
 
+// prior is what a channel counts for of which nothing is known: the mean of its kind, if channels of it were asked for,
+// else the configured count, scaled.
+func (f *Table) prior(channel string) (int64, Source) {
+	if n, ok := f.kinds.mean(channel); ok {
+		return n, FromSimilar
+	}
+	n := f.configured(channel)
+	if by := f.scale.Load(); by > 0 {
+		n = (n*by + 500) / 1000
+	}
+	return n, FromDefault
+}
+
+// Scale makes each configured count stand for by times as many: Pusher has shown that they are too low. 1 undoes it.
+func (f *Table) Scale(by float64) { f.scale.Store(int64(min(max(by, 0.001), maxCount) * 1000)) }
+
+// Scaled is what Scale was told last; 1 at first.
+func (f *Table) Scaled() float64 {
+	if by := f.scale.Load(); by > 0 {
+		return float64(by) / 1000
+	}
+	return 1
+}
+
 // Estimate is the number of subscribers that channel counts for, as of the newest time that Learn or Tick heard of.
 func (f *Table) Estimate(channel string) int64 {
 	n, _, _ := f.Explain(channel)
@@ -166,11 +196,11 @@ func (f *Table) Estimate(channel string) int64 {
 
 // Explain is Estimate with its source and age; the age is 0 when nothing was learned.
 func (f *Table) Explain(channel string) (n int64, source Source, age time.Duration) {
-	def := f.configured(channel)
+	def, from := f.prior(channel)
 	h := xxhash.Sum64String(channel)
 	x, ok := f.newest(h)
-	if !ok {
-		return def, FromDefault, 0
+	if !ok || x.uncounted() {
+		return def, from, 0
 	}
 	old := max(f.clock.Load()-x.second, 0)
 	n = x.count
@@ -254,14 +284,29 @@ func (f *Table) Learn(now time.Time, channel string, n int64, source Source) {
 	h := xxhash.Sum64String(channel)
 	second := secondOf(now)
 	l := learned{h, fact{count: n, second: second, since: second, empty: n <= 0, source: source}.pack()}
-	if f.put(l, n > 0 && n == f.configured(channel)) {
-		f.mu.Lock()
-		if len(f.fresh) < maxFresh {
-			f.fresh = append(f.fresh, l)
-		} else {
-			f.untold = true
-		}
-		f.mu.Unlock()
+	if f.put(l) {
+		f.tell(l)
+	}
+}
+
+// tell keeps news for the other replicas.
+func (f *Table) tell(l learned) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.fresh) < maxFresh {
+		f.fresh = append(f.fresh, l)
+	} else {
+		f.untold = true
+	}
+}
+
+// LearnTaken records that somebody subscribes to a channel, and that nobody knows how many do: it counts as one of
+// which nothing is known, and is not known to be empty any more.
+func (f *Table) LearnTaken(now time.Time, channel string, source Source) {
+	f.Tick(now)
+	l := learned{xxhash.Sum64String(channel), fact{second: secondOf(now), source: source}.pack()}
+	if f.put(l) {
+		f.tell(l)
 	}
 }
 
@@ -274,8 +319,8 @@ func (f *Table) LearnAtLeast(now time.Time, channel string, n int64, source Sour
 	}
 }
 
-// put stores what is newer than what is known; plain says that the count is as configured, which needs no place.
-func (f *Table) put(l learned, plain bool) bool {
+// put stores what is newer than what is known.
+func (f *Table) put(l learned) bool {
 	s := &f.shards[l.key>>58]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,7 +338,7 @@ func (f *Table) put(l learned, plain bool) bool {
 		x := unpack(v)
 		m := x.second
 		if v != 0 && set[i].key.Load() == l.key {
-			if m > next.second || x.source > next.source && next.second-m < trustFor ||
+			if m > next.second || x.source > next.source && next.second-m < trustFor && !x.uncounted() ||
 				m == next.second && x.source == next.source && next.empty && !x.empty {
 				return false
 			}
@@ -310,9 +355,6 @@ func (f *Table) put(l learned, plain bool) bool {
 		if m < oldest {
 			oldest, victim = m, &set[i]
 		}
-	}
-	if plain {
-		return true
 	}
 	if oldest >= 0 && len(t.slots) < maxSets*setSize {
 		s.grow(t)
@@ -421,7 +463,7 @@ func (f *Table) Merge(msg []byte) {
 		case l == learned{}:
 			f.Distrust(timeOf(f.clock.Load()))
 		case unpack(l.val).sound():
-			f.put(l, false)
+			f.put(l)
 		}
 	}
 }

@@ -45,8 +45,8 @@ type Model struct {
 	last    time.Time
 	count   int64 // at last
 	first   bool
-	short   float64 // messages a second
-	long    float64
+	short   fading // messages a second
+	long    fading
 	actual  float64 // fading sums of what was, and what the profile said
 	typical float64
 	hour    int64   // Unix hour being summed up
@@ -54,6 +54,22 @@ type Model struct {
 	covered float64 // seconds of it
 	dirty   bool
 	errs    errors // how far off forecasts of this account were
+}
+
+// fading is a mean in which the past fades. It is true from its first value on: what it has not seen is no zero.
+type fading struct{ sum, seen float64 }
+
+func (f *fading) add(rate, dt float64, window time.Duration) {
+	w := 1 - math.Exp(-dt/window.Seconds())
+	f.sum += (rate - f.sum) * w
+	f.seen += (1 - f.seen) * w
+}
+
+func (f *fading) mean() float64 {
+	if f.seen <= 0 {
+		return 0
+	}
+	return f.sum / f.seen
 }
 
 // New knows nothing yet.
@@ -94,8 +110,8 @@ func (f *Model) Observe(now time.Time, today int64) {
 	}
 	f.sum, f.covered = f.sum+sent, f.covered+dt
 	rate := sent / dt
-	f.short += (rate - f.short) * (1 - math.Exp(-dt/shortWindow.Seconds()))
-	f.long += (rate - f.long) * (1 - math.Exp(-dt/longWindow.Seconds()))
+	f.short.add(rate, dt, shortWindow)
+	f.long.add(rate, dt, longWindow)
 	if base, ok := f.base(now.Unix() / 3600); ok {
 		keep := math.Exp(-dt / levelWindow.Seconds())
 		f.actual = f.actual*keep + sent
@@ -146,7 +162,7 @@ func (f *Model) At(now time.Time, used, plan int64) Forecast {
 	defer f.mu.Unlock()
 	x := f.extrapolate(now, used, plan)
 	low, high := f.errs.band(now)
-	out := Forecast{Rate: f.short, ExhaustedAt: x.exhausted, UsedAtReset: used + int64(x.more), Low: used + int64(x.more*low), High: used + int64(x.more*high)}
+	out := Forecast{Rate: f.short.mean(), ExhaustedAt: x.exhausted, UsedAtReset: used + int64(x.more), Low: used + int64(x.more*low), High: used + int64(x.more*high)}
 	for _, n := range f.seen {
 		if n > 0 {
 			out.Hours++
@@ -180,7 +196,7 @@ func (f *Model) extrapolate(now time.Time, used, plan int64) (out extrapolation)
 	}
 	dawn := dayStart(now)
 	end := dawn.Add(24 * time.Hour)
-	mean := f.long // an hour that nobody knows
+	mean := f.long.mean() // an hour that nobody knows
 	if passed := now.Sub(dawn).Seconds(); passed > 3600 {
 		mean = (mean + float64(f.count)/passed) / 2 // not used: that may have been corrected by hand
 	}
@@ -197,11 +213,11 @@ func (f *Model) extrapolate(now time.Time, used, plan int64) (out extrapolation)
 		return mean
 	}
 	here := expected(now)
-	longExcess := f.long - here
+	longExcess := f.long.mean() - here
 	if longExcess < 0 || !known {
 		longExcess = min(longExcess, 0) / 4 // the level has most of it
 	}
-	shortExcess := f.short - here - longExcess
+	shortExcess := f.short.mean() - here - longExcess
 	if used >= plan {
 		out.exhausted = now
 	}

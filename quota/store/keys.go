@@ -13,6 +13,7 @@ import (
 //	pg:{account}:D:pot            hash   the day's totals of a pot: what closed replicas took (cv: its version), corrections
 //	pg:{account}:D:pot:live       hash   replica → its entry
 //	pg:{account}:D:pot:gone       hash   replica → its last entry, once it left or fell silent
+//	pg:{account}:D:tally          hash   what the day's messages were for, by place (see quota/tally.go)
 //	pg:{account}:learned:topic    list   messages about learned subscriber counts, and …:count how many there ever were
 //	pg:{account}:asked:app        hash   what the replicas asked Pusher by themselves today, and who polls (see lua/asked.lua)
 //	pg:{account}:occupied:app     string the last poll's list of occupied channels
@@ -37,6 +38,10 @@ func potKeys(account string, day int32, pot string) (totals, live, gone string) 
 	}
 	totals = keyPrefix + tag.Replace(account) + "}:" + strconv.Itoa(int(day)) + ":" + name
 	return totals, totals + ":live", totals + ":gone"
+}
+
+func tallyKey(account string, day int32) string {
+	return keyPrefix + tag.Replace(account) + "}:" + strconv.Itoa(int(day)) + ":tally"
 }
 
 func learnedKeys(account, topic string) (list, count string) {

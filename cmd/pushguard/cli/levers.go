@@ -284,23 +284,44 @@ func (c *heldReleaseCmd) Run(p *Process) error {
 
 type UsageCmd struct {
 	Set usageSetCmd `cmd:"" help:"Set what is used today, to match Pusher's own dashboard."`
+	Add usageAddCmd `cmd:"" help:"Add messages that pushguard has not seen to what is used today."`
 }
 
 type usageSetCmd struct {
 	Used   int64  `arg:"" help:"Messages used today, as Pusher's dashboard shows them."`
+	At     string `help:"Time of today, in UTC, at which Pusher's dashboard showed them; what was counted since is added." placeholder:"HH:MM"`
 	Reason string `help:"Why, for the audit trail." placeholder:"TEXT"`
 	leverFlags
 }
 
 func (usageSetCmd) Help() string {
-	return "Example:\n  pushguard usage set 812345 --reason 'client events do not pass the guard'"
+	return "Examples:\n  pushguard usage set 812345 --reason 'client events do not pass the guard'\n  pushguard usage set 790000 --at 14:05 --reason 'as the dashboard showed'"
 }
 
 func (c *usageSetCmd) Run(p *Process) error {
-	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Used: &c.Used, Reason: c.Reason, By: operator()})
+	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Used: &c.Used, At: c.At, Reason: c.Reason, By: operator()})
 	if err != nil {
 		return done(err)
 	}
 	_, err = fmt.Fprintf(p.Stdout, "usage set: account %s, %d of %d used\n", st.Name, st.Used, st.Plan.MessagesPerDay)
+	return err
+}
+
+type usageAddCmd struct {
+	Messages int64  `arg:"" help:"Messages that Pusher counted and pushguard did not; fewer than none takes some away."`
+	Reason   string `help:"Why, for the audit trail." placeholder:"TEXT"`
+	leverFlags
+}
+
+func (usageAddCmd) Help() string {
+	return "Example:\n  pushguard usage add 40000 --reason 'a nightly job that publishes directly'"
+}
+
+func (c *usageAddCmd) Run(p *Process) error {
+	st, err := c.move(p, "PUT", "usage", ops.UsageOrder{Add: c.Messages, Reason: c.Reason, By: operator()})
+	if err != nil {
+		return done(err)
+	}
+	_, err = fmt.Fprintf(p.Stdout, "usage add: account %s, %d of %d used\n", st.Name, st.Used, st.Plan.MessagesPerDay)
 	return err
 }

@@ -155,6 +155,13 @@ func printPlan(b *strings.Builder, w window, a ops.AccountStatus, incidents []op
 	}
 	if v.Lasts != "" {
 		line("until", "%s %s messages/s now; %s.", v.Lasts, words.Rate(a.Forecast.PerSecond), basis)
+		line("count", "%s", a.Bill.Line())
+		if b := a.Bill; b.Browser > 0 || b.Unseen > 0 {
+			line("beside", "%s messages of browser traffic (webhooks, presence, subscription counts, client events), %s booked for traffic that never passes here.", Grouped(b.Browser), Grouped(b.Unseen))
+		}
+		if a.Bill.Shortfall != "" {
+			line("short", "%s.", a.Bill.Shortfall)
+		}
 	}
 	if v.Who != "" {
 		line("who", "%s", v.Who)

@@ -302,6 +302,9 @@ func (c *checker) account(path string, a *Account, u *unique) {
 	if a.Floors.Critical+a.Floors.Normal > 1 {
 		c.fail(path+".floors", "keep more than the whole plan", "critical and normal together are at most 100%")
 	}
+	if a.Headroom > 0.5 {
+		c.fail(path+".headroom", "keeps more than half of the plan", "give at most 50%, such as 5%")
+	}
 	if d := a.Digest; d != nil {
 		p := path + ".digest"
 		c.duration(p+".every", d.Every, 5*time.Second, time.Hour)

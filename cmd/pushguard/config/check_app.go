@@ -190,11 +190,8 @@ func (c *checker) learn(path string, l *Learn) {
 	if l.Poll == 0 && l.Presence {
 		c.fail(path+".presence", "goes with a poll, but poll is 0s", "give poll: 1m, or take presence out")
 	}
-	if l.Poll == 0 && !l.Sample {
-		c.fail(path, "asks nothing: poll is 0s and sample is false", "take learn out")
-	}
-	if l.Budget == 0 {
-		c.fail(path+".budget", "is 0%: nothing could be asked", "give more than 0%, or take learn out")
+	if l.Budget == 0 && (l.Sample || l.Poll > 0) {
+		c.fail(path+".budget", "is 0%: nothing could be asked", "give more than 0%, or sample: false to ask nothing")
 	}
 }
 

@@ -115,12 +115,12 @@ func TestPublishedExampleMeansWhatItSays(t *testing.T) {
 		{"rule's mode", a.Rules[0].Mode, Enforce},
 		{"rule's name", a.Rules[0].Name, "event=notification.* channel=private-user-*"},
 		{"second priority", a.Rules[1].Priority, Critical},
-		{"breaker", c.Breaker, Breaker{0.80, 0.95, 0.98, time.Minute, BurnOn}},
+		{"breaker", c.Breaker, Breaker{ProtectForecast, 0.80, 0.95, 0.98, time.Minute, BurnOn}},
 		{"contain", c.Contain, ContainAuto},
 		{"alert", c.Alerts[0].Slack.Reveal(), "https://hooks.slack.example/T0/B0/zzyzx"},
 		{"default max_body", c.MaxBody, Bytes(1 << 20)},
 		{"default timeout", app.Timeout, 3500 * time.Millisecond},
-		{"default billing", a.Billing, Billing{BatchPerEvent, MultiPerCall, Counted, Counted}},
+		{"default billing", a.Billing, Billing{BatchPerEvent, MultiPerCall, Counted, Counted, BatchPerEvent, Counted, Counted, Counted, Counted}},
 	}
 	for _, k := range checks {
 		if !reflect.DeepEqual(k.got, k.want) {
@@ -204,10 +204,10 @@ accounts:
 		{"tls", *c.TLS, TLS{"/tls/a.pem", "/tls/a.key", TLS13}},
 		{"log", c.Log, Log{LogJSON, LogDebug}},
 		{"last_good", c.LastGood, LastGood{On: true, Path: "/var/lib/pushguard/good.yaml"}},
-		{"breaker", c.Breaker, Breaker{0.505, 1, 1, 30 * time.Second, BurnObserve}},
+		{"breaker", c.Breaker, Breaker{ProtectForecast, 0.505, 1, 1, 30 * time.Second, BurnObserve}},
 		{"plan", a.Plan, Plan{"custom", 12345}},
 		{"floors", a.Floors, Floors{0.05, 0.10}},
-		{"billing", a.Billing, Billing{BatchPerCall, MultiPerChannel, Free, Free}},
+		{"billing", a.Billing, Billing{BatchPerCall, MultiPerChannel, Free, Free, BatchPerEvent, Counted, Counted, Counted, Counted}},
 		{"rotation", len(a.Apps[0].Secret), 2},
 		{"current secret", a.Apps[0].Secret.Current().Reveal(), "new"},
 		{"upstream", a.Apps[0].UpstreamURL(), "https://dedicated.example"},
@@ -313,7 +313,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 	want := []string{
 		"accounts[care].apps[1234].rate: none -> 500/s burst 1000",
 		"accounts[care].apps[1234].burst: 0 -> 1000",
-		"accounts[care].apps[1234].forward_webhooks: secret changed", "accounts[care].apps[1234].learn: added",
+		"accounts[care].apps[1234].forward_webhooks: secret changed",
 		"accounts[care].floors.critical: 0% -> 5%",
 		"accounts[care].floors.normal: 0% -> 10%",
 		"accounts[care].plan: startup (1000000 a day) -> custom (1000000 a day)",

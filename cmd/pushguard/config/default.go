@@ -15,7 +15,7 @@ func Default() *Config {
 		OnStoreLoss:    LossLease,
 		Standby:        15 * time.Minute,
 		Mode:           Enforce,
-		Breaker:        Breaker{ShedBulkAt: 0.80, ShedNormalAt: 0.95, CriticalOnlyAt: 0.98, Probe: time.Minute, BurnRate: BurnOn},
+		Breaker:        Breaker{Protect: ProtectForecast, ShedBulkAt: 0.80, ShedNormalAt: 0.95, CriticalOnlyAt: 0.98, Probe: time.Minute, BurnRate: BurnOn},
 		Contain:        ContainAuto,
 		DrainDelay:     3 * time.Second,
 		MaxBody:        1 << 20, // ten events of 10 kB in their longest JSON escaping
@@ -30,14 +30,17 @@ func Default() *Config {
 // breaker's thresholds already keep the last part of the plan for the upper
 // priorities), and Pusher's bill as documented, the dearer reading where it is not.
 func DefaultAccount() Account {
-	return Account{Billing: Billing{Batch: BatchPerEvent, MultiChannel: MultiPerCall, Info: Counted, Failed: Counted}}
+	return Account{Billing: Billing{Batch: BatchPerEvent, MultiChannel: MultiPerCall, Info: Counted, Failed: Counted,
+		Webhooks: BatchPerEvent, SubscriptionCount: Counted, Presence: Counted, ClientEvents: Counted, Unseen: Counted}}
 }
 
 // DefaultApp is an app before the file speaks. The timeout answers before the
 // most impatient SDK (Java, 4 s) gives up; the limits are Pusher's own on its
 // shared clusters (https://pusher.com/docs/channels/library_auth_reference/rest-api/).
 func DefaultApp() App {
+	learn := DefaultLearn()
 	return App{
+		Learn:           &learn,
 		Timeout:         3500 * time.Millisecond,
 		ReadMax:         256 << 20, // about two million channels
 		UpstreamBreaker: UpstreamBreaker{ErrorRate: 0.50, MinRequests: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second},
@@ -48,9 +51,9 @@ func DefaultApp() App {
 	}
 }
 
-// DefaultLearn is an app's learning before the file speaks, once it is there at all: a poll a minute is 1,440 messages a
-// day.
-func DefaultLearn() Learn { return Learn{Poll: time.Minute, Sample: true, Budget: 0.01} }
+// DefaultLearn is an app's learning before the file speaks. Samples pay for themselves; a poll a minute is 1,440 messages
+// a day, whatever is published, and so has to be asked for.
+func DefaultLearn() Learn { return Learn{Sample: true, Budget: 0.01} }
 
 // DefaultFold is folding before the file speaks.
 func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }

@@ -109,7 +109,6 @@ var mistakes = []mistake{
 	{"conflate without window", "conflate: 1s", "conflate: { key: /a }", `conflate.window is missing`, false},
 	{"webhooks to nowhere", "cluster: eu", "cluster: eu\n        forward_webhooks: app.example.com", `apps[0].forward_webhooks is not an http:// or https:// URL`, true},
 	{"webhooks to the cloud's secrets", "cluster: eu", "cluster: eu\n        forward_webhooks: http://169.254.169.254/x", `apps[0].forward_webhooks is a link-local address`, true},
-	{"learning nothing", "cluster: eu", "cluster: eu\n        learn: { poll: 0s, sample: false }", `apps[0].learn asks nothing`, true},
 	{"polling too often", "cluster: eu", "cluster: eu\n        learn: { poll: 1s }", `apps[0].learn.poll is out of range; give 10s to 1h`, true},
 	{"presence without a poll", "cluster: eu", "cluster: eu\n        learn: { poll: 0s, presence: true }", `apps[0].learn.presence goes with a poll`, true},
 	{"learning for nothing", "cluster: eu", "cluster: eu\n        learn: { budget: 0% }", `apps[0].learn.budget is 0%`, true},

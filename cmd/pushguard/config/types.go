@@ -110,6 +110,8 @@ type Account struct {
 	Floors Floors `yaml:"floors,omitempty"`
 	// While a priority is shed, each channel of its publishes gets at most one refresh event in a time, from a budget of its own; the publishers are answered 200.
 	Digest *Digest `yaml:"digest,omitempty"`
+	// Part of the plan that is kept for traffic that is never counted: pushguard takes the plan to be smaller by it.
+	Headroom Percent `yaml:"headroom,omitempty"`
 	// How Pusher bills where its documentation leaves a doubt. Where it is silent, the default is the dearer reading.
 	Billing Billing `yaml:"billing,omitempty"`
 }
@@ -144,6 +146,16 @@ type Billing struct {
 	Info BillingCount `yaml:"info,omitempty"`
 	// Calls that Pusher answers with 4xx cost a message (counted) or nothing (free).
 	Failed BillingCount `yaml:"failed,omitempty"`
+	// A webhook costs one message per_event that it holds or one per_call. Only webhooks that pushguard gets can be counted.
+	Webhooks BillingBatch `yaml:"webhooks,omitempty"`
+	// A subscription_count event to every subscriber of a channel, of which a webhook tells, costs a message each (counted) or nothing (free).
+	SubscriptionCount BillingCount `yaml:"subscription_count,omitempty"`
+	// What the other members of a presence channel are told when one comes or goes costs a message each (counted) or nothing (free).
+	Presence BillingCount `yaml:"presence,omitempty"`
+	// A client event costs a message and one for each other subscriber (counted) or nothing (free).
+	ClientEvents BillingCount `yaml:"client_events,omitempty"`
+	// What corrections of the count show of traffic that never passes pushguard is booked by itself from then on, by the hour of the week (counted), or not (free).
+	Unseen BillingCount `yaml:"unseen,omitempty"`
 }
 
 // App is one Pusher app.
@@ -166,7 +178,7 @@ type App struct {
 	UpstreamBreaker UpstreamBreaker `yaml:"upstream_breaker,omitempty"`
 	// What a channel's fan-out counts as until it is learned: default, and patterns. The first pattern that matches wins.
 	Subscribers Subscribers `yaml:"subscribers,omitempty"`
-	// Questions that pushguard asks Pusher by itself, to know who subscribes. Each costs a message of the plan. None if left out.
+	// Questions that pushguard asks Pusher by itself, to know how many subscribe. Each costs a message of the plan. { sample: false } asks none.
 	Learn *Learn `yaml:"learn,omitempty"`
 	// URL of the app's own endpoint, to which Pusher's webhooks are passed on as they came, with Pusher's signature. Pusher is told 200 only when it answered 2xx.
 	ForwardWebhooks Secret `yaml:"forward_webhooks,omitempty"`
@@ -187,11 +199,11 @@ type App struct {
 // Learn are questions to Pusher that nobody but pushguard wants answered: who subscribes to what, so that what publishes
 // cost is estimated better.
 type Learn struct {
-	// How often the list of occupied channels is asked for, by one replica for all; 0s: never.
+	// How often the list of occupied channels is asked for, by one replica for all; 0s, the default: never.
 	Poll time.Duration `yaml:"poll,omitempty"`
 	// Whether a poll also asks for the number of users of each presence channel: one message more.
 	Presence bool `yaml:"presence,omitempty"`
-	// Whether to ask for the count of a single channel where the messages that would be miscounted without are more than the question costs. Pusher answers only if subscription counting is on in the app's settings.
+	// Whether to ask for the count of single channels where the messages that would be miscounted without are more than the question costs. Pusher answers only if subscription counting is on in the app's settings.
 	Sample bool `yaml:"sample,omitempty"`
 	// Part of the day's plan that all of it may cost this app, over all replicas.
 	Budget Percent `yaml:"budget,omitempty"`
@@ -301,6 +313,8 @@ type Match struct {
 
 // Breaker are the thresholds of the quota breaker, in parts of the day's plan.
 type Breaker struct {
+	// forecast refuses bulk from where what normal and critical publishes will still need today would not fit beside it, and normal from where critical ones would not, once the account's week is known; until then, and with marks, the parts of the plan below decide.
+	Protect Protect `yaml:"protect,omitempty"`
 	// From here on bulk is refused.
 	ShedBulkAt Percent `yaml:"shed_bulk_at,omitempty"`
 	// From here on normal is refused too.

@@ -126,6 +126,17 @@ func (Priority) words() []string {
 	return []string{quota.Bulk.String(), quota.Normal.String(), quota.Critical.String()}
 }
 
+// Protect is the word of breaker.protect.
+type Protect string
+
+// How the upper priorities are protected.
+const (
+	ProtectForecast Protect = "forecast"
+	ProtectMarks    Protect = "marks"
+)
+
+func (Protect) words() []string { return []string{"forecast", "marks"} }
+
 // BillingBatch is the word of billing.batch.
 type BillingBatch string
 

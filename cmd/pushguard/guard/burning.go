@@ -27,12 +27,14 @@ func (g *Guard) runBurn(ctx context.Context, a *account) {
 		case <-ctx.Done():
 			return
 		case now := <-t.C:
-			used, plan := a.Ledger.Used(now)
+			sent, corrected := a.Ledger.Sent(now), a.Ledger.Corrected(now)
+			_, plan := a.Ledger.Used(now)
+			used := sent + corrected
 			shared := a.Ledger.CurrentBurn()
 			if shared != nil {
 				a.Breaker.AdoptBurn(now, *shared, used, plan)
 			}
-			next, changed := a.Breaker.ObserveBurn(now, a.Ledger.Sent(now), used, plan, func() forecast.Forecast { return a.Ledger.Forecast(now) })
+			next, changed := a.Breaker.ObserveBurn(now, sent, used, plan, func() forecast.Forecast { return a.Ledger.Forecast(now) })
 			if !changed {
 				mine := a.Breaker.BurnState()
 				behind := shared == nil || mine.Seq > shared.Seq || !a.Ledger.BurnStored()

@@ -133,6 +133,10 @@ func billing(b config.Billing) pusher.Billing {
 		MultiChannelPerChannel: b.MultiChannel == "per_channel",
 		InfoFree:               b.Info == "free",
 		FailedFree:             b.Failed == "free",
+		WebhookPerCall:         b.Webhooks == config.BatchPerCall,
+		SubscriptionCountFree:  b.SubscriptionCount == config.Free,
+		PresenceFree:           b.Presence == config.Free,
+		ClientEventFree:        b.ClientEvents == config.Free,
 	}
 }
 

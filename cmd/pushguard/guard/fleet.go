@@ -174,6 +174,7 @@ func (g *Guard) apply(ctx context.Context, cfg *config.Config) (err error) {
 			g.running.Go(func() { a.Shelf.Run(run) })
 			g.running.Go(func() { g.runLearn(run, a.Name) })
 			g.running.Go(func() { a.Rates.Run(run) })
+			g.running.Go(func() { g.runBill(run, a.Name) })
 			if a.Twins != nil {
 				g.running.Go(func() { a.Twins.Run(run) })
 			}
@@ -497,7 +498,7 @@ func quotaConfig(cfg *config.Config, c *config.Account) quota.Config {
 		shares[limiter.DigestShare] = float64(c.Digest.Budget)
 	}
 	out := quota.Config{Account: c.Name, Plan: quota.Plan(c.Plan), Floors: floors(c), OnStoreLoss: lossPolicy(cfg.OnStoreLoss), Shares: shares,
-		Standby: cfg.Standby, Patient: true}
+		Standby: cfg.Standby, Patient: true, Headroom: float64(c.Headroom), NoUnseen: c.Billing.Unseen == config.Free}
 	if !cfg.Store.Embedded() { // the embedded store's journal is that record already
 		out.RecordDir = cfg.DataDir
 		out.Listen = time.Second // four heartbeats of the others
@@ -512,6 +513,7 @@ func levels(cfg *config.Config) limiter.BreakerConfig {
 		CriticalOnlyAt: float64(cfg.Breaker.CriticalOnlyAt),
 		Probe:          cfg.Breaker.Probe,
 		Burn:           burnMode(cfg.Breaker.BurnRate),
+		ByMarks:        cfg.Breaker.Protect == config.ProtectMarks,
 	}
 }
 

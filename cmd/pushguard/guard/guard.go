@@ -272,6 +272,7 @@ func (g *Guard) checks() []ops.Check {
 		}},
 		ops.Check{Name: "dedupe", Run: func() (string, error) { return g.dedupeState(), nil }},
 		ops.Check{Name: "rates", Run: func() (string, error) { return g.rateState(), nil }},
+		ops.Check{Name: "count", Run: func() (string, error) { return g.billState(), nil }},
 		ops.Check{Name: "config", Run: func() (string, error) { return g.reloads.note(), nil }},
 	)
 }

@@ -30,7 +30,7 @@ func (g *Guard) runLearn(ctx context.Context, account string) {
 			for _, x := range a.apps {
 				switch c := learning(x.form.app.Learn); {
 				case c == nil:
-					x.learner.Rest("the config has no learn")
+					x.learner.Rest("learn asks nothing: sample is false and poll is 0s")
 				case g.extras.Sink:
 					x.learner.Rest("nothing is sent to Pusher: --sink")
 				case g.leaving.Load():
@@ -47,7 +47,7 @@ func (g *Guard) runLearn(ctx context.Context, account string) {
 }
 
 func learning(c *config.Learn) *learn.Config {
-	if c == nil {
+	if c == nil || c.Poll <= 0 && !c.Sample {
 		return nil
 	}
 	return &learn.Config{Poll: c.Poll, Presence: c.Presence, Sample: c.Sample, Budget: float64(c.Budget)}

@@ -15,7 +15,6 @@ import (
 	"io"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,37 +36,26 @@ type Config struct {
 
 const (
 	pollTimeout = 45 * time.Second // shorter than a claim on the poll lasts
-	// askTimeout bounds one sample, and askEach how many are asked in one turn, which comes every second.
-	askTimeout = 4 * time.Second
-	askEach    = 5
-	// askAgain is the least between two questions about one channel.
-	askAgain = 30 * time.Second
-	// candidates are how many of the busiest channels are weighed.
-	candidates = 256
-	// headStart is how much of the day's budget samples may use before its time: it is spread evenly over the day.
-	headStart = time.Hour
-	// price is of one message. Both sides of the rule are paid from the same plan, so any figure does.
-	price = 1
-)
-
-// How long nothing is sampled after a failure, and where Pusher gives no counts.
-const (
-	afterFailure = 10 * time.Second
-	afterRefusal = time.Hour
 )
 
 // Learner is one app's. Note is for the hot path; Turn is for one goroutine; Status for any.
 type Learner struct {
 	app      string
 	log      *slog.Logger
-	busy     atomic.Pointer[fanout.TopChannels] // nil: nobody samples
+	busy     atomic.Pointer[publishes] // nil: nobody samples
 	surprise fanout.EstimatorError
 
 	// These belong to Turn.
 	look   time.Time            // when to look at the poll next
 	polled time.Time            // the newest list that was taken
-	quiet  time.Time            // no sample before
+	quiet  time.Time            // no count of subscriptions is asked for before: Pusher gives none
+	rest   time.Time            // nothing is sampled before
 	asked  map[string]time.Time // samples of the last askAgain; bounded, as they are
+	began  time.Time            // the first turn of an app of which nothing was known; zero: something was
+	credit float64              // questions that the bill pays for; see worthOfBill
+	sent   int64                // the account's count at the last turn
+	kept   time.Time            // when what was learned of kinds was stored last
+	opened bool                 // what was stored was read
 
 	mu     sync.Mutex // of status
 	status Status
@@ -83,8 +71,11 @@ type Status struct {
 	Budget, Spent int64
 	// Polls, Samples: asked by this replica since it started, and how many of them failed.
 	Polls, PollsFailed, Samples, SamplesFailed int64
-	LastError                                  string
-	LastErrorAt                                time.Time
+	// NoCounts is since when Pusher answers without counts, because subscription counting is off in the app's
+	// settings; zero: it counts, or was not asked.
+	NoCounts    time.Time
+	LastError   string
+	LastErrorAt time.Time
 	// Off is by how much estimates from a source turned out wrong, as a part of them, by source; only those that were
 	// ever checked.
 	Off map[string]float64
@@ -98,7 +89,8 @@ func New(app string, log *slog.Logger) *Learner {
 // Note tells of a publish to channels that costs messages. It allocates nothing and waits for nobody.
 func (l *Learner) Note(now time.Time, channels []string, messages int64) {
 	if b := l.busy.Load(); b != nil {
-		b.Note(now, channels, messages)
+		b.top.Note(now, channels, messages)
+		b.draw.Note(channels)
 	}
 }
 
@@ -132,12 +124,13 @@ func (l *Learner) Rest(why string) {
 func (l *Learner) Turn(ctx context.Context, now time.Time, c Config, a *proxy.App) {
 	if has := l.busy.Load() != nil; has != c.Sample {
 		if c.Sample {
-			l.busy.Store(&fanout.TopChannels{})
+			l.busy.Store(&publishes{})
 		} else {
 			l.busy.Store(nil)
 		}
 	}
 	a.Fanout.Tick(now)
+	l.keep(ctx, now, a)
 	_, plan := a.Ledger.Used(now)
 	most := int64(c.Budget * float64(plan))
 	why := forbidden(now, a)
@@ -151,7 +144,7 @@ func (l *Learner) Turn(ctx context.Context, now time.Time, c Config, a *proxy.Ap
 			l.failed(now, "the list of occupied channels", err)
 		}
 	}
-	if c.Sample && (!now.Before(l.quiet) || now.Add(2*afterRefusal).Before(l.quiet)) {
+	if c.Sample {
 		l.sample(ctx, now, c, a, most)
 	}
 }
@@ -166,8 +159,8 @@ func forbidden(now time.Time, a *proxy.App) string {
 		return "Pusher says that the plan is used up"
 	case !snap.StoreUp:
 		return "the store is out of reach"
-	case a.Breaker != nil && a.Breaker.State(now).State != limiter.Closed:
-		return "the quota breaker is " + a.Breaker.State(now).State.String()
+	case a.Breaker != nil && a.Breaker.State(now).State >= limiter.OnlyCritical && a.Breaker.State(now).State != limiter.HalfOpen:
+		return "the quota breaker lets only critical publishes pass"
 	}
 	return ""
 }
@@ -180,7 +173,7 @@ func (l *Learner) failed(now time.Time, what string, err error) {
 		s.LastError, s.LastErrorAt = text, now.UTC()
 	})
 	if news {
-		l.log.Warn("Pusher was asked who subscribes, in vain; estimates stay as they are", "app", l.app, "asked", what, "err", err)
+		l.log.Warn("subscriber query to Pusher failed; keeping previous estimates", "app", l.app, "asked", what, "err", err)
 	}
 }
 
@@ -207,6 +200,7 @@ func (l *Learner) ask(ctx context.Context, now time.Time, a *proxy.App, timeout 
 		}
 	default:
 		a.Ledger.Settle(now, hold, hold.Cost())
+		a.Ledger.Count(quota.Questions, hold.Cost())
 	}
 	return err
 }
@@ -304,97 +298,4 @@ func (l *Learner) presence(ctx context.Context, now time.Time, a *proxy.App) err
 		a.Fanout.LearnAtLeast(now, x.channel, x.users, fanout.FromPoll)
 	}
 	return nil
-}
-
-// candidate is a channel whose count may be worth asking for.
-type candidate struct {
-	channel  string
-	estimate int64
-	source   fanout.Source
-	gain     float64 // messages
-}
-
-// worthwhile are the channels that are worth a question, the dearest doubt first.
-func (l *Learner) worthwhile(now time.Time, a *proxy.App, busy []fanout.TopChannel) []candidate {
-	var out []candidate
-	for _, b := range busy {
-		if strings.HasPrefix(b.Channel, "presence-") { // has users, and no count of subscriptions
-			continue
-		}
-		if at, ok := l.asked[b.Channel]; ok && now.Sub(at) < askAgain {
-			continue
-		}
-		n, source, age := a.Fanout.Explain(b.Channel)
-		off, _ := l.surprise.Off(source)
-		d := fanout.SamplingValue{Publishes: b.PerSecond * fanout.WorthFor.Seconds(), Subscribers: n, Source: source, Age: age, Off: off}
-		if d.Worth(price, cost(a)) {
-			out = append(out, candidate{b.Channel, n, source, d.ExpectedError()})
-		}
-	}
-	slices.SortStableFunc(out, func(x, y candidate) int { return cmp.Compare(y.gain, x.gain) })
-	return out
-}
-
-func (l *Learner) sample(ctx context.Context, now time.Time, c Config, a *proxy.App, most int64) {
-	for ch, at := range l.asked {
-		if now.Sub(at) >= askAgain || now.Before(at) {
-			delete(l.asked, ch)
-		}
-	}
-	busy := l.busy.Load().Top(now, candidates)
-	ask := l.worthwhile(now, a, busy)
-	for _, x := range ask[:min(len(ask), askEach)] {
-		ok, spent, err := a.Ledger.MayAsk(ctx, now, a.ID, cost(a), allowance(now, c, cost(a), most))
-		l.note(func(s *Status) {
-			if s.Spent = spent; !ok && err == nil {
-				s.Why = "the budget up to this time of the day is used up"
-			}
-		})
-		if err != nil {
-			l.failed(now, "how many subscribe", err)
-		}
-		if err != nil || !ok {
-			l.quiet = now.Add(afterFailure)
-			return
-		}
-		l.asked[x.channel] = now
-		var n int64
-		counted := false
-		err = l.ask(ctx, now, a, askTimeout, "/channels/"+x.channel, "info=subscription_count", func(r io.Reader) (err error) {
-			n, counted, err = pusher.ReadChannel(r)
-			return err
-		})
-		l.note(func(s *Status) { s.Samples++ })
-		var refused *proxy.AskError
-		switch {
-		case err == nil && counted:
-			l.surprise.Note(x.source, x.estimate, n)
-			a.Fanout.Learn(now, x.channel, n, fanout.FromInfo)
-			continue
-		case err == nil, errors.As(err, &refused) && refused.Status == 400:
-			err = errors.Join(errors.New("no counts of subscriptions from Pusher: turn on subscription counting in the app's settings, or take sample out of learn"), err)
-			l.quiet = now.Add(afterRefusal)
-		default:
-			l.quiet = now.Add(afterFailure)
-		}
-		l.note(func(s *Status) { s.SamplesFailed++ })
-		l.failed(now, "how many subscribe", err)
-		return
-	}
-}
-
-// allowance is what all questions may have cost by now, so that a sample may be asked: the day's budget evenly over
-// the day, and what the polls of the rest of the day will need left alone.
-func allowance(now time.Time, c Config, cost, most int64) int64 {
-	day := quota.DayOf(now)
-	part := (now.Sub(day.Start()) + headStart).Hours() / 24
-	even := int64(float64(most) * min(part, 1))
-	if c.Poll > 0 {
-		polls := int64(day.End().Sub(now)/c.Poll) * cost
-		if c.Presence {
-			polls *= 2
-		}
-		return min(even, most-polls)
-	}
-	return even
 }

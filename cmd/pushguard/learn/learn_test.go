@@ -292,8 +292,71 @@ func TestTheBudgetIsSpreadOverTheDay(t *testing.T) {
 		{12 * time.Hour, Config{Poll: time.Minute, Presence: true}, 960}, // 1,440 polls are to come
 		{23 * time.Hour, Config{Poll: time.Minute, Presence: true}, 2280},
 	} {
-		if got := allowance(midnight.Add(c.at), c.c, 1, 2400); got != c.want {
+		if got := (&Learner{}).allowance(midnight.Add(c.at), c.c, 1, 2400); got != c.want {
 			t.Errorf("%v after midnight, %+v: %d, want %d", c.at, c.c, got, c.want)
 		}
+	}
+	// An app of which nothing is known learns in its first hour.
+	young := &Learner{began: midnight}
+	if got := young.allowance(midnight.Add(time.Minute), Config{}, 1, 2400); got != 480 {
+		t.Errorf("a new app may ask %d questions in its first hour, a fifth of 2,400 wanted", got)
+	}
+	if got := young.allowance(midnight.Add(time.Hour), Config{}, 1, 2400); got != 200 {
+		t.Errorf("after its first hour it may have asked %d", got)
+	}
+}
+
+// An app has more channels than can be asked for: what the others count for is the mean of those that were drawn at
+// random, so the sum is right although no single one is. It survives a restart.
+func TestTheMeanOfTheUnknownIsLearned(t *testing.T) {
+	s := begin(t, sim.Config{Subscribers: 20, SubscribersOf: []sim.Pattern{{Pattern: "user-*7", N: 120}, {Pattern: "user-*1", N: 0}, {Pattern: "presence-*", N: 40}}})
+	s.plan = 10_000_000
+	r := s.replica("a")
+	c := Config{Sample: true, Budget: 0.01}
+	n := 0
+	for range 60 {
+		r.turn(c)
+		s.now = s.now.Add(time.Second)
+		for range 50 {
+			n++
+			r.Note(s.now, []string{fmt.Sprint("user-", n)}, 21)
+			h, _ := r.app.Ledger.Reserve(ctx, s.now, nil, quota.Normal, 40)
+			r.app.Ledger.Settle(s.now, h, 40)
+		}
+		r.Note(s.now, []string{"presence-team"}, 21)
+	}
+	counted := func(f *fanout.Table) (sum float64) {
+		for i := range 10_000 {
+			sum += float64(f.Estimate(fmt.Sprint("user-x", i)))
+		}
+		return sum / 10_000
+	}
+	if mean := counted(r.app.Fanout); mean < 20 || mean > 36 { // it is 28
+		t.Errorf("a channel counts for %.1f in the mean", mean)
+	}
+	r.is("presence-team", 40, fanout.FromInfo)
+	if st := r.Status(); st.Samples < 60 || float64(st.Samples) > 0.005*60*50*40 || !st.NoCounts.IsZero() {
+		t.Errorf("%+v", st)
+	}
+	s.now = s.now.Add(keepEvery)
+	r.turn(c)
+	again := s.replica("b")
+	again.turn(c)
+	if mean := counted(again.app.Fanout); mean < 20 || mean > 36 {
+		t.Errorf("after a restart a channel counts for %.1f in the mean", mean)
+	}
+}
+
+// Where the app's settings count no subscriptions that is known, and asked again an hour later at the soonest.
+func TestNoCountsAreToBeHad(t *testing.T) {
+	s := begin(t, sim.Config{Subscribers: 20, NoCounts: true})
+	r := s.replica("a")
+	for range 600 {
+		s.now = s.now.Add(time.Second)
+		r.Note(s.now, []string{fmt.Sprint("user-", s.now.Unix())}, 2)
+		r.turn(Config{Sample: true, Budget: 0.01})
+	}
+	if st := r.Status(); st.NoCounts.IsZero() || st.Samples > askEach || !strings.Contains(st.LastError, "every subscriber") {
+		t.Errorf("%+v", st)
 	}
 }

@@ -170,7 +170,7 @@ func (s *Server) effectOfRelease(now time.Time, a Account) Effect {
 
 // effectOfCount is what another plan, or another count of what is used, does.
 func (s *Server) effectOfCount(now time.Time, a Account, lever string, used, plan int64) Effect {
-	level, why := a.levelAt(now, used, plan)
+	level, why := a.Breaker.Preview(now, used, a.Ledger.Net(plan))
 	state := a.Breaker.State(now)
 	out := s.effect(now, a, lever, shedsAt(state.State), shedsAt(level))
 	out.Breaker = &BreakerEffect{From: state.State.String(), To: level.String(), Why: why}
@@ -212,16 +212,6 @@ func shedsAt(l limiter.Level) func(quota.Priority) bool {
 		}
 		return true
 	}
-}
-
-// levelAt asks a breaker of the same settings where it would stand.
-func (a Account) levelAt(now time.Time, used, plan int64) (limiter.Level, string) {
-	try, err := limiter.NewBreaker(now, a.Levels, nil)
-	if err != nil {
-		return limiter.Closed, ""
-	}
-	level := try.Update(now, used, plan)
-	return level, try.State(now).Reason
 }
 
 // effectOfHeldRelease counts what would go out.

@@ -8,7 +8,8 @@ import (
 	"github.com/pushguard/pushguard/quota/store"
 )
 
-// Until an hour has been seen the forecast is a straight line and says so; from then on it is by the profile.
+// Until an hour has been seen the forecast is a straight line of what the account sent, and says so; from then on it is
+// by the profile.
 func TestExpectTellsItsBasis(t *testing.T) {
 	st, err := store.Open(t.Context(), "embedded", store.Options{})
 	if err != nil {
@@ -22,7 +23,7 @@ func TestExpectTellsItsBasis(t *testing.T) {
 	}
 	a := Account{Name: "care", Ledger: l}
 	look := func() ForecastStatus { return expect(now, a, l.Snapshot(now), pace{now: 5}) }
-	if f := look(); f.Basis != "straight_line" || f.ProfileHours != 0 || f.UsedAtReset != 5*18*3600 {
+	if f := look(); f.Basis != "straight_line" || f.ProfileHours != 0 || f.UsedAtReset != 0 || f.PerSecond != 5 {
 		t.Fatalf("%+v", f)
 	}
 	for now.Before(noon) {

@@ -44,7 +44,11 @@ type PlanOrder struct {
 
 // UsageOrder sets today's count to what Pusher's own dashboard shows.
 type UsageOrder struct {
-	Used   *int64 `json:"used"`
+	Used *int64 `json:"used"`
+	// At says that Used was read at that time of today, as "14:05" in UTC; what was counted since is added.
+	At string `json:"at,omitempty"`
+	// Add, instead of Used, are messages that the guard has not seen.
+	Add    int64  `json:"add,omitempty"`
 	Reason string `json:"reason"`
 	By     string `json:"by"`
 }
@@ -175,11 +179,32 @@ func (s *Server) usageSet(r *http.Request, in UsageOrder) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if in.Used == nil || *in.Used < 0 {
+	now := s.cfg.Now()
+	switch {
+	case in.Add != 0 && in.Used == nil && in.At == "":
+		used := a.Ledger.Snapshot(now).Used + in.Add
+		if used < 0 {
+			return nil, bad("add is %d, and %d are used today", in.Add, used-in.Add)
+		}
+		in.Used = &used
+	case in.Add != 0:
+		return nil, bad("give used, or add, not both")
+	case in.Used == nil || *in.Used < 0:
 		return nil, bad("used must be given and not be negative: the messages that Pusher's dashboard shows for today")
+	case in.At != "":
+		at, err := time.Parse("15:04", in.At)
+		if err != nil {
+			return nil, bad("at must be a time of today in UTC such as 14:05; it is %q", in.At)
+		}
+		then := quota.DayOf(now).Start().Add(time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute)
+		since, err := a.Ledger.CountedSince(now, then)
+		if err != nil {
+			return nil, bad("%s", err)
+		}
+		used := *in.Used + since
+		in.Used = &used
 	}
 	if dryRun(r) {
-		now := s.cfg.Now()
 		return s.effectOfCount(now, a, "usage set", *in.Used, a.Ledger.Snapshot(now).Plan.MessagesPerDay), nil
 	}
 	defer s.book(a.Name).forgetPace(s.cfg.Now)

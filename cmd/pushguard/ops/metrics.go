@@ -64,6 +64,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	describeFolded(ch)
 	describeRates(ch)
 	describeFanout(ch)
+	describeBill(ch)
 	describeBurn(ch)
 }
 
@@ -100,6 +101,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			}
 		}
 		collectStore(a, snap, gauge, counter)
+		collectBill(now, a, gauge)
 		collectBurn(now, a, snap.Plan.MessagesPerDay, gauge, counter)
 		state := a.Breaker.State(now).State
 		for l := limiter.Closed; l <= limiter.HalfOpen; l++ {

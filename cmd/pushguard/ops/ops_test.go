@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/pushguard/pushguard/limiter"
-	"github.com/pushguard/pushguard/quota"
 )
 
 var noon = time.Date(2026, 5, 11, 12, 0, 0, 0, time.UTC)
@@ -81,32 +80,6 @@ func TestStatusKeepsItsShape(t *testing.T) {
 	care := st.Accounts[0]
 	if care.Used != 2*2*61 || care.Callers[2].Rate10s != 2 || care.Forecast.PerSecond != 4 {
 		t.Errorf("used %d, rate %v, forecast %v: want 244, 2 and 4 a second", care.Used, care.Callers[2].Rate10s, care.Forecast)
-	}
-}
-
-func TestForecast(t *testing.T) {
-	day := quota.DayOf(noon)
-	for _, c := range []struct {
-		name      string
-		used      int64
-		perSecond float64
-		exhausted string
-		atReset   int64
-	}{
-		{"nothing goes out", 400, 0, "", 400},
-		{"it lasts", 400, 1, "", 400 + 12*3600},
-		{"it does not", 400_000, 100, "2026-05-11T13:40:00Z", 400_000 + 100*12*3600},
-		{"it is gone", 1_000_000, 0, "2026-05-11T12:00:00Z", 1_000_000},
-	} {
-		snap := quota.Snapshot{Day: day, Plan: quota.Plan{MessagesPerDay: 1_000_000}, Used: c.used, Remaining: 1_000_000 - c.used}
-		got := straightLine(noon, snap, pace{now: c.perSecond})
-		end := ""
-		if got.ExhaustedAt != nil {
-			end = got.ExhaustedAt.Format(time.RFC3339)
-		}
-		if end != c.exhausted || got.UsedAtReset != c.atReset {
-			t.Errorf("%s: used up %q, %d at the reset; want %q, %d", c.name, end, got.UsedAtReset, c.exhausted, c.atReset)
-		}
 	}
 }
 

@@ -171,38 +171,16 @@ func (b *book) recent(now time.Time, n int64) []pair {
 	return out
 }
 
-// straightLine draws today's straight line: what is used, and the last minute's
-// rate until 00:00 UTC.
-func straightLine(now time.Time, snap quota.Snapshot, p pace) ForecastStatus {
-	left := snap.Day.End().Sub(now).Seconds()
-	out := ForecastStatus{
-		Basis:       "straight_line",
-		UsedAtReset: snap.Used + int64(p.now*left),
-		PerSecond:   p.now, LowPerSecond: p.low, HighPerSecond: p.high,
-	}
-	if snap.Remaining <= 0 {
-		t := now.UTC()
-		out.ExhaustedAt = &t
-		return out
-	}
-	if p.now > 0 {
-		if secs := float64(snap.Remaining) / p.now; secs < left {
-			t := now.Add(time.Duration(secs * float64(time.Second))).UTC().Truncate(time.Second)
-			out.ExhaustedAt = &t
-		}
-	}
-	return out
-}
-
-// expect is the forecast by the week's profile, and the straight line while there is none.
+// expect is the one forecast (quota/forecast), beside the rate of the last minute.
 func expect(now time.Time, a Account, snap quota.Snapshot, p pace) ForecastStatus {
-	out := straightLine(now, snap, p)
 	f := a.Ledger.ForecastOf(now, snap.Used, snap.Plan.MessagesPerDay)
-	if f.Hours == 0 {
-		return out
+	out := ForecastStatus{
+		Basis: "profile", ProfileHours: f.Hours, UsedAtReset: f.UsedAtReset, Low: f.Low, High: f.High,
+		PerSecond: p.now, LowPerSecond: p.low, HighPerSecond: p.high,
 	}
-	out.Basis, out.ProfileHours = "profile", f.Hours
-	out.UsedAtReset, out.ExhaustedAt = f.UsedAtReset, nil
+	if f.Hours == 0 {
+		out.Basis = "straight_line"
+	}
 	if !f.ExhaustedAt.IsZero() {
 		t := f.ExhaustedAt.UTC().Truncate(time.Second)
 		out.ExhaustedAt = &t

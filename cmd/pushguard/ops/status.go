@@ -59,6 +59,8 @@ type AccountStatus struct {
 	CallersTotal int            `json:"callers_total"`
 	Callers      []CallerStatus `json:"callers"`
 	Apps         []AppStatus    `json:"apps"`
+	// Bill says how the count comes about, and how much of it is a guess.
+	Bill BillStatus `json:"bill"`
 	// Held is what was answered and waits in the store to be sent, on all replicas.
 	Held HeldStatus `json:"held"`
 	// Sink is true when this replica swallows everything (serve --sink).
@@ -97,6 +99,8 @@ func (s *Swallowed) Add(o Swallowed) {
 // ThresholdStatus says at which part of the plan (0–1) the breaker begins to
 // refuse what.
 type ThresholdStatus struct {
+	// ByForecast: they follow from what the rest of the day needs for the priorities that are kept, and move with it.
+	ByForecast   bool    `json:"by_forecast"`
 	ShedBulk     float64 `json:"shed_bulk"`
 	ShedNormal   float64 `json:"shed_normal"`
 	CriticalOnly float64 `json:"critical_only"`
@@ -148,11 +152,14 @@ type PlanStatus struct {
 // the last minute; low and high are the band in which most minutes of the last
 // hour lay.
 type ForecastStatus struct {
-	ExhaustedAt   *time.Time `json:"exhausted_at"`
-	UsedAtReset   int64      `json:"used_at_reset"`
-	PerSecond     float64    `json:"per_s"`
-	LowPerSecond  float64    `json:"low_per_s"`
-	HighPerSecond float64    `json:"high_per_s"`
+	ExhaustedAt *time.Time `json:"exhausted_at"`
+	UsedAtReset int64      `json:"used_at_reset"`
+	// Low and High are the band: one day in ten ends below, one above.
+	Low           int64   `json:"used_at_reset_low"`
+	High          int64   `json:"used_at_reset_high"`
+	PerSecond     float64 `json:"per_s"`
+	LowPerSecond  float64 `json:"low_per_s"`
+	HighPerSecond float64 `json:"high_per_s"`
 	// Basis is profile when the account's week is known, as learned hour by hour; straight_line, the last minute's rate
 	// held until the reset, until the first whole hour has been seen.
 	Basis string `json:"basis"`
@@ -304,14 +311,14 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 	snap := a.Ledger.Snapshot(now)
 	br := a.Breaker.State(now)
 	b := s.book(a.Name)
-	levels := a.thresholds()
+	marks, byForecast := a.Breaker.Protected(snap.Plan.MessagesPerDay)
 	out := AccountStatus{
 		Name: a.Name,
 		Plan: PlanStatus{Name: snap.Plan.Name, MessagesPerDay: snap.Plan.MessagesPerDay},
 		Day:  snap.Day.String(), ResetsAt: snap.Day.End(), Used: snap.Used, Leased: snap.Leased, Remaining: snap.Remaining,
 		Breaker:    BreakerStatus{State: br.State.String(), Reason: br.Reason, Since: br.Since.UTC(), Burn: burnStatus(now, a, snap.Plan.MessagesPerDay)},
 		Forecast:   expect(now, a, snap, b.pace(now)),
-		Thresholds: ThresholdStatus{levels.ShedBulkAt, levels.ShedNormalAt, levels.CriticalOnlyAt},
+		Thresholds: ThresholdStatus{byForecast, marks[limiter.ShedBulk], marks[limiter.ShedNormal], marks[limiter.OnlyCritical]},
 		Floors:     FloorStatus{Critical: a.Floors[quota.Critical], Normal: a.Floors[quota.Normal]},
 		Ledger: LedgerStatus{
 			Replicas: snap.Replicas, Lease: snap.Lease, LeaseSpent: snap.LeaseSpent, Borrowed: snap.Borrowed, StoreUp: snap.StoreUp, StoreError: snap.StoreErr,
@@ -323,6 +330,7 @@ func (s *Server) accountStatus(now time.Time, a Account) AccountStatus {
 		Apps:       []AppStatus{},
 	}
 	out.CallersTotal = len(out.Callers)
+	out.Bill = BillOf(now, a)
 	if a.Shelf != nil {
 		out.Held = HeldStatus(a.Shelf.Held())
 	}

@@ -19,7 +19,7 @@ func nights(now time.Time) map[string]night {
 			Name: "care", Plan: PlanStatus{Name: "startup", MessagesPerDay: 1_000_000}, ResetsAt: now.Truncate(24 * time.Hour).Add(24 * time.Hour),
 			Used: 300_000, Remaining: 700_000, Forecast: ForecastStatus{UsedAtReset: 800_000, PerSecond: 9},
 			Breaker:    BreakerStatus{State: "closed", Reason: "within the plan", Since: now.Add(-time.Hour)},
-			Thresholds: ThresholdStatus{.8, .95, .98},
+			Thresholds: ThresholdStatus{false, .8, .95, .98},
 			Ledger:     LedgerStatus{Replicas: 2, Lease: 500, StoreUp: true, OnStoreLoss: "lease"},
 			Apps:       []AppStatus{{ID: "1234", Mode: "enforce", Upstream: UpstreamStatus{State: "closed"}}},
 			Minute:     MinuteStatus{Asked: 1000, Delivered: 1000},

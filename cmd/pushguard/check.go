@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,7 @@ type checkCmd struct {
 	Config    string `help:"Config file. Without one, the environment is checked as serve would read it." placeholder:"FILE" type:"path"`
 	Online    bool   `help:"Also prove what is around: store, Pusher with these credentials, clock, ports, limits. Costs one read call, which Pusher counts as one message, for each app."`
 	Replacing bool   `help:"With --online: a serve that is to be replaced holds the ports, so they need not be free."`
+	JSON      bool   `help:"Print what was found as JSON." name:"json"`
 	Schema    bool   `help:"Print the config file's JSON Schema and do nothing else."`
 }
 
@@ -36,6 +38,7 @@ ok, or FAIL with what to do. Exit code 0 when all is well, 1 when not.
 Examples:
   pushguard check --config pushguard.yaml
   pushguard check --config pushguard.yaml --online
+  pushguard check --config pushguard.yaml --json
   pushguard check --schema > pushguard.schema.json`
 }
 
@@ -47,15 +50,30 @@ func (c *checkCmd) Run(p *cli.Process) error {
 	name := cmp.Or(c.Config, "the environment")
 	loader := newLoader(p.Getenv)
 	loaded, err := (&serveCmd{Config: c.Config}).load(p.Ctx, loader.Load, p.Getenv) // never the last good: what is out of reach must show
+	out := &report{w: p.Stdout, json: c.JSON}
 	if err != nil {
+		var ps config.Problems
+		if c.JSON {
+			if !errors.As(err, &ps) {
+				ps = config.Problems{{File: name, Message: err.Error()}}
+			}
+			out.Problems = ps
+			out.failed = len(ps)
+			if err := out.end(); err != nil {
+				return err
+			}
+			return cli.Silent(err)
+		}
 		fmt.Fprintln(p.Stderr, err)
 		return cli.Silent(err)
 	}
 	cfg := loaded.Config
+	out.Warnings = cfg.Warnings
 	for _, w := range cfg.Warnings {
-		fmt.Fprintln(p.Stderr, "warning:", w.Error())
+		if !c.JSON {
+			fmt.Fprintln(p.Stderr, "warning:", w.Error())
+		}
 	}
-	out := &report{w: p.Stdout}
 	out.line(fmt.Sprintf("config: %s is complete", name), nil)
 	out.line(fmt.Sprintf("secrets: %s", resolved(loaded.References())), nil)
 	for i := range cfg.Accounts {
@@ -65,7 +83,16 @@ func (c *checkCmd) Run(p *cli.Process) error {
 			}
 		}
 	}
+	for _, proof := range guard.Prove(cfg) { // as serve does before it starts
+		out.line(proof.Name+": "+proof.Text, proof.Err)
+	}
 	if !c.Online {
+		if err := out.end(); err != nil {
+			return err
+		}
+		if out.failed > 0 {
+			return fmt.Errorf("%s failed", counted(out.failed, "check"))
+		}
 		return nil
 	}
 	text, err := reachStore(p.Ctx, cfg, c.Replacing)
@@ -91,10 +118,6 @@ func (c *checkCmd) Run(p *cli.Process) error {
 		}
 		out.line(fmt.Sprintf("ports: the %s port %s is free", port.name, port.addr), held)
 	}
-	if cfg.TLS != nil {
-		_, err := guard.ReadCertificates(cfg.TLS)
-		out.line("tls: certificate and key belong together", err)
-	}
 	text, err = openFiles(cfg)
 	if err != nil {
 		// Only a flood of connections meets it; a default config must pass on a
@@ -103,8 +126,11 @@ func (c *checkCmd) Run(p *cli.Process) error {
 	} else {
 		out.line("limits: "+text, nil)
 	}
+	if err := out.end(); err != nil {
+		return err
+	}
 	if out.failed > 0 {
-		return fmt.Errorf("%s failed", counted(out.failed, "online check"))
+		return fmt.Errorf("%s failed", counted(out.failed, "check"))
 	}
 	return nil
 }
@@ -130,20 +156,74 @@ func counted(n int, what string) string {
 // report is the list that check prints.
 type report struct {
 	w      io.Writer
+	json   bool
 	failed int
+
+	Problems []config.Problem
+	Warnings []config.Problem
+	checks   []checkLine
+}
+
+// checkLine is one line of the report in JSON.
+type checkLine struct {
+	Name   string `json:"name"`
+	Result string `json:"result"` // ok, warn, fail
+	Text   string `json:"text"`
+}
+
+// checkProblem is a mistake or a warning in JSON.
+type checkProblem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Path    string `json:"path,omitempty"`
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// end prints the report where it is JSON; its lines have been printed else.
+func (r *report) end() error {
+	if !r.json {
+		return nil
+	}
+	plain := func(all []config.Problem) []checkProblem {
+		out := []checkProblem{}
+		for _, p := range all {
+			out = append(out, checkProblem{p.File, p.Line, p.Column, p.Path, p.Message, p.Hint})
+		}
+		return out
+	}
+	enc := json.NewEncoder(r.w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(struct {
+		OK       bool           `json:"ok"`
+		Problems []checkProblem `json:"problems"`
+		Warnings []checkProblem `json:"warnings"`
+		Checks   []checkLine    `json:"checks"`
+	}{r.failed == 0, plain(r.Problems), plain(r.Warnings), append([]checkLine{}, r.checks...)})
 }
 
 func (r *report) line(what string, err error) {
 	if err != nil {
 		r.failed++
 		subject, _, _ := strings.Cut(what, ":")
-		fmt.Fprintf(r.w, "FAIL  %s: %v\n", subject, err)
+		r.tell("fail", subject+": "+err.Error())
 		return
 	}
-	fmt.Fprintf(r.w, "ok    %s\n", what)
+	r.tell("ok", what)
 }
 
-func (r *report) warn(what string) { fmt.Fprintf(r.w, "warn  %s\n", what) }
+func (r *report) warn(what string) { r.tell("warn", what) }
+
+func (r *report) tell(result, what string) {
+	name, text, _ := strings.Cut(what, ": ")
+	r.checks = append(r.checks, checkLine{name, result, text})
+	if r.json {
+		return
+	}
+	word := map[string]string{"ok": "ok    ", "warn": "warn  ", "fail": "FAIL  "}[result]
+	fmt.Fprintf(r.w, "%s%s\n", word, what)
+}
 
 // countsBlindly says whether all that is known of an app's fan-out is the default: then the plan is spent faster
 // than the count says, by as much as channels have subscribers.

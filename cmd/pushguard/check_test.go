@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -130,5 +131,47 @@ func TestAStartSaysWhatIsInItsWay(t *testing.T) {
 				t.Errorf("exit code %d, and no %q in\n%s", code, k.want, &errs)
 			}
 		})
+	}
+}
+
+// What check lets pass, serve takes; what serve would not start with, check says.
+func TestCheckIsWhatServeWillDo(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a-file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	base := "accounts: [ { name: a, plan: startup, apps: [ { id: 1, key: k, secret: s, upstream: http://127.0.0.1:9 } ] } ]\n"
+	for _, c := range []struct{ name, more, want string }{
+		{"all well", "data_dir: " + filepath.Join(dir, "x", "y"), ""},
+		{"a data_dir below a file", "data_dir: " + filepath.Join(file, "x"), "is a file"},
+		{"an alert in the open", "data_dir: " + dir + "\nalerts: [ { slack: http://hooks.example/x } ]", "without TLS"},
+		{"ports that collide", "data_dir: " + dir + "\nadmin: { listen: \"127.0.0.1:8080\" }", "the port that the data port listens on"},
+		{"certificates that are not there", "data_dir: " + dir + "\ntls: { cert: /nowhere.crt, key: /nowhere.key }", "nowhere"},
+	} {
+		path := filepath.Join(dir, "pushguard.yaml")
+		if err := os.WriteFile(path, []byte(base+c.more+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, errs := command(t, "check", "--config", path)
+		if (code == 0) != (c.want == "") || !strings.Contains(out+errs, c.want) {
+			t.Errorf("%s: check: %d %s%s", c.name, code, out, errs)
+		}
+		code, out, _ = command(t, "check", "--config", path, "--json")
+		var got struct {
+			OK       bool
+			Problems []struct{ Line int }
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || got.OK != (c.want == "") || (code == 0) != got.OK {
+			t.Errorf("%s: check --json: %d %v %s", c.name, code, err, out)
+		}
+		if c.want != "" {
+			if code, _, errs := command(t, "serve", "--config", path, "--listen", "127.0.0.1:0"); code == 0 || !strings.Contains(errs, c.want) && c.name != "ports that collide" {
+				t.Errorf("%s: serve: %d %s", c.name, code, errs)
+			}
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "x")); err == nil {
+		t.Error("check made the data_dir")
 	}
 }

@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pushguard/pushguard/cmd/pushguard/cli"
 	"github.com/pushguard/pushguard/cmd/pushguard/guard"
 	"github.com/pushguard/pushguard/cmd/pushguard/replay"
+	"github.com/pushguard/pushguard/cmd/pushguard/words"
 )
 
 type replayCmd struct {
@@ -55,7 +57,13 @@ func (c *replayCmd) Run(p *cli.Process) error {
 		}
 		sides = append(sides, replay.Side{Name: "with " + filepath.Base(file), Guard: g})
 	}
+	if cli.IsTerminal(p.Stderr) {
+		s.Progress = tellProgress(p.Stderr)
+	}
 	r, err := replay.Run(p.Ctx, s, c.Seed, sides)
+	if s.Progress != nil {
+		fmt.Fprint(p.Stderr, "\r\x1b[K")
+	}
 	if err != nil {
 		return err
 	}
@@ -71,6 +79,24 @@ func (c *replayCmd) Run(p *cli.Process) error {
 		return enc.Encode(r)
 	}
 	return r.Text(p.Stdout)
+}
+
+// tellProgress keeps one line of a terminal true, from the second second on.
+func tellProgress(w io.Writer) func(at, until time.Time) {
+	began := time.Now()
+	first, last := time.Time{}, began.Add(time.Second)
+	return func(at, until time.Time) {
+		if first.IsZero() {
+			first = at
+		}
+		if time.Since(last) < time.Second {
+			return
+		}
+		last = time.Now()
+		done := at.Sub(first).Seconds() / max(until.Sub(first).Seconds(), 1)
+		left := time.Duration(float64(time.Since(began)) * (1 - done) / max(done, 0.001)).Round(time.Second)
+		fmt.Fprintf(w, "\r%3.0f %%  %s UTC, about %s left\x1b[K", 100*done, at.UTC().Format("2006-01-02 15:04"), words.Span(left))
+	}
 }
 
 // load reads the scenario, or makes one of a trace and a config.

@@ -85,8 +85,8 @@ func TestFromEnvTellsAllMistakesAndNoValues(t *testing.T) {
 		want string
 	}{
 		{"nothing", vars(), "environment: PUSHER_APP_ID is not set; set it, or PUSHER_URL instead of all, or give a file with --config FILE\n" +
-			"environment: PUSHER_KEY is not set; set it, or PUSHER_URL instead of all, or give a file with --config FILE\n" +
-			"environment: PUSHER_SECRET is not set; set it, or PUSHER_URL instead of all, or give a file with --config FILE"},
+			"environment: PUSHER_KEY is not set (or PUSHER_APP_KEY); set it, or PUSHER_URL instead of all, or give a file with --config FILE\n" +
+			"environment: PUSHER_SECRET is not set (or PUSHER_APP_SECRET); set it, or PUSHER_URL instead of all, or give a file with --config FILE"},
 		{"URL that is none", vars("PUSHER_URL", s), "environment: PUSHER_URL is not an http:// or https:// URL"},
 		{"URL with a bad escape", vars("PUSHER_URL", "http://k:"+s+"%zz@h/apps/1"), "PUSHER_URL is not an http"},
 		{"URL without secret", vars("PUSHER_URL", "http://"+s+"@h/apps/1"), "PUSHER_URL lacks key or secret"},
@@ -107,5 +107,24 @@ func TestFromEnvTellsAllMistakesAndNoValues(t *testing.T) {
 		if strings.Contains(fmt.Sprint(err), s) {
 			t.Errorf("%s: a value shows: %v", k.name, err)
 		}
+	}
+}
+
+// Laravel's names are taken too, and Pusher's own win where both are set.
+func TestFromEnvTakesLaravelsNames(t *testing.T) {
+	get := func(name string) string {
+		return map[string]string{"PUSHER_APP_ID": "7", "PUSHER_APP_KEY": "k", "PUSHER_APP_SECRET": "s", "PUSHER_APP_CLUSTER": "eu"}[name]
+	}
+	cfg, err := FromEnv(get)
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := cfg.Accounts[0].Apps[0]
+	if app.Key != "k" || app.Secret.Current().Reveal() != "s" || app.Cluster != "eu" {
+		t.Errorf("got %+v", app)
+	}
+	cfg, err = FromEnv(func(name string) string { return map[string]string{"PUSHER_KEY": "own"}[name] + map[bool]string{true: get(name)}[name != "PUSHER_KEY"] })
+	if err != nil || cfg.Accounts[0].Apps[0].Key != "own" {
+		t.Errorf("PUSHER_KEY beside PUSHER_APP_KEY: %v", err)
 	}
 }

@@ -201,9 +201,8 @@ func (g *Guard) saveWatch(ctx context.Context, a *account) {
 	}
 }
 
-// newAlerts makes the sender of the config's alerts; nil when it has none.
-// Where alerts go is read at start: a change of it needs a restart.
-func newAlerts(cfg *config.Config, log *slog.Logger) (*alert.Sender, error) {
+// alertTargets are the places that the config wants told.
+func alertTargets(cfg *config.Config) []alert.Target {
 	var targets []alert.Target
 	for i, a := range cfg.Alerts {
 		t := alert.Target{Name: fmt.Sprintf("alerts[%d]", i)}
@@ -217,6 +216,13 @@ func newAlerts(cfg *config.Config, log *slog.Logger) (*alert.Sender, error) {
 		}
 		targets = append(targets, t)
 	}
+	return targets
+}
+
+// newAlerts makes the sender of the config's alerts; nil when it has none.
+// Where alerts go is read at start: a change of it needs a restart.
+func newAlerts(cfg *config.Config, log *slog.Logger) (*alert.Sender, error) {
+	targets := alertTargets(cfg)
 	if len(targets) == 0 {
 		return nil, nil
 	}

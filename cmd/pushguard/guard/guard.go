@@ -102,6 +102,11 @@ func StartOn(ctx context.Context, cfg *config.Config, log *slog.Logger, level *s
 			g.replica = "replica"
 		}
 	}
+	for _, p := range Prove(cfg) {
+		if p.Err != nil {
+			return g, p.Err
+		}
+	}
 	if cfg.TLS != nil {
 		if g.certs, err = loadCertificates(cfg.TLS); err != nil {
 			return g, err

@@ -14,7 +14,7 @@ const (
 	panelHeight = 210
 	marginLeft  = 64
 	marginRight = 24
-	marginTop   = 54
+	marginTop   = 78
 	panelGap    = 62
 )
 

@@ -103,6 +103,9 @@ func (e *engine) generate(ctx context.Context, seed uint64, start, from, until t
 	g := newGenerator(e.s, seed, e.fanout, e.billing)
 	for t := start; t.Before(until); t = t.Add(time.Second) {
 		counted := !t.Before(from)
+		if e.s.Progress != nil && t.Unix()%600 == 0 {
+			e.s.Progress(t, until)
+		}
 		if err := e.open(ctx, t, counted); err != nil {
 			return err
 		}

@@ -28,6 +28,8 @@ type Scenario struct {
 	Config  *config.Config
 	Account *config.Account
 	App     *config.App
+	// Progress, if set, is told now and then how far a run has come in virtual time.
+	Progress func(at, until time.Time)
 	Section
 }
 

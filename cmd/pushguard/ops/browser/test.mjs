@@ -137,24 +137,6 @@ await part("the verdict names who, and says it to a screen reader once", async (
   must((await page.title()).startsWith("Incident"), "the title does not tell");
 });
 
-await part("a store that is lost is said by name once nothing passes", async (page) => {
-  await go(page, "overview");
-  const said = (change) => page.evaluate(async (change) => {
-    const { verdict } = await import(new URL("verdict.js", document.querySelector("script[type=module]").src));
-    const a = {
-      name: "care", used: 10, plan: { messages_per_day: 100 }, apps: [], callers: [], priorities: [], breaker: { state: "closed" }, thresholds: {}, forecast: {},
-      ledger: { store_up: false, store_error: "connection refused", store_since: "2026-05-11T10:00:00Z", on_store_loss: "lease", lease: 1, lease_spent: true, ...change },
-    };
-    const v = verdict({ incidents: [], ready: { ready: false, checks: [{ name: "leases", ok: false, detail: "" }] } }, a, Date.now());
-    return `${v.severity}: ${v.title}. ${v.text}`;
-  }, change);
-  for (const change of [{}, { on_store_loss: "closed", lease: 7, lease_spent: false }]) {
-    const text = await said(change);
-    must(text.startsWith("bad: Nothing passes: the store is out of reach. connection refused, since"), text);
-  }
-  must((await said({ on_store_loss: "open", lease_spent: false })).startsWith("bad: This replica is not ready"), "with open there is more to it");
-});
-
 await part("the callers of the overview fit into a small laptop", async (page) => {
   await page.setViewportSize({ width: 1280, height: 900 });
   await go(page, "overview");

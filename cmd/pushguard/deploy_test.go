@@ -169,3 +169,14 @@ func TestHelmChart(t *testing.T) {
 		t.Errorf("warnings: %v", cfg.Warnings)
 	}
 }
+
+// The config that docker compose mounts is one that pushguard takes from the variables that its file names.
+func TestComposeConfig(t *testing.T) {
+	cfg, err := config.Load("../../deploy/compose/pushguard.yaml", func(k string) string {
+		return map[string]string{"PUSHER_APP_ID": "1234", "PUSHER_KEY": "key-1", "PUSHER_SECRET": "hush", "PUSHER_CLUSTER": "eu", "PUSHGUARD_PLAN": "startup",
+			"PUSHGUARD_ADMIN_TOKEN": "a-token-that-is-long", "PUSHGUARD_READ_TOKEN": "another-token-that-is-long"}[k]
+	})
+	if err != nil || len(cfg.Warnings) > 0 {
+		t.Fatalf("%v, warnings %v", err, cfg)
+	}
+}

@@ -123,7 +123,9 @@ func TestFromEnvTakesLaravelsNames(t *testing.T) {
 	if app.Key != "k" || app.Secret.Current().Reveal() != "s" || app.Cluster != "eu" {
 		t.Errorf("got %+v", app)
 	}
-	cfg, err = FromEnv(func(name string) string { return map[string]string{"PUSHER_KEY": "own"}[name] + map[bool]string{true: get(name)}[name != "PUSHER_KEY"] })
+	cfg, err = FromEnv(func(name string) string {
+		return map[string]string{"PUSHER_KEY": "own"}[name] + map[bool]string{true: get(name)}[name != "PUSHER_KEY"]
+	})
 	if err != nil || cfg.Accounts[0].Apps[0].Key != "own" {
 		t.Errorf("PUSHER_KEY beside PUSHER_APP_KEY: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -19,6 +20,8 @@ const (
 	slowFrames        = 3
 	streamLife        = time.Hour
 	streamCallers     = 50
+	streamIdle        = 8
+	streamEvents      = 8
 )
 
 // Frame is one event of GET /api/v1/events, sent every second. It carries the
@@ -54,16 +57,25 @@ func (s *Server) frame() []byte {
 	}
 	for _, in := range s.listIncidents() {
 		if in.State == IncidentOpen {
+			in.Samples, in.Timeline = []Sample{}, []Event{} // the incident's own page asks for them
 			f.Incidents = append(f.Incidents, in)
 		}
 	}
 	for i := range f.Status.Accounts {
 		a := &f.Status.Accounts[i]
-		if len(a.Callers) > streamCallers {
-			slices.SortFunc(a.Callers, func(x, y CallerStatus) int {
-				return cmp.Or(cmp.Compare(y.Rate1m, x.Rate1m), cmp.Compare(y.MessagesToday, x.MessagesToday), cmp.Compare(x.Name, y.Name))
-			})
-			a.Callers = a.Callers[:streamCallers]
+		slices.SortFunc(a.Callers, func(x, y CallerStatus) int {
+			return cmp.Or(cmp.Compare(y.Rate1m, x.Rate1m), cmp.Compare(y.MessagesToday, x.MessagesToday), cmp.Compare(x.Name, y.Name))
+		})
+		// The idle have nothing new: of them only so many as the overview shows.
+		for n := min(len(a.Callers), streamCallers); ; n-- {
+			if n <= streamIdle || a.Callers[n-1].Rate1m > 0 || a.Callers[n-1].Held1m > 0 {
+				a.Callers = a.Callers[:n]
+				break
+			}
+		}
+		for j := range a.Callers {
+			c := &a.Callers[j]
+			maps.DeleteFunc(c.Outcomes, func(_ string, n int64) bool { return n == 0 })
 		}
 		f.Ticks[a.Name], f.Events[a.Name] = s.book(a.Name).tick()
 	}
@@ -86,7 +98,7 @@ func (b *book) tick() (Tick, []Event) {
 			t.Groups[name] = p.groups[g]
 		}
 	}
-	return t, slices.Clone(b.events[max(len(b.events)-20, 0):])
+	return t, slices.Clone(b.events[max(len(b.events)-streamEvents, 0):])
 }
 
 // stream hands each frame to all open pages.

@@ -1,7 +1,6 @@
 package limiter
 
 import (
-	"context"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,15 +16,11 @@ type Flight struct {
 	fate Fate // set before done is closed
 }
 
-// Wait returns the fate of the publish under way, or Unknown when ctx ends first.
-func (f *Flight) Wait(ctx context.Context) Fate {
-	select {
-	case <-f.done:
-		return f.fate
-	case <-ctx.Done():
-		return Unknown
-	}
-}
+// Done is closed when the fate of the publish under way is known.
+func (f *Flight) Done() <-chan struct{} { return f.done }
+
+// Fate is what became of the publish, once Done is closed.
+func (f *Flight) Fate() Fate { return f.fate }
 
 // landed reports whether the fate of the publish is known already, and which it is.
 func (f *Flight) landed() (fate Fate, known bool) {

@@ -86,7 +86,7 @@ func TestFlight(t *testing.T) {
 					t.Fatal("not in flight")
 				}
 				wg.Go(func() {
-					if got := f.Wait(t.Context()); got != fate {
+					if got := fateOf(t.Context(), f); got != fate {
 						t.Errorf("waited for %v, got %v", fate, got)
 					}
 				})
@@ -117,7 +117,7 @@ func TestFlightWaitEndsWithItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		began := time.Now()
-		if got := f.Wait(ctx); got != Unknown || time.Since(began) != time.Second {
+		if got := fateOf(ctx, f); got != Unknown || time.Since(began) != time.Second {
 			t.Fatalf("%v after %v", got, time.Since(began))
 		}
 	})
@@ -129,7 +129,7 @@ func TestAPublishThatNeverEnds(t *testing.T) {
 	lost, _, _ := w.begin(at(0), k1, time.Second, true)
 	_, _, f := w.begin(at(time.Second), k1, time.Second, true)
 	fresh, dup, _ := w.begin(at(pendingFor), k1, time.Second, true)
-	if dup || f.Wait(background) != Unknown {
+	if dup || fateOf(background, f) != Unknown {
 		t.Fatal("its place is still held")
 	}
 	w.end(at(pendingFor), lost, Delivered)
@@ -292,7 +292,7 @@ func TestDedupeNeverSwallowsTheOnlyCopy(t *testing.T) {
 			a.Done(at(clock), &g.c, &g.v, Delivered, 1)
 		}
 		for _, l := range waits {
-			if got := l.f.Wait(background); got != *l.fate {
+			if got := fateOf(background, l.f); got != *l.fate {
 				t.Fatalf("waited for %v, got %v", *l.fate, got)
 			}
 		}

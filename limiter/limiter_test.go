@@ -240,7 +240,7 @@ func TestADuplicateUnderWaySharesTheFate(t *testing.T) {
 			t.Fatalf("%v: %+v, %+v", c.fate, v1, v2)
 		}
 		a.Done(at(0), &first, &v1, c.fate, 1)
-		if got := v2.Flight.Wait(background); got != c.fate {
+		if got := fateOf(background, v2.Flight); got != c.fate {
 			t.Fatalf("waited for %v, got %v", c.fate, got)
 		}
 		if c.fate != Delivered {

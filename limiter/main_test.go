@@ -88,3 +88,13 @@ func wantVerdict(t testing.TB, v Verdict, o Outcome, why Reason) {
 		t.Fatalf("got %v (%v), want %v (%v)", v.Outcome, v.Reason, o, why)
 	}
 }
+
+// fateOf waits for the fate of a publish under way, or for ctx: then it is Unknown.
+func fateOf(ctx context.Context, f *Flight) Fate {
+	select {
+	case <-f.Done():
+		return f.Fate()
+	case <-ctx.Done():
+		return Unknown
+	}
+}

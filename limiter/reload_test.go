@@ -121,7 +121,7 @@ func TestReloadWhilePublishesAreUnderWay(t *testing.T) {
 		t.Fatal("not seen under way")
 	}
 	a.Done(at(0), &c, &v, Delivered, 5)
-	if v2.Flight.Wait(background) != Delivered {
+	if fateOf(background, v2.Flight) != Delivered {
 		t.Fatal("not told")
 	}
 	if used, _ := l.Used(at(0)); used != 5 {

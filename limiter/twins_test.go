@@ -132,7 +132,7 @@ func TestWhoWaitedForATwinPaysOnce(t *testing.T) {
 				return fmt.Sprintf("%v and %v, want one that waits for the other", v.Outcome, w.Outcome)
 			}
 			there.Done(now, &first, &v, Refused, 0)
-			if fate := w.Flight.Wait(t.Context()); fate != NotSent {
+			if fate := fateOf(t.Context(), w.Flight); fate != NotSent {
 				return fmt.Sprintf("its twin was refused, and it heard %v", fate)
 			}
 			w = here.Admit(background, now, &waits)
@@ -194,7 +194,7 @@ func TestWhoGaveUpOnATwinPaysForItsNextAttempt(t *testing.T) {
 		if w.Flight == nil {
 			return fmt.Sprintf("%v, want one that waits", w.Outcome)
 		}
-		w.Flight.Wait(t.Context())
+		fateOf(t.Context(), w.Flight)
 		w.Outcome, w.Reason = Unavailable, UpstreamFailing
 		here.Done(now, &waits, &w, NotSent, 0)
 		w = here.Admit(background, now, &waits)
@@ -227,7 +227,7 @@ func TestWhoWaitedForATwinIsStillOverItsRate(t *testing.T) {
 		if w.Flight == nil {
 			return fmt.Sprintf("%v, want one that waits", w.Outcome)
 		}
-		w.Flight.Wait(t.Context())
+		fateOf(t.Context(), w.Flight)
 		w = here.Admit(background, now, &waits)
 		here.Done(now, &waits, &w, Delivered, 1)
 		if w.Outcome != Sent || w.Would != Throttled || w.Reason != CallerRate {
@@ -359,7 +359,7 @@ func TestAdmitAllIsAdmitOneByOne(t *testing.T) {
 				}
 				for i := range verdicts {
 					for round := 0; verdicts[i].Flight != nil; round++ {
-						fate := verdicts[i].Flight.Wait(background)
+						fate := fateOf(background, verdicts[i].Flight)
 						told[s] += fmt.Sprintln(i, "heard", fate == Delivered)
 						if fate != Delivered && round < 3 {
 							verdicts[i] = judge.Admit(background, now, &claims[i])

@@ -346,19 +346,18 @@ func openFiles(cfg *config.Config) (string, error) {
 	if !ok {
 		return "open files are not limited by a number here", nil
 	}
-	apps := 0
+	apps, calls := 0, 0
 	for _, a := range cfg.Accounts {
-		apps += len(a.Apps)
+		for _, app := range a.Apps {
+			apps, calls = apps+1, calls+app.MaxCalls
+		}
 	}
-	need := uint64(cfg.MaxConnections + apps*upstreamConns + 64)
+	need := uint64(cfg.MaxConnections + calls + 64)
 	if limit < need {
-		return "", fmt.Errorf("%d open files are allowed, but max_connections and the connections to %s may need %d: raise LimitNOFILE (ulimit -n), or lower max_connections to %d", limit, counted(apps, "app"), need, max(int64(limit)-int64(need)+int64(cfg.MaxConnections), 1))
+		return "", fmt.Errorf("%d open files are allowed, but max_connections and the connections to %s may need %d: raise LimitNOFILE (ulimit -n), or lower max_connections to %d, or max_calls", limit, counted(apps, "app"), need, max(int64(limit)-int64(need)+int64(cfg.MaxConnections), 1))
 	}
 	return fmt.Sprintf("%d open files are allowed, at most %d needed", limit, need), nil
 }
-
-// upstreamConns is proxy.UpstreamConfig's default.
-const upstreamConns = 512
 
 // withoutURL strips the signed URL that Go's HTTP errors carry.
 func withoutURL(err error) error {

@@ -43,13 +43,13 @@ func (u *Upstream) Ask(ctx context.Context, now time.Time, path, query string, r
 	if err := q.Parse([]byte(query)); err != nil {
 		return fmt.Errorf("%w: %w", ErrNotAsked, err)
 	}
-	if !u.off && !u.breaker.TryAcquirePermit() {
+	if !u.off && !u.asks.TryAcquirePermit() {
 		return fmt.Errorf("%w: the circuit breaker to Pusher is open", ErrNotAsked)
 	}
 	target := u.key.AppendSigned([]byte(path+"?"), http.MethodGet, []byte(path), &q, nil, now)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.Host()+string(target), nil)
 	if err != nil {
-		u.breaker.RecordSuccess()
+		u.asks.RecordSuccess()
 		return fmt.Errorf("%w: the path is none", ErrNotAsked)
 	}
 	began := time.Now()
@@ -58,7 +58,7 @@ func (u *Upstream) Ask(ctx context.Context, now time.Time, path, query string, r
 		u.seconds.Observe(time.Since(began).Seconds())
 	}
 	if err != nil {
-		u.breaker.RecordFailure()
+		u.asks.RecordFailure()
 		u.codes[0].Add(1)
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
@@ -75,9 +75,9 @@ func (u *Upstream) Ask(ctx context.Context, now time.Time, path, query string, r
 		u.codes[resp.StatusCode].Add(1)
 	}
 	if resp.StatusCode >= 500 {
-		u.breaker.RecordFailure()
+		u.asks.RecordFailure()
 	} else {
-		u.breaker.RecordSuccess()
+		u.asks.RecordSuccess()
 	}
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 300))

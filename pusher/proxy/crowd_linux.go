@@ -45,7 +45,7 @@ const (
 	crowdMost = 2048
 	// crowdStands is how long a line may last before it is a standing one, and
 	// crowdPatience how long who is not critical then waits.
-	crowdStands   = 100 * time.Millisecond
+	crowdStands   = 200 * time.Millisecond
 	crowdPatience = 20 * time.Millisecond
 )
 

@@ -14,22 +14,21 @@ import (
 
 // FoldConfig says how publishes share calls. The zero value has the defaults.
 type FoldConfig struct {
-	// Window caps how long a publish waits for a call in flight to end, so that
-	// it can leave together with others. 0 means 5 ms.
+	// Window caps how long a publish waits, so that it can leave together with others:
+	// until a call in flight ends, or until so long after the last call left. 0 means 3 ms.
 	Window time.Duration
 	// Batch is the most events in one batch_events call: 10 on Pusher's shared
 	// clusters. Channels is the most channels of one publish. 0 means the app's
 	// limit.
 	Batch, Channels int
-	// Calls is the most calls in flight at once. 0 means as many as there are places
-	// before the upstream.
-	Calls int
 }
 
 // folder lets publishes of one app that wait at the same moment go upstream as
 // few calls, as a database commits a group: a publish that finds the line idle
-// leaves at once; one that finds calls in flight waits for one of them to end,
-// at most the window, and leaves with all that wait by then. The same name,
+// leaves at once, and so does one that comes a window after the last call left; another
+// waits for a call in flight to end, or for that window, and leaves with all that wait by
+// then. So near Pusher a group leaves when the one before it is answered; far away, where
+// that would take a round trip, a call leaves each window at most, or when it is full. The same name,
 // data, socket_id and info to different channels make one publish to several
 // channels; different events make one batch. So the busier the line, the fewer
 // calls a publish costs, and an idle line pays nothing.
@@ -42,21 +41,19 @@ type FoldConfig struct {
 // wakes the others, each with its own true answer. Those of the express lane do
 // not even wait: they are gone on with.
 //
-// Whoever waits has a place before the upstream already (admission). While the
-// upstream is silent nobody leaves but who goes to find out, and nobody waits for
-// longer than its patience: fold_silence.go.
+// Whoever waits has a place before the upstream already (admission), and so there are
+// as many calls in flight as are needed.
 type folder struct {
 	app   *App
 	cfg   FoldConfig
 	seed  maphash.Seed
 	timer *time.Timer
-	door  *admission
 	call  func(j *job, out outgoing, now time.Time) answer
 
 	mu     sync.Mutex
 	queue  []*waiter           // in order of arrival
-	calls  int                 // in flight, of this era
-	era    int64               // grows when the upstream ends a silence
+	calls  int                 // in flight
+	left   time.Time           // when the last call left
 	passed map[uint64]struct{} // scratch of pick
 	picks  [2][]int            // likewise
 
@@ -69,17 +66,13 @@ type waiter struct {
 	j       *job
 	publish *pusher.Publish // nil: not to be folded
 	out     outgoing
-	sending int       // how many events it brings
-	since   time.Time // when it joined the line
+	sending int // how many events it brings
 	class   quota.Priority
-	until   time.Time // when its patience with a silent upstream is over
-	same    uint64    // equal where what must be equal is, to share a publish to several channels
-	channel uint64    // hash of its one channel
+	same    uint64 // equal where what must be equal is, to share a publish to several channels
+	channel uint64 // hash of its one channel
 	got     answer
 	group   []*waiter // of a leader: who shares its call, itself first
 	kind    sharing   // how the group shares
-	era     int64     // of a leader: when it left
-	probe   bool      // it goes to find out whether the upstream still is silent
 	wake    chan struct{}
 	visit   *visit   // who goes on instead of being woken
 	lanes   []uint64 // in which its order is strict
@@ -96,19 +89,18 @@ func (w *waiter) rouse() {
 }
 
 func (w *waiter) release() {
-	w.j, w.publish, w.out, w.got, w.visit, w.probe = nil, nil, outgoing{}, answer{}, nil, false
+	w.j, w.publish, w.out, w.got, w.visit = nil, nil, outgoing{}, answer{}, nil
 	clear(w.group[:cap(w.group)])
 	w.group = w.group[:0]
 }
 
 func newFolder(a *App, cfg FoldConfig) *folder {
-	cfg.Window = or(cfg.Window, 5*time.Millisecond)
+	cfg.Window = or(cfg.Window, 3*time.Millisecond)
 	cfg.Batch = or(cfg.Batch, or(a.Limits.Batch, 10))
 	cfg.Channels = or(cfg.Channels, or(a.Limits.Channels, 100))
-	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(), door: a.Upstream.admission, call: a.Upstream.call, passed: map[uint64]struct{}{}}
+	f := &folder{app: a, cfg: cfg, seed: maphash.MakeSeed(), call: a.Upstream.call, passed: map[uint64]struct{}{}}
 	f.timer = time.AfterFunc(time.Hour, f.timeIsOver)
 	f.timer.Stop()
-	f.door.enlist(f)
 	return f
 }
 
@@ -144,12 +136,11 @@ func (f *folder) send(j *job, pr *principal, batch bool, sending int, out outgoi
 		f.depart(w)
 		f.mu.Unlock()
 	} else {
-		w.since = time.Now()
 		if w.visit = v; v != nil {
 			v.leave(j)
 		}
 		f.queue = append(f.queue, w)
-		if len(f.queue) == 1 || f.door.silence.is.Load() {
+		if len(f.queue) == 1 {
 			f.arm()
 		}
 		f.mu.Unlock()
@@ -166,7 +157,6 @@ func (w *waiter) asked(j *job, batch bool, sending int, out outgoing) {
 	w.j, w.out, w.sending, w.publish = j, out, sending, nil
 	w.group = w.group[:0]
 	w.class = j.class()
-	w.until = j.judged.Add(patience[w.class])
 	if !batch {
 		w.publish = foldable(j.items[0].publish)
 	}
@@ -200,16 +190,15 @@ func foldable(p *pusher.Publish) *pusher.Publish {
 
 // mayGo reports whether w need not wait. f.mu is held.
 func (f *folder) mayGo(w *waiter) bool {
-	return w.probe || w.publish == nil && !f.full() || f.calls == 0 && len(f.queue) == 0
+	return w.j.turn.probe || w.publish == nil || len(f.queue) == 0 && (f.calls == 0 || moment().Sub(f.left) >= f.cfg.Window)
 }
-
-// full reports whether no call may begin. f.mu is held.
-func (f *folder) full() bool { return f.cfg.Calls > 0 && f.calls >= f.cfg.Calls }
 
 // depart marks a group as in flight. f.mu is held.
 func (f *folder) depart(leader *waiter) {
 	f.calls++
-	leader.era = f.era
+	if leader.publish != nil { // others wait for nobody, and hold nobody up
+		f.left = moment()
+	}
 	for _, w := range leader.group {
 		f.publishes.Add(int64(w.sending))
 	}
@@ -245,9 +234,7 @@ func (f *folder) arrive(leader *waiter) {
 	}
 	runtime.Gosched()
 	f.mu.Lock()
-	if leader.era == f.era {
-		f.calls--
-	}
+	f.calls--
 	leaders := f.form(f.calls == 0 || f.overdue() <= 0)
 	f.mu.Unlock()
 	for _, w := range leaders {

@@ -17,6 +17,11 @@ import (
 // alone with its refusal: it must not fail its neighbours.
 func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	leader := group[0]
+	for _, w := range group[1:] { // all have their answers in time
+		if due := &leader.j.due; w.j.due.until.Before(due.until) {
+			due.until = w.j.due.until
+		}
+	}
 	f.sent.Add(1)
 	if len(group) == 1 {
 		leader.got = f.call(leader.j, leader.out, now)

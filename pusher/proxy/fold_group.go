@@ -9,15 +9,9 @@ import (
 
 // form makes groups of those that wait, in order, and returns their leaders,
 // to be woken. With all false only full groups leave: other calls are still in
-// flight, and whose end comes soon. While the upstream is silent nobody leaves.
-// f.mu is held.
+// flight, and whose end comes soon. f.mu is held.
 func (f *folder) form(all bool) (leaders []*waiter) {
-	if f.door.silence.is.Load() {
-		f.arm()
-		return nil
-	}
-	for i := 0; i < len(f.queue) && !f.full(); i++ {
-		head := f.queue[i]
+	for i, head := range f.queue {
 		if head == nil {
 			continue
 		}
@@ -56,7 +50,7 @@ func (f *folder) overdue() time.Duration {
 	if len(f.queue) == 0 {
 		return f.cfg.Window
 	}
-	return f.cfg.Window - time.Since(f.queue[0].since)
+	return f.cfg.Window - moment().Sub(f.left)
 }
 
 // gather chooses the companions of the i-th waiter, by their place in the
@@ -127,4 +121,21 @@ func sameButChannel(a, b *waiter) bool {
 	p, q := a.publish, b.publish
 	return a.same == b.same && q != nil && p.HasInfo == q.HasInfo &&
 		bytes.Equal(p.Name, q.Name) && bytes.Equal(p.Data, q.Data) && bytes.Equal(p.SocketID, q.SocketID) && bytes.Equal(p.Info, q.Info) && bytes.Equal(p.Extra, q.Extra)
+}
+
+// arm sets the timer to the end of the window. f.mu is held.
+func (f *folder) arm() {
+	if len(f.queue) > 0 {
+		f.timer.Reset(max(f.overdue(), 0))
+	}
+}
+
+// timeIsOver lets those go whose window is over.
+func (f *folder) timeIsOver() {
+	f.mu.Lock()
+	leaders := f.form(true)
+	f.mu.Unlock()
+	for _, w := range leaders {
+		w.rouse()
+	}
 }

@@ -11,10 +11,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/pushguard/pushguard/limiter"
 	"github.com/pushguard/pushguard/pusher"
 	"github.com/pushguard/pushguard/pusher/sim"
-	"github.com/pushguard/pushguard/quota"
 )
 
 // together sends all bodies at the same moment and returns their answers, in
@@ -284,30 +282,26 @@ func BenchmarkFoldForm(b *testing.B) {
 
 // foldable7 is an app to whose fold a test does everything by hand.
 func foldable7() *App {
-	return &App{ID: "7", Upstream: &Upstream{url: &url.URL{Host: "pusher.invalid"}, admission: newAdmission(4 * time.Second)}}
+	return &App{ID: "7", Upstream: &Upstream{url: &url.URL{Host: "pusher.invalid"}, timeout: 4 * time.Second, admission: newAdmission(4*time.Second, paceMost)}}
 }
 
 // Whoever waits leaves when the window ends or the last call does, in groups of which
 // none is larger than a call may be, and none holds a publish that would pass an earlier
-// one to its channel. While the upstream is silent only who is asked for leaves, the
-// most important, and who has waited for as long as its patience is, is refused then and
-// at no other time.
+// one to its channel.
 func TestTheLineOfAFold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		// The window ends when the story says so; the clock must not end it beside it.
 		f := newFolder(foldable7(), FoldConfig{Batch: 4, Channels: 6, Window: time.Hour})
 		f.timer.Stop()
 		f.timer = time.NewTimer(time.Hour)
+		f.left = moment()
 		defer f.timer.Stop()
-		now := moment()
-		is := &f.door.silence.is
 		number := map[*waiter]int{}
-		inFlight := map[*waiter]bool{} // leaders
-		gone := map[uint64]int{}       // the highest number that left, by channel
-		joined := 0
+		gone := map[uint64]int{} // the highest number that left, by channel
+		joined, flying := 0, 0
 		leave := func(leaders []*waiter) {
 			for _, l := range leaders {
-				inFlight[l] = true
+				flying++
 				channels := map[uint64]bool{}
 				for _, w := range l.group {
 					if number[w] < gone[w.channel] {
@@ -327,10 +321,7 @@ func TestTheLineOfAFold(t *testing.T) {
 		step := map[string]func(*rapid.T){
 			"join": func(t *rapid.T) {
 				channel := rapid.Uint64Range(1, 4).Draw(t, "channel")
-				w := &waiter{channel: channel, wake: make(chan struct{}, 1), since: time.Now(), sending: 1}
-				w.class = quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class"))
-				w.until = now.Add(patience[w.class])
-				w.probe = is.Load() && rapid.Bool().Draw(t, "asked for") // for nobody else comes
+				w := &waiter{j: newJob(), channel: channel, sending: 1}
 				if rapid.IntRange(0, 4).Draw(t, "alone") > 0 {
 					same := rapid.Uint64Range(1, 2).Draw(t, "same")
 					w.publish, w.same = &pusher.Publish{Data: fmt.Append(nil, same), Channels: [][]byte{fmt.Append(nil, channel)}}, same
@@ -339,92 +330,32 @@ func TestTheLineOfAFold(t *testing.T) {
 				}
 				joined++
 				number[w] = joined
-				if f.mayGo(w) {
-					if idle := f.calls == 0 && len(f.queue) == 0; !idle && w.publish != nil && !w.probe {
-						t.Fatal("a publish left alone that could have shared a call")
-					}
-					gone[w.channel] = 0 // it may pass those that gather
-					w.group, w.kind = append(w.group[:0], w), bearsCall
-					f.depart(w)
-					leave([]*waiter{w})
-					gone[w.channel] = 0
+				if !f.mayGo(w) {
+					f.queue = append(f.queue, w)
 					return
 				}
-				f.queue = append(f.queue, w)
+				if idle := f.calls == 0 && len(f.queue) == 0; !idle && w.publish != nil {
+					t.Fatal("a publish left alone that could have shared a call")
+				}
+				w.group, w.kind = append(w.group[:0], w), bearsCall
+				f.depart(w)
+				leave([]*waiter{w})
 			},
 			"window ends": func(t *rapid.T) {
-				leaders := f.form(true)
-				if is.Load() && len(leaders) > 0 {
-					t.Fatal("somebody left into a silence unasked")
-				}
-				if !is.Load() && len(f.queue) > 0 {
+				leave(f.form(true))
+				if len(f.queue) > 0 {
 					t.Fatal("somebody stayed behind whose window is over")
-				}
-				leave(leaders)
-			},
-			"it falls silent or speaks": func(t *rapid.T) {
-				is.Store(!is.Load())
-				f.hears(is.Load())
-			},
-			"one is asked for": func(t *rapid.T) {
-				if !is.Load() {
-					t.Skip("of a silence")
-				}
-				var best *waiter
-				class := quota.Priority(rapid.IntRange(0, quota.Priorities-1).Draw(t, "class at least"))
-				for _, w := range f.queue {
-					if w.class >= class && (best == nil || w.class > best.class) {
-						best = w
-					}
-				}
-				w := f.ask(class)
-				if w != best {
-					t.Fatalf("of a line of %d another one was asked for than is due", len(f.queue))
-				}
-				if w != nil {
-					gone[w.channel] = 0
-					leave([]*waiter{w})
-					gone[w.channel] = 0
-				}
-			},
-			"patience ends": func(t *rapid.T) {
-				if !is.Load() {
-					t.Skip("of a silence")
-				}
-				now = now.Add(time.Duration(rapid.Int64Range(1, int64(patience[quota.Critical])).Draw(t, "later")))
-				due, rest := 0, 0
-				for _, w := range f.queue {
-					if now.Before(w.until) {
-						rest++
-					} else {
-						due++
-					}
-				}
-				up := f.give(now)
-				for _, w := range up {
-					if now.Before(w.until) || w.got.fate != limiter.NotSent || w.got.word != "upstream_silent" || len(w.group) > 0 {
-						t.Fatalf("refused %s before its time with %+v", w.until.Sub(now), w.got)
-					}
-				}
-				if len(up) != due || len(f.queue) != rest {
-					t.Fatalf("%d were refused of %d, %d wait on of %d", len(up), due, len(f.queue), rest)
 				}
 			},
 			"call ends": func(t *rapid.T) {
-				for l := range inFlight {
-					delete(inFlight, l)
-					if l.era == f.era {
-						f.calls--
-					}
-					break
+				if flying > 0 {
+					flying--
+					f.calls--
 				}
 				leave(f.form(f.calls == 0))
 			},
 		}
 		t.Repeat(step)
-		if is.Load() {
-			step["it falls silent or speaks"](t)
-		}
 		for range joined + 1 { // everything leaves in the end
 			step["call ends"](t)
 		}

@@ -92,7 +92,7 @@ func (u *Upstream) launch(j *job, v *visit) (begun, left bool) {
 	e.began = j.judged
 	j.wire = u.appendRequest(j.wire[:0], e.out, j.target)
 	v.leave(j)
-	if left = u.conns.Start(&v.call, j.wire, e.began, v); !left {
+	if left = u.conns.Start(&v.call, j.wire, j.due.began(u.timeout), v); !left {
 		v.leave(nil)
 	}
 	return true, left
@@ -105,6 +105,6 @@ func (u *Upstream) landed(j *job, v *visit, e *errand) (got answer) {
 		j.resp.Reset()
 	}
 	j.answered = true
-	err := u.conns.Finish(&v.call, j.wire, &j.resp, e.began)
+	err := u.conns.Finish(&v.call, j.wire, &j.resp, j.due.began(u.timeout))
 	return u.became(j, &e.out, err, e.began, e.now)
 }

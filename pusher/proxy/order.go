@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"hash/maphash"
+	"slices"
 	"sync"
+	"time"
 )
 
 // order sends publishes of rules that say `order: strict` one after the other: of a
@@ -53,10 +55,10 @@ func (w *waiter) in(lane uint64) bool {
 	return false
 }
 
-// enter waits until nothing is ahead of w. Then w has a group: it leads those that are
-// to leave with it, and calls leave when all have their answers. Without a group an
-// earlier one's call has carried it.
-func (o *order) enter(w *waiter) {
+// enter waits until nothing is ahead of w, and reports false if that was not so in time.
+// Then w has a group: it leads those that are to leave with it, and calls leave when all
+// have their answers. Without a group an earlier one's call has carried it.
+func (o *order) enter(w *waiter) (inTime bool) {
 	o.mu.Lock()
 	w.ahead = 0
 	for _, l := range w.lanes {
@@ -68,10 +70,42 @@ func (o *order) enter(w *waiter) {
 	if w.ahead == 0 {
 		w.group = append(w.group[:0], w)
 		o.mu.Unlock()
-		return
+		return true
 	}
 	o.mu.Unlock()
-	<-w.wake
+	_, inTime = wait(&w.j.due, time.Time{}, w.wake, func() bool { return o.quit(w) })
+	return inTime
+}
+
+// quit takes w out of its lanes, unless its call has begun.
+func (o *order) quit(w *waiter) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w.ahead == 0 {
+		return false
+	}
+	for _, l := range w.lanes {
+		lane := o.lanes[l]
+		i := slices.Index(lane, w)
+		if lane = slices.Delete(lane, i, i+1); len(lane) == 0 {
+			delete(o.lanes, l)
+			continue
+		}
+		o.lanes[l] = lane
+		if i == 0 { // it was the first there, and waited for another lane
+			o.next(lane)
+		}
+	}
+	return true
+}
+
+// next tells the first of a lane that nobody is before it there any more. o.mu is held.
+func (o *order) next(lane []*waiter) {
+	w := lane[0]
+	if w.ahead--; w.ahead == 0 {
+		w.group, w.kind = o.follow(append(w.group[:0], w), lane), sharesBatch
+		w.wake <- struct{}{}
+	}
 }
 
 // leave gives the lanes of w to those behind it; n is how many w was the first of. Those
@@ -86,12 +120,7 @@ func (o *order) leave(w *waiter, n int) {
 			continue
 		}
 		o.lanes[l] = rest
-		if next := rest[0]; next.ahead > 1 {
-			next.ahead--
-		} else {
-			next.group, next.kind = o.follow(append(next.group[:0], next), rest), sharesBatch
-			next.wake <- struct{}{}
-		}
+		o.next(rest)
 	}
 }
 
@@ -106,6 +135,7 @@ func (o *order) follow(group, lane []*waiter) []*waiter {
 		if len(group) == o.batch || w.publish == nil || len(w.lanes) != 1 {
 			break
 		}
+		w.ahead = 0
 		group = append(group, w)
 	}
 	return group

@@ -36,12 +36,13 @@ func TestNobodyWaitsForAnAnswerToAnother(t *testing.T) {
 // strictRig is an app of which a test does everything by hand: each call takes took, and
 // what was called is noted with its channels, in order.
 type strictRig struct {
-	app    *App
-	judge  *limiter.App
-	pr     *principal
-	mu     sync.Mutex
-	began  time.Time
-	called []string
+	app     *App
+	judge   *limiter.App
+	pr      *principal
+	mu      sync.Mutex
+	began   time.Time
+	called  []string
+	timeout time.Duration
 }
 
 func newStrictRig(t *testing.T, fold bool, took func(call string) time.Duration) *strictRig {
@@ -54,7 +55,7 @@ func newStrictRig(t *testing.T, fold bool, took func(call string) time.Duration)
 		t.Fatal(err)
 	}
 	a := foldable7()
-	s := &strictRig{app: a, judge: judge, pr: &principal{app: a, caller: judge.Caller("x")}, began: time.Now()}
+	s := &strictRig{app: a, judge: judge, pr: &principal{app: a, caller: judge.Caller("x")}, began: time.Now(), timeout: time.Hour}
 	a.fold = newFolder(a, FoldConfig{Batch: 4})
 	a.order = newOrder(map[bool]int{true: 4, false: 1}[fold])
 	a.fold.call = func(j *job, out outgoing, _ time.Time) answer {
@@ -76,6 +77,7 @@ func (s *strictRig) publish(event, data string, channels ...string) answer {
 	}
 	j.items = append(j.items, item{state: toSend, publish: p, claim: limiter.Claim{Channels: channels}, verdict: limiter.Verdict{Rule: s.judge.Match(event, channels, s.pr.caller)}})
 	j.judged = moment()
+	j.due.begin(j.judged, s.timeout)
 	got := s.app.carry(j, s.pr, false, 1, outgoing{body: []byte(data)}, time.Now())
 	if j.wait.j != nil {
 		j.wait.release()
@@ -169,12 +171,99 @@ func TestStrictOrderWhereThereIsNoPlace(t *testing.T) {
 		}
 		time.Sleep(50 * time.Millisecond)
 		door.mu.Lock()
-		door.limit.Store(0)
-		door.ahead.Store(0)
+		door.may, door.most, door.pace.limit, door.pace.bound, door.pace.fully = 0, 0, 0, true, moment()
+		door.open()
 		door.mu.Unlock()
 		all.Wait()
 		if len(s.app.order.lanes) != 0 || len(s.called) != 1 {
 			t.Errorf("left behind: %v, %q", s.app.order.lanes, s.called)
+		}
+	})
+}
+
+// A call that takes long keeps nobody waiting, also not to its own channel: others leave
+// when their window is over.
+func TestASlowCallDelaysNobody(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		judge, err := limiter.New(limiter.Policy{App: "7", Callers: []limiter.CallerPolicy{{Name: "x"}}}, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := foldable7()
+		a.fold = newFolder(a, FoldConfig{Batch: 1, Channels: 1})
+		a.order = newOrder(1)
+		began := time.Now()
+		a.fold.call = func(j *job, _ outgoing, _ time.Time) answer {
+			took := 5 * ms
+			if j.items[0].claim.Channels[0] == "slow" {
+				took = time.Second
+			}
+			time.Sleep(took)
+			return answer{fate: limiter.Delivered, outcome: limiter.Sent, ended: moment()}
+		}
+		pr := &principal{app: a, caller: judge.Caller("x")}
+		var all sync.WaitGroup
+		for _, s := range []struct {
+			at      time.Duration
+			channel string
+			then    time.Duration
+		}{{0, "slow", 1000 * ms}, {1 * ms, "slow", 1003 * ms}, {20 * ms, "a", 25 * ms}, {22 * ms, "b", 28 * ms}, {40 * ms, "c", 45 * ms}, {500 * ms, "d", 505 * ms}} {
+			all.Go(func() {
+				time.Sleep(s.at)
+				j := newJob()
+				channels := []string{s.channel}
+				p := &pusher.Publish{Name: []byte("e"), Data: []byte(s.channel), Channels: [][]byte{[]byte(s.channel)}, Raw: []byte("{}")}
+				j.items = append(j.items, item{state: toSend, publish: p, claim: limiter.Claim{Channels: channels}, verdict: limiter.Verdict{Rule: judge.Match("e", channels, pr.caller)}})
+				j.judged = moment()
+				j.due.begin(j.judged, time.Hour)
+				a.carry(j, pr, false, 1, outgoing{}, time.Now())
+				if took := time.Since(began); took != s.then {
+					t.Errorf("%s of %s was answered at %s, not %s", s.channel, s.at, took, s.then)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// What is still behind another one when its time is over leaves the queue and is never
+// sent, wherever it stands; the others keep their order.
+func TestStrictOrderHasADeadline(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		s := newStrictRig(t, false, func(string) time.Duration { return 300 * ms })
+		s.timeout = 500 * ms
+		var all sync.WaitGroup
+		for _, x := range []struct {
+			at       time.Duration
+			data     string
+			channels []string
+			then     time.Duration
+			sent     bool
+		}{
+			{0, "1", []string{"a"}, 300 * ms, true},
+			{1 * ms, "2", []string{"a"}, 501 * ms, true}, // sent at 300, and then it takes as long as it may
+			{2 * ms, "3", []string{"a", "b"}, 502 * ms, false},
+			{3 * ms, "4", []string{"a"}, 503 * ms, false},
+			{250 * ms, "5", []string{"b"}, 750 * ms, true}, // behind the third, until that gives up at 502
+			{260 * ms, "6", []string{"a"}, 760 * ms, true}, // behind the second, the third and the fourth
+		} {
+			all.Go(func() {
+				time.Sleep(x.at)
+				got := s.publish("strict", x.data, x.channels...)
+				took := time.Since(s.began)
+				if sent := got.fate != limiter.NotSent; sent != x.sent || !sent && (took != x.then || got.word != "waited_for_order" || got.status != 503) {
+					t.Errorf("%s: %+v after %s, not %s", x.data, got, took, x.then)
+				}
+			})
+		}
+		all.Wait()
+		if got := fmt.Sprint(s.called); got != "[0 1 300 2 502 5 600 6]" {
+			t.Errorf("called %s", got)
+		}
+		if len(s.app.order.lanes) != 0 {
+			t.Errorf("left behind: %v", s.app.order.lanes)
 		}
 	})
 }

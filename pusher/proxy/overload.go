@@ -25,7 +25,7 @@ import (
 // the call. What comes while a whole replica is full is refused before that (see
 // crowded), and what comes while the processor is what is full is told apart before
 // it, by what it claims to be (see crowd). What is done while the upstream does not
-// answer at all is with silence.
+// answer at all is with stall.
 //
 // The common path, below the limit with nobody waiting, is a few atomics.
 type admission struct {
@@ -34,6 +34,7 @@ type admission struct {
 	waiting atomic.Int64 // how many would be
 
 	ahead atomic.Int64 // how many may be under way for a critical one to go
+	slow  atomic.Int64 // what a call takes, in ns
 	shed  [quota.Priorities][ShedCauses]atomic.Int64
 	// vain is until when nobody of a priority joins the line, Unix nanoseconds: one
 	// has just stood there in vain, so to wait and then be refused would cost both
@@ -50,8 +51,9 @@ type admission struct {
 	// lostFor is how long one that hangs can do so.
 	lostFor time.Duration
 
-	window  window
-	silence silence
+	window window
+	stall  stall
+	most   int64 // may be under way, whatever the pace
 }
 
 const (
@@ -59,15 +61,15 @@ const (
 	// answered; beyond it nothing is looked at.
 	maxUnderWay = 8192
 	// maxWaiting bounds the line before one upstream.
-	maxWaiting = 1024
+	maxWaiting = 2048
 )
 
 // patience is how long a request of each priority stands in line. The SDKs give
 // up after about 5 s, so that also a refusal arrives in time.
 var patience = [quota.Priorities]time.Duration{quota.Bulk: 250 * time.Millisecond, quota.Normal: 250 * time.Millisecond, quota.Critical: time.Second}
 
-func newAdmission(timeout time.Duration) *admission {
-	a := &admission{pace: pace{limit: paceStart}, may: paceStart, lostFor: 2*timeout + time.Second} // a fold's line, then its call
+func newAdmission(timeout time.Duration, most int64) *admission {
+	a := &admission{pace: pace{limit: float64(most), most: float64(most)}, may: most, most: most, lostFor: 2*timeout + time.Second} // a fold's line, then its call
 	a.open()
 	return a
 }
@@ -75,7 +77,6 @@ func newAdmission(timeout time.Duration) *admission {
 // turn is a job's place in line.
 type turn struct {
 	wake       chan bool // whether it may go
-	timer      *time.Timer
 	prev, next *turn
 	standing   bool
 	class      quota.Priority
@@ -112,9 +113,15 @@ func (l *line) leave(t *turn) {
 
 // enter takes a place, waiting for one if need be, and reports whether there is
 // one; who has one must leave.
-func (a *admission) enter(t *turn, class quota.Priority) bool {
+func (a *admission) enter(t *turn, due *deadline, class quota.Priority) bool {
 	t.class, t.probe = class, false
 	if a.enterNow(class) {
+		return true
+	}
+	if a.stall.is.Load() {
+		if t.probe = a.probe(moment()); !t.probe {
+			return a.refuse(t, ShedSilent)
+		}
 		return true
 	}
 	if vain := a.vain[class].Load(); vain != 0 && time.Now().UnixNano() < vain {
@@ -122,7 +129,7 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 	}
 	a.mu.Lock()
 	a.waiting.Add(1) // before the look at what is free: who leaves looks the other way round
-	if a.head(class) == nil && a.take(class) {
+	if a.forget(moment()); a.head(class) == nil && a.take(class) {
 		a.waiting.Add(-1)
 		a.mu.Unlock()
 		return true
@@ -133,40 +140,47 @@ func (a *admission) enter(t *turn, class quota.Priority) bool {
 		return a.refuse(t, ShedLineFull)
 	}
 	if t.wake == nil {
-		t.wake, t.timer = make(chan bool, 1), time.NewTimer(patience[class])
-	} else {
-		t.timer.Reset(patience[class])
+		t.wake = make(chan bool, 1)
 	}
 	a.lines[class].join(t)
 	a.noPlace(moment())
 	a.mu.Unlock()
-	ok, why := false, ShedGaveWay
-	select {
-	case ok = <-t.wake:
-		t.timer.Stop()
-	case <-t.timer.C:
+	why := ShedGaveWay
+	ok, _ := wait(due, moment().Add(a.patience(class)), t.wake, func() bool {
 		a.mu.Lock()
-		gone := !t.standing
-		if !gone {
-			why = ShedWaited
-			a.lines[class].leave(t)
-			a.waiting.Add(-1)
+		defer a.mu.Unlock()
+		if !t.standing { // in the same moment its turn came
+			return false
 		}
-		a.mu.Unlock()
-		if gone { // in the same moment its turn came
-			ok = <-t.wake
-		}
-	}
+		why = ShedWaited
+		a.lines[class].leave(t)
+		a.waiting.Add(-1)
+		return true
+	})
 	if !ok {
-		a.vain[class].Store(time.Now().Add(patience[class] / 3).UnixNano())
+		a.vain[class].Store(time.Now().Add(a.patience(class) / 3).UnixNano())
 		return a.refuse(t, why)
 	}
 	return true
 }
 
+// patience is how long one stands in line: where a call takes long, long enough that a
+// trial of the pace refuses nobody.
+func (a *admission) patience(class quota.Priority) time.Duration {
+	return max(patience[class], min(time.Duration(a.slow.Load()), time.Second))
+}
+
+// forget takes a limit back that was of another time. a.mu is held.
+func (a *admission) forget(now time.Time) {
+	if a.pace.forget(now) {
+		a.may = int64(a.pace.limit)
+		a.open()
+	}
+}
+
 // refuse notes why there is no place for t.
 func (a *admission) refuse(t *turn, why ShedCause) (ok bool) {
-	if a.silence.is.Load() {
+	if a.stall.is.Load() {
 		why = ShedSilent
 	}
 	t.why = why
@@ -182,7 +196,7 @@ func (a *admission) enterNow(class quota.Priority) bool {
 // free reports whether there is a place for the class at this moment, or none can
 // be counted on because the upstream is silent: then who waits in line is asked for.
 func (a *admission) free(class quota.Priority) bool {
-	if a.silence.is.Load() {
+	if a.stall.is.Load() {
 		return true
 	}
 	limit := a.limit.Load()
@@ -278,7 +292,7 @@ func (a *admission) goes(t *turn) {
 
 // think closes a window and sets the limit for the next.
 func (a *admission) think(now time.Time) {
-	if a.silence.is.Load() { // nothing that ended says how it would be if it spoke
+	if a.stall.is.Load() { // nothing that ended says how it would be if it spoke
 		return
 	}
 	r, enough := a.window.take(now)
@@ -287,22 +301,24 @@ func (a *admission) think(now time.Time) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.UnixNano()-a.silence.ended.Load() > int64(a.lostFor) {
-		a.silence.lost.Store(0)
+	if now.UnixNano()-a.stall.ended.Load() > int64(a.lostFor) {
+		a.stall.lost.Store(0)
 	}
-	lost := a.silence.lost.Load()
+	lost := a.stall.lost.Load()
 	if a.own.full(now) {
 		a.late = now.Add(paceLate)
 	}
 	r.busy = now.Before(a.late)
 	a.busy.Store(r.busy)
 	before := a.may
+	r.under = a.under.Load() - lost
 	full := float64(a.window.peak.Swap(a.under.Load())-lost) >= 0.9*float64(before)
 	a.may = a.pace.next(now, r, full)
 	a.open()
-	if a.may != before && full {
+	if a.may != before && (full || a.pace.trial.share > 0 && a.pace.trial.share < 1) {
 		a.window.turn(now, a.under.Load()-lost)
 	}
+	a.slow.Store(int64(r.typical))
 }
 
 // crowded refuses a request unread when this replica has too many under way.
@@ -345,7 +361,9 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 	if !a.order.strict(w, pr.caller.Name()) {
 		return a.dispatch(j, pr, batch, sending, out, now)
 	}
-	a.order.enter(w)
+	if !a.order.enter(w) {
+		return late(awaitedOrder, a.Upstream.timeout)
+	}
 	n := len(w.group)
 	if n == 0 {
 		return w.got
@@ -361,7 +379,7 @@ func (a *App) carry(j *job, pr *principal, batch bool, sending int, out outgoing
 func (a *App) carryGroup(w *waiter, now time.Time) (got answer) {
 	defer a.order.leave(w, len(w.group))
 	door := a.Upstream.admission
-	if door.enter(&w.j.turn, w.class) {
+	if door.enter(&w.j.turn, &w.j.due, w.class) {
 		defer door.done(moment(), &got)
 		return a.fold.sendGroup(w, now)
 	}
@@ -379,10 +397,9 @@ func (a *App) dispatch(j *job, pr *principal, batch bool, sending int, out outgo
 		return a.Upstream.admit(j, j.class(), out, now)
 	}
 	door := a.Upstream.admission
-	if !door.enter(&j.turn, j.class()) {
+	if !door.enter(&j.turn, &j.due, j.class()) {
 		return a.Upstream.noPlace(j.turn.why)
 	}
-	j.wait.probe = j.turn.probe
 	defer door.done(moment(), &got)
 	got, _ = a.fold.send(j, pr, batch, sending, out, now, nil)
 	return got
@@ -390,7 +407,7 @@ func (a *App) dispatch(j *job, pr *principal, batch bool, sending int, out outgo
 
 // admit is call, if there is a place for it.
 func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Time) (got answer) {
-	if !u.admission.enter(&j.turn, class) {
+	if !u.admission.enter(&j.turn, &j.due, class) {
 		return u.noPlace(j.turn.why)
 	}
 	defer u.admission.done(moment(), &got)
@@ -398,11 +415,14 @@ func (u *Upstream) admit(j *job, class quota.Priority, out outgoing, now time.Ti
 }
 
 // done leaves. Only what Pusher answered tells how busy it is; what it does not
-// answer is the breaker's to judge, and silence's.
+// answer is the breaker's to judge, and stall's.
 func (a *admission) done(began time.Time, got *answer) {
 	ended := got.ended
 	if ended.IsZero() {
 		ended = moment()
+	}
+	if got.fate == limiter.Unknown && got.silent {
+		a.timedOut(began, ended)
 	}
 	a.leave(began, ended, got.fate == limiter.Delivered || got.fate == limiter.Refused, !got.silent)
 }
@@ -455,7 +475,7 @@ func (c ShedCause) String() string {
 // Overload tells how many requests are on their way and how many had to be sent
 // away.
 func (u *Upstream) Overload() Overload {
-	o := Overload{Limit: u.admission.limit.Load(), Silent: u.admission.silence.is.Load(), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
+	o := Overload{Limit: u.admission.limit.Load(), Silent: u.admission.stall.shown(moment()), UnderWay: u.admission.under.Load(), Waiting: u.admission.waiting.Load()}
 	u.admission.mu.Lock()
 	o.Base = u.admission.pace.base
 	u.admission.mu.Unlock()

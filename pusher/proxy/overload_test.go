@@ -19,12 +19,16 @@ import (
 
 // limited is an admission of so many places.
 func limited(n int64) *admission {
-	a := newAdmission(4 * time.Second)
+	a := newAdmission(4*time.Second, paceMost)
 	a.may = n
+	a.pace.bound, a.pace.fully = true, moment().Add(time.Hour) // it stays so
 	a.limit.Store(n)
 	a.ahead.Store(n)
 	return a
 }
+
+// someday is a deadline that is not the reason for anything.
+func someday() *deadline { return &deadline{until: moment().Add(time.Hour)} }
 
 // standing waits until n stand in line.
 func standing(a *admission, n int64) {
@@ -39,7 +43,7 @@ func TestTheLineGoesByPriority(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := limited(1)
 		var first turn
-		if !a.enter(&first, quota.Bulk) {
+		if !a.enter(&first, someday(), quota.Bulk) {
 			t.Fatal("an idle line refuses")
 		}
 		var mu sync.Mutex
@@ -48,7 +52,7 @@ func TestTheLineGoesByPriority(t *testing.T) {
 		for i, class := range []quota.Priority{quota.Bulk, quota.Normal, quota.Critical, quota.Bulk, quota.Normal, quota.Critical} {
 			all.Go(func() {
 				var mine turn
-				if !a.enter(&mine, class) {
+				if !a.enter(&mine, someday(), class) {
 					t.Errorf("%d %s was sent away", i, class)
 				}
 				mu.Lock()
@@ -79,7 +83,7 @@ func TestPlacesAheadAreForTheCritical(t *testing.T) {
 			began := time.Now()
 			a.heard(began, began, true) // it is full, and not silent
 			var mine turn
-			if a.enter(&mine, class) {
+			if a.enter(&mine, someday(), class) {
 				return 0
 			}
 			return time.Since(began)
@@ -111,7 +115,7 @@ func TestTheLineHasAnEnd(t *testing.T) {
 		for class := range quota.Priority(quota.Priorities) {
 			began := time.Now()
 			var mine turn
-			if a.enter(&mine, class) {
+			if a.enter(&mine, someday(), class) {
 				t.Error("let in")
 			}
 			if took := time.Since(began); took != patience[class] {
@@ -121,7 +125,7 @@ func TestTheLineHasAnEnd(t *testing.T) {
 				t.Errorf("%s: %d shed, as %s, %d waiting", class, a.shed[class][ShedWaited].Load(), mine.why, a.waiting.Load())
 			}
 			// So the next one is refused at once, for as long as a third of that.
-			if began = time.Now(); a.enter(&mine, class) || time.Since(began) != 0 || mine.why != ShedVain {
+			if began = time.Now(); a.enter(&mine, someday(), class) || time.Since(began) != 0 || mine.why != ShedVain {
 				t.Errorf("after one that stood in vain %s stood for %s: %s", class, time.Since(began), mine.why)
 			}
 		}
@@ -138,7 +142,7 @@ func TestAFullLine(t *testing.T) {
 			all.Go(func() {
 				var mine turn
 				began := time.Now()
-				if a.enter(&mine, quota.Normal) {
+				if a.enter(&mine, someday(), quota.Normal) {
 					t.Error("let in")
 				}
 				gone[i].Store(time.Since(began) < patience[quota.Normal])
@@ -147,12 +151,12 @@ func TestAFullLine(t *testing.T) {
 		}
 		var more turn
 		began := time.Now()
-		if a.enter(&more, quota.Normal) || more.why != ShedLineFull || a.enter(&more, quota.Bulk) || more.why != ShedLineFull || time.Since(began) != 0 {
+		if a.enter(&more, someday(), quota.Normal) || more.why != ShedLineFull || a.enter(&more, someday(), quota.Bulk) || more.why != ShedLineFull || time.Since(began) != 0 {
 			t.Error("a line that is full grows")
 		}
 		all.Go(func() {
 			var mine turn
-			a.enter(&mine, quota.Critical)
+			a.enter(&mine, someday(), quota.Critical)
 			if time.Since(began) != patience[quota.Critical] {
 				t.Error("the more important one had no place in a full line")
 			}
@@ -188,7 +192,7 @@ func TestOverloadShedsByPriority(t *testing.T) {
 		{Name: "alarms", Match: limiter.Match{Event: []string{"alarm"}}, Priority: quota.Critical}, {Name: "rest", Priority: quota.Bulk}}}})
 	door := r.app.Upstream.admission
 	door.mu.Lock()
-	door.pace.limit, door.pace.base = 8, 25*time.Millisecond // as it is after a while of this
+	door.pace.limit, door.pace.base, door.pace.bound, door.pace.fully = 8, 25*time.Millisecond, true, moment() // as it is after a while of this
 	door.may = 8
 	door.open()
 	door.mu.Unlock()

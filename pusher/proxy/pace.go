@@ -40,6 +40,9 @@ type reading struct {
 	noise float64
 	// rate is how many calls ended a second.
 	rate float64
+	// long is what the window lasted, under how many are under way at its end.
+	long  time.Duration
+	under int64
 	// busy says that this process used all the processors it may.
 	busy bool
 }
@@ -127,7 +130,8 @@ func (w *window) take(now time.Time) (r reading, enough bool) {
 		w.tally[i].Add(-counts[i])
 	}
 	r = read(&counts, n)
-	r.rate = float64(w.gone.Swap(0)) / max(float64(now.UnixNano()-w.starts.Swap(now.UnixNano()))/1e9, 1e-3)
+	r.long = max(time.Duration(now.UnixNano()-w.starts.Swap(now.UnixNano())), time.Millisecond)
+	r.rate = float64(w.gone.Swap(0)) / r.long.Seconds()
 	return r, true
 }
 
@@ -141,7 +145,14 @@ func (w *window) turn(now time.Time, under int64) {
 
 // pace is the arithmetic of the limit, without clock or lock.
 //
-// It aims a little below the knee: the number of calls under way at which the
+// As long as the upstream shows no sign of a queue there is no limit but the most that
+// may be: far away or slow is not full. When calls take twice as long as base, it is
+// tried: a fifth fewer under way for a moment. Where calls take as long as before, the
+// upstream is slow, and that is base from then on. Where they take less, it has a queue,
+// and the same is tried again with fewer, as long as it helps; then the limit is in
+// force, until it holds nobody back any more.
+//
+// Then it aims a little below the knee: the number of calls under way at which the
 // upstream is just busy (throughput times what a call takes without a queue:
 // Little's law, and BBR's estimate of a path). Beyond it each further call only
 // makes the others wait in the upstream, where nobody goes first; below it who
@@ -150,6 +161,11 @@ func (w *window) turn(now time.Time, under int64) {
 // take longer, and goes back.
 type pace struct {
 	limit float64
+	most  float64   // at most, and as long as there is no sign of a queue
+	bound bool      // there is a queue, or was
+	fully time.Time // when the limit last held somebody back
+	trial trial
+	again time.Duration // until the next trial, after one that found no queue
 	base  time.Duration // what a call takes when none waits for another; 0: not known
 	step  float64       // how much the limit grows next, relative
 	hold  time.Time     // it does not grow until then
@@ -166,10 +182,54 @@ type pace struct {
 	mark float64
 }
 
+// trial is the look whether an upstream is full or slow: first as it is, then with fewer
+// under way.
+type trial struct {
+	share float64   // of those under way that are tried; 0: none are, 1: it is looked how it is
+	began float64   // how many were under way before
+	next  time.Time // no other one before
+	// What is seen, over some windows, and what was seen before.
+	seen, before glance
+}
+
+// glance is what several windows showed together.
+type glance struct {
+	calls, took float64 // how many ended, and their mean time in ns, times calls
+	doubt       float64 // the square of its standard error, relative, times that of calls
+	long        time.Duration
+}
+
+func (g *glance) add(r reading) {
+	n := r.rate * r.long.Seconds()
+	g.calls, g.took, g.long = g.calls+n, g.took+n*float64(r.typical), g.long+r.long
+	g.doubt += square(n * r.noise)
+}
+
+func (g *glance) rate() float64    { return g.calls / max(g.long.Seconds(), 1e-3) }
+func (g *glance) typical() float64 { return g.took / max(g.calls, 1) }
+func (g *glance) noise() float64   { return math.Sqrt(g.doubt) / max(g.calls, 1) }
+
 const (
-	paceStart = 256
 	paceLeast = 8
-	paceMost  = 4096
+	paceStart = 256  // it never holds back fewer where this process is what is full
+	paceMost  = 4096 // UpstreamConfig.MaxCalls' default
+	// A call that takes paceDoubt times base and paceSlack, where paceMany are under way,
+	// is a reason for a trial, and so is a limit that is reached; but not within paceAgain
+	// after one, or twice that after each that found no queue. It begins with paceAim of
+	// them, or paceTrial where calls differ, goes on with paceTrials and then paceHalf of
+	// the rest. What it sees must be
+	// paceSure times as certain as it is large, or paceSureAfter old.
+	paceDoubt     = 2
+	paceMany      = 48
+	paceTrial     = 0.85
+	paceTrials    = 0.7
+	paceHalf      = 0.5
+	paceAgain     = time.Second
+	paceAgainMost = 16 * time.Second
+	paceSure      = 3
+	paceSureAfter = 500 * time.Millisecond
+	// paceForget is for how long the limit holds nobody back before it is none.
+	paceForget = 2 * time.Second
 	// A call may take longer than base by paceTolerance, paceNoise standard errors
 	// and paceSlack before the limit sinks, to paceAim of the knee.
 	paceTolerance = 1.25
@@ -201,7 +261,14 @@ func (p *pace) next(now time.Time, r reading, full bool) (limit int64) {
 		p.base = r.typical
 		p.unsure(now, false)
 	}
+	if full {
+		p.fully = now
+	}
 	switch {
+	case p.trial.share > 0:
+		p.try(now, r, full)
+	case !p.bound:
+		p.watch(now, r, full)
 	case p.probe:
 		p.probe = false
 		p.unsure(now, r.typical > p.base*4/5)
@@ -217,6 +284,7 @@ func (p *pace) next(now time.Time, r reading, full bool) (limit int64) {
 		if p.limit < paceStart { // it is not what holds back: let it forget what was
 			p.limit = min(p.limit+max(1, p.limit/20), paceStart)
 		}
+		p.forget(now)
 	default:
 		p.move(now, r)
 		p.probe = p.cut == 0 && p.mark == 0 && now.Sub(p.asked) >= paceProbe
@@ -225,6 +293,97 @@ func (p *pace) next(now time.Time, r reading, full bool) (limit int64) {
 		return int64(max(p.limit/2, paceLeast))
 	}
 	return int64(p.limit)
+}
+
+// forget takes a limit back that has held nobody back for a while.
+func (p *pace) forget(now time.Time) bool {
+	if !p.bound || now.Sub(p.fully) < paceForget {
+		return false
+	}
+	p.free(now)
+	return true
+}
+
+// free lets as many be under way as may be at all.
+func (p *pace) free(now time.Time) {
+	p.bound, p.probe, p.limit, p.cut, p.mark = false, false, p.most, 0, 0
+	p.trial = trial{next: now.Add(paceAgain)}
+	p.again = paceAgain
+}
+
+// watch looks for signs of a queue.
+func (p *pace) watch(now time.Time, r reading, full bool) {
+	if r.typical < p.base {
+		p.base += (r.typical - p.base) / 3
+	} else {
+		p.base += (r.typical - p.base) / 100
+	}
+	if r.under >= paceMany && (full || p.slow(r)) && !now.Before(p.trial.next) {
+		// What this window shows may be of two times: what follows is looked at.
+		p.trial = trial{share: 1, began: float64(r.under)}
+	}
+}
+
+// slow reports whether calls take much longer than they did.
+func (p *pace) slow(r reading) bool {
+	return r.typical > paceDoubt*p.base+paceSlack
+}
+
+// noQueue ends a trial that found none.
+func (p *pace) noQueue(now time.Time, took float64) {
+	again := min(2*max(p.again, paceAgain), paceAgainMost)
+	p.free(now)
+	p.base = time.Duration(took)
+	p.trial.next, p.again = now.Add(again), again
+}
+
+// try goes on with a trial.
+func (p *pace) try(now time.Time, r reading, full bool) {
+	t := &p.trial
+	t.seen.add(r)
+	if s := &t.seen; t.share < 1 && s.noise()+t.before.noise() > (1-t.share)/2/paceSure && s.long < paceSureAfter {
+		return
+	}
+	was, took := t.share, t.seen.typical()
+	if was == 1 {
+		if !full && !p.slow(r) { // it is over by itself
+			p.free(now)
+			return
+		}
+		noise := t.seen.noise()
+		t.before, t.seen, t.began = t.seen, glance{}, float64(r.under)
+		// Where more and more are under way, those that end now took less than those
+		// that begin now will: that is what Little's law says.
+		will := t.began / max(t.before.rate(), 1) * 1e9
+		switch {
+		case will > 1.3*took:
+			t.share, t.before.took = paceTrials, t.before.calls*will
+		case noise > paceBlur/8:
+			t.share = paceTrial
+		default:
+			t.share = paceAim
+		}
+		p.limit = max(t.began*t.share, paceLeast)
+		return
+	}
+	switch {
+	case !full: // fewer came by themselves: it tells nothing
+		p.free(now)
+	case took > t.before.typical()*(was+(1-was)*0.4): // fewer under way, and they take as long
+		p.noQueue(now, took)
+	default:
+		if p.limit > paceLeast && took > paceTolerance*float64(p.base)+float64(paceSlack) {
+			next := paceTrials
+			if was <= paceTrials {
+				next = paceHalf
+			}
+			t.before, t.seen, t.share = t.seen, glance{}, max(next, min(float64(p.base)*1.2/took, paceTrial))
+			p.limit = max(p.limit*t.share, paceLeast)
+			return
+		}
+		p.bound, p.trial, p.again = true, trial{next: now.Add(paceAgain)}, 0
+		p.unsure(now, false)
+	}
 }
 
 // unsure has base asked for after a second of fullness, unless it is certain.
@@ -283,7 +442,7 @@ func (p *pace) move(now time.Time, r reading) {
 		if r.typical < p.base {
 			p.base += (r.typical - p.base) / 8
 		}
-		p.limit = min(p.limit+max(1, p.limit*p.step), paceMost)
+		p.limit = min(p.limit+max(1, p.limit*p.step), p.most)
 		p.step = min(2*max(p.step, paceStep), paceSteps)
 	}
 }
@@ -299,7 +458,7 @@ func (p *pace) moveBusy(now time.Time, r reading) {
 		p.base += (r.typical - p.base) / 3
 	}
 	room := r.rate * (paceBusy*p.base.Seconds() + paceSlack.Seconds())
-	p.limit += (min(max(room, paceStart), paceMost) - p.limit) / 2
+	p.limit += (min(max(room, paceStart), p.most) - p.limit) / 2
 }
 
 func (p *pace) sink(now time.Time, r reading) {

@@ -31,7 +31,7 @@ func TestPaceOfABusyProcess(t *testing.T) {
 		{"from below", 56, 156, 100, 25 * ms, 20 * ms},
 		{"the most", 4000, 4048, 1e6, 20 * ms, 20 * ms},
 	} {
-		p := pace{limit: c.limit, base: 20 * ms, asked: now, cut: 500, mark: 500, hold: now.Add(time.Hour)}
+		p := pace{bound: true, most: paceMost, limit: c.limit, base: 20 * ms, asked: now, cut: 500, mark: 500, hold: now.Add(time.Hour)}
 		got := p.next(now, reading{typical: c.took, rate: c.rate, busy: true}, true)
 		if !near(p.limit, c.want) || got != int64(p.limit) || p.base != c.base {
 			t.Errorf("%s: limit %v (%d), not %v; base %s, not %s", c.name, p.limit, got, c.want, p.base, c.base)
@@ -41,7 +41,7 @@ func TestPaceOfABusyProcess(t *testing.T) {
 		}
 	}
 	// While the limit is not reached that changes nothing.
-	p := pace{limit: 300, base: 20 * ms}
+	p := pace{bound: true, most: paceMost, fully: now, limit: 300, base: 20 * ms}
 	if got := p.next(now, reading{typical: 270 * ms, busy: true}, false); got != 300 {
 		t.Errorf("not reached, it moved to %d", got)
 	}
@@ -59,7 +59,7 @@ func TestPaceAllowsForTheWind(t *testing.T) {
 	}
 	// 26.5 ms is more than a quarter and a millisecond over 20.
 	gust := 26500 * time.Microsecond
-	p := &pace{limit: 100, base: 20 * ms}
+	p := &pace{bound: true, most: paceMost, limit: 100, base: 20 * ms}
 	if got := step(p, gust, 5000); got > 75 || got < 70 || p.cut != 100 || p.wind != 0 {
 		t.Fatalf("a gust: limit %v, %+v", got, p)
 	}
@@ -73,19 +73,19 @@ func TestPaceAllowsForTheWind(t *testing.T) {
 		t.Errorf("a stronger one is let through: limit %v", got)
 	}
 	// Where fewer under way end as many it was a queue: the limit stays low.
-	p = &pace{limit: 100, base: 20 * ms}
+	p = &pace{bound: true, most: paceMost, limit: 100, base: 20 * ms}
 	low := step(p, gust, 5000)
 	if got := step(p, 20*ms, 4900); got != low || p.wind != 0 || p.cut != 0 {
 		t.Errorf("after a queue: limit %v, not %v; %+v", got, low, p)
 	}
 	// From a cut as deep as to half nothing is taken back: that was no gust.
-	p = &pace{limit: 100, base: 20 * ms}
+	p = &pace{bound: true, most: paceMost, limit: 100, base: 20 * ms}
 	step(p, 40*ms, 5000)
 	if got := step(p, 20*ms, 3000); got == 100 || p.wind != 0 {
 		t.Errorf("after a deep cut: limit %v, wind %v", got, p.wind)
 	}
 	// It doubles as gusts go on, up to paceWind, and fades: by half in 35 s of windows.
-	p = &pace{limit: 75, cut: 100, rate: 5000, base: 20 * ms, wind: 0.05}
+	p = &pace{bound: true, most: paceMost, limit: 75, cut: 100, rate: 5000, base: 20 * ms, wind: 0.05}
 	if step(p, 20*ms, 3500); !near(p.wind, 0.1*0.998) {
 		t.Errorf("a second gust: wind %v", p.wind)
 	}
@@ -100,7 +100,7 @@ func TestPaceAllowsForTheWind(t *testing.T) {
 		t.Errorf("after 35 s the wind is %v", p.wind)
 	}
 	// The first gust that was none to speak of still teaches something.
-	p = &pace{limit: 75, cut: 100, rate: 5000, base: 20 * ms, gust: 0.001}
+	p = &pace{bound: true, most: paceMost, limit: 75, cut: 100, rate: 5000, base: 20 * ms, gust: 0.001}
 	if step(p, 20*ms, 3500); p.wind != 0.02 {
 		t.Errorf("the least wind is %v", p.wind)
 	}
@@ -121,7 +121,7 @@ func TestPaceRemembersItsBest(t *testing.T) {
 		{"a little more", 55, 55, paceHold, paceStep},
 		{"much more", 100, 87.5, paceHold / 8, 4 * paceStep},
 	} {
-		p := &pace{limit: 100, base: 20 * ms, best: c.best}
+		p := &pace{bound: true, most: paceMost, limit: 100, base: 20 * ms, best: c.best}
 		p.move(now, reading{typical: 40 * ms, rate: 2000})
 		if p.limit != 50 || p.hold.Sub(now) != c.hold || p.step != c.step || !near(p.best, c.left) {
 			t.Errorf("%s: %+v", c.name, p)
@@ -136,7 +136,7 @@ func TestPaceRemembersItsBest(t *testing.T) {
 		}
 	}
 	// What is well now is the best, and what is not known any more is forgotten.
-	p := &pace{limit: 120, base: 20 * ms, best: 100, hold: now.Add(time.Second)}
+	p := &pace{bound: true, most: paceMost, limit: 120, base: 20 * ms, best: 100, hold: now.Add(time.Second)}
 	if p.move(now, reading{typical: 20 * ms}); p.best != 120 {
 		t.Errorf("the best is %v", p.best)
 	}

@@ -26,6 +26,7 @@ type world struct {
 	pace   pace
 	limit  int64
 	ahead  int64
+	slow   time.Duration
 	window window
 	under  int64
 	busy   int
@@ -86,8 +87,8 @@ func (e *events) pop() event {
 
 func (w *world) run(long time.Duration) {
 	w.rng = rand.New(rand.NewPCG(1, 2))
-	w.pace = pace{limit: paceStart}
-	w.limit, w.ahead = paceStart, w.pace.ahead()
+	w.pace = pace{limit: paceMost, most: paceMost}
+	w.limit, w.ahead = paceMost, w.pace.ahead()
 	w.burst = max(w.burst, 1)
 	w.events.push(event{comes: true})
 	for w.events[0].at < long {
@@ -101,7 +102,7 @@ func (w *world) run(long time.Duration) {
 				case n < 11:
 					class = quota.Normal
 				}
-				if line := &w.lines[class]; len(*line) < maxWaiting/3 {
+				if line := &w.lines[class]; len(*line) < 1024/3 {
 					*line = append(*line, called{class: class, came: e.at})
 				}
 			}
@@ -130,7 +131,7 @@ func (w *world) letIn(at time.Duration) {
 		}
 		for len(*line) > 0 {
 			head := (*line)[0]
-			if at-head.came > patience[c-1] {
+			if at-head.came > max(patience[c-1], min(w.slow, time.Second)) {
 				*line = (*line)[1:]
 				w.log = append(w.log, done{at, 0, 0, head.class, false})
 				continue
@@ -168,8 +169,10 @@ func (w *world) think(at time.Duration) {
 	}
 	full := float64(w.window.peak.Swap(w.under)) >= 0.9*float64(w.limit)
 	before := w.limit
+	r.under = w.under
+	w.slow = r.typical
 	w.limit = w.pace.next(clock(at), r, full)
-	if w.limit != before && full {
+	if w.limit != before && (full || w.pace.trial.share > 0 && w.pace.trial.share < 1) {
 		w.window.turn(clock(at), w.under)
 	}
 	w.ahead = w.pace.ahead()
@@ -236,7 +239,7 @@ func TestPaceFindsTheKnee(t *testing.T) {
 		{"few and slow", &upstream{rate: always(200.0), servers: always(20), takes: always(200 * ms), spread: 0.3},
 			15 * sec, 90 * sec, 100, 400 * ms},
 		{"many and fast", &upstream{rate: always(20000.0), servers: always(40), takes: always(4 * ms), spread: 0.3},
-			3 * sec, 10 * sec, 10000, 8 * ms},
+			4 * sec, 10 * sec, 10000, 8 * ms},
 		{"more than the limit begins with", &upstream{rate: always(20000.0), servers: always(600), takes: always(60 * ms), spread: 0.3},
 			6 * sec, 15 * sec, 10000, 120 * ms},
 		{"three quarters of it fail", &upstream{rate: always(4000.0), servers: then[int](0*sec, 40, 10*sec, 10), takes: always(20 * ms)},
@@ -278,13 +281,50 @@ func TestPaceFindsTheKnee(t *testing.T) {
 	}
 }
 
+// An upstream that takes long for every call is not full: nobody is refused, however far
+// away it is, and however it became so slow; and nobody waits for much longer.
+func TestSlowIsNotFull(t *testing.T) {
+	const ms, sec = time.Millisecond, time.Second
+	for _, c := range []struct {
+		rate  float64
+		takes func(time.Duration) time.Duration
+		most  time.Duration // that anybody waits besides the call
+	}{
+		{500, always(100 * ms), 0},
+		{5000, always(200 * ms), 0},
+		{100, then[time.Duration](0*sec, 100*ms, 5*sec, 1*sec), 300 * ms},
+		{500, then[time.Duration](0*sec, 100*ms, 5*sec, 1*sec), 400 * ms},
+		{100, then[time.Duration](0*sec, 100*ms, 5*sec, 2500*ms), 900 * ms},
+		{500, then[time.Duration](0*sec, 100*ms, 5*sec, 2500*ms), 900 * ms},
+		{500, then[time.Duration](0*sec, 1*ms, 5*sec, 2500*ms, 30*sec, 1*ms, 31*sec, 2500*ms), sec},
+		{500, func(at time.Duration) time.Duration { return 100*ms + at/20 }, 600 * ms}, // to 2.1 s in 40 s
+		{1000, func(at time.Duration) time.Duration { return 600*ms + time.Duration(200e6*math.Sin(at.Seconds())) }, 600 * ms},
+	} {
+		for _, spread := range []float64{0, 0.3} {
+			w := &world{rate: always(c.rate), servers: always(1 << 20), takes: c.takes, spread: spread}
+			w.run(40 * sec)
+			var refused int
+			var waited time.Duration
+			for _, d := range w.log {
+				if waited = max(waited, d.took-d.call); !d.ok {
+					refused++
+				}
+			}
+			// Where calls differ by themselves a trial takes longer.
+			if spread == 0 && (refused > len(w.log)/50 || waited > c.most) || refused > len(w.log)/6 {
+				t.Errorf("%v a second at %s, then %s, spread %v: %d of %d refused, one waited %s; base %s", c.rate, c.takes(0), c.takes(39*sec), spread, refused, len(w.log), waited, w.pace.base)
+			}
+		}
+	}
+}
+
 // steady tells the limit of an upstream whose calls take as long whatever is
 // under way, for so many windows.
 func (p *pace) steady(now *time.Time, windows int, took time.Duration, full bool) (least, last int64) {
 	least = paceMost
 	for range windows {
 		*now = now.Add(paceWindow)
-		last = p.next(*now, reading{typical: took, rate: p.limit / took.Seconds()}, full)
+		last = p.next(*now, reading{typical: took, rate: p.limit / took.Seconds(), under: int64(p.limit)}, full)
 		least = min(least, last)
 	}
 	return least, last
@@ -292,14 +332,14 @@ func (p *pace) steady(now *time.Time, windows int, took time.Duration, full bool
 
 // An upstream that becomes slower by itself is not an overload.
 func TestPaceFollowsASlowerUpstream(t *testing.T) {
-	p, now := pace{limit: paceStart}, time.Unix(0, 0)
-	p.steady(&now, 20, 20*time.Millisecond, false)
+	p, now := pace{limit: paceStart, most: paceMost, bound: true}, time.Unix(0, 0)
+	p.steady(&now, 15, 20*time.Millisecond, false)
 	least, last := p.steady(&now, 10, 100*time.Millisecond, true)
 	if last < paceStart*9/10 || p.base != 100*time.Millisecond {
 		t.Errorf("limit %d (least %d), base %s a second after it became slower", last, least, p.base)
 	}
 	// And below the limit it costs nothing at all.
-	q := pace{limit: paceStart}
+	q := pace{limit: paceStart, most: paceMost, bound: true, fully: now.Add(time.Hour)}
 	for i := range 100 {
 		if least, _ := q.steady(&now, 1, time.Duration(i+1)*10*time.Millisecond, false); least != paceStart {
 			t.Fatalf("limit %d though it was never reached", least)
@@ -308,7 +348,7 @@ func TestPaceFollowsASlowerUpstream(t *testing.T) {
 }
 
 func TestPaceKeepsItsBounds(t *testing.T) {
-	p, now := pace{limit: paceStart}, time.Unix(0, 0)
+	p, now := pace{limit: paceStart, most: paceMost, bound: true, fully: time.Unix(0, 0)}, time.Unix(0, 0)
 	p.steady(&now, 1, time.Millisecond, false)
 	for range 50 {
 		now = now.Add(paceWindow)
@@ -319,7 +359,7 @@ func TestPaceKeepsItsBounds(t *testing.T) {
 	if p.limit != paceLeast {
 		t.Errorf("everything is slow and the limit is %v", p.limit)
 	}
-	p = pace{limit: paceStart}
+	p = pace{limit: paceStart, most: paceMost, bound: true}
 	for range 500 {
 		if _, got := p.steady(&now, 1, time.Millisecond, true); got > paceMost {
 			t.Fatal(got)

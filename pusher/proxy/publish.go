@@ -62,8 +62,10 @@ func (p *Proxy) conclude(j *job, pr *principal, batch bool, path []byte, last an
 	a := pr.app
 	for round := 1; p.awaitFlights(j, a); round++ {
 		now = p.now()
-		if round == rounds {
-			j.giveUp(a, now)
+		if round == rounds || j.due.over(moment()) {
+			if got := j.giveUp(a, now); j.due.over(moment()) {
+				last = got
+			}
 			break
 		}
 		if sending := p.judge(j, pr, now); sending > 0 {
@@ -147,6 +149,7 @@ func outgoingOf(j *job, path, body []byte) outgoing {
 // many are to be sent.
 func (p *Proxy) judge(j *job, pr *principal, now time.Time) (sending int) {
 	began := moment()
+	j.due.begin(began, pr.app.Upstream.timeout)
 	j.judging = j.judging[:0]
 	for i := range j.items {
 		it := &j.items[i]
@@ -292,21 +295,15 @@ func (j *job) buildBatch() []byte {
 
 // awaitFlights waits for the publishes that items of this request repeat. It
 // reports whether any item must be judged again, because its twin did not get
-// through.
+// through, or is not known to have within the request's time.
 func (p *Proxy) awaitFlights(j *job, a *App) (again bool) {
-	var wait context.Context // the same for all of them, so that a batch waits no longer than a publish
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state != inFlight {
 			continue
 		}
-		if wait == nil {
-			var cancel context.CancelFunc
-			wait, cancel = context.WithTimeout(context.Background(), a.Upstream.timeout+time.Second)
-			defer cancel()
-		}
-		fate := it.verdict.Flight.Wait(wait)
-		if fate == limiter.Delivered {
+		f := it.verdict.Flight
+		if _, known := wait(&j.due, j.due.until, f.Done(), nil); known && f.Fate() == limiter.Delivered {
 			it.state = settled
 			a.Limiter.Done(p.now(), &it.claim, &it.verdict, limiter.NotSent, 0)
 			continue
@@ -317,16 +314,19 @@ func (p *Proxy) awaitFlights(j *job, a *App) (again bool) {
 	return again
 }
 
-// giveUp ends items whose twins failed again and again: Pusher does not take
-// them, and the caller must know.
-func (j *job) giveUp(a *App, now time.Time) {
+// giveUp ends items whose twins failed again and again, or have no known fate in time:
+// nothing of them was sent, and the caller must know.
+func (j *job) giveUp(a *App, now time.Time) answer {
+	got := late(awaitedTwin, a.Upstream.timeout)
 	for i := range j.items {
 		it := &j.items[i]
 		if it.state == toJudge {
 			it.state = settled
-			it.verdict.Outcome = limiter.Unavailable
-			it.verdict.Reason = limiter.UpstreamFailing
+			it.verdict.Outcome = got.outcome
+			it.verdict.Reason = got.reason
+			it.verdict.RetryAfter = got.retryAfter
 			a.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)
 		}
 	}
+	return got
 }

@@ -33,6 +33,7 @@ func (p *Proxy) relay(j *job, pr *principal, path []byte, now time.Time) {
 		Cost:   a.Billing.Cost(pusher.Shape{OwnCall: true}),
 	}})
 	it := &j.items[0]
+	j.due.begin(moment(), a.Upstream.timeout)
 	it.verdict = a.Limiter.Admit(context.Background(), now, &it.claim)
 	if it.verdict.Outcome != limiter.Sent {
 		a.Limiter.Done(now, &it.claim, &it.verdict, limiter.NotSent, 0)

@@ -131,7 +131,7 @@ func newRig(t testing.TB, c rigConfig) *rig {
 		t.Fatal(err)
 	}
 	key := pusher.NewKey("k", rigSecret)
-	up, err := NewUpstream(UpstreamConfig{URL: c.upstream, Key: key, Timeout: c.timeout, MaxConns: c.conns, MinCalls: c.minCalls, Off: c.minCalls == 0})
+	up, err := NewUpstream(UpstreamConfig{URL: c.upstream, Key: key, Timeout: c.timeout, MaxCalls: c.conns, MinCalls: c.minCalls, Off: c.minCalls == 0})
 	if err != nil {
 		t.Fatal(err)
 	}

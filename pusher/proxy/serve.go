@@ -38,7 +38,8 @@ type job struct {
 	asked     bool // req was used
 	answered  bool // resp was used
 	wait      waiter
-	turn      turn            // its place before the upstream
+	turn      turn // its place before the upstream
+	due       deadline
 	errand    errand          // its call, while nobody waits for it
 	standsFor int             // it is the one of so many refused requests that is judged; else 0
 	judged    time.Time       // when the last of it had its verdict
@@ -95,6 +96,7 @@ func (j *job) release() {
 		j.wait.release()
 	}
 	j.turn.probe = false
+	j.due.until = time.Time{}
 	if j.in == &j.parsed {
 		j.parsed = wire.Request{}
 	}

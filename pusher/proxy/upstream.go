@@ -40,9 +40,9 @@ type UpstreamConfig struct {
 	// of the answer. 0 means 4 s, which is shorter than the SDKs' own 5 s, so
 	// that the caller hears the reason.
 	Timeout time.Duration
-	// MaxConns bounds connections to the upstream, apart from those whose calls hang
-	// from before an answer that ended a silence. 0 means 512.
-	MaxConns int
+	// MaxCalls bounds requests under way to the upstream, and with them its connections,
+	// apart from those that hang from before an answer that ended a stall. 0 means 4096.
+	MaxCalls int
 	// FailureRate, MinCalls and Window: the breaker opens when at least
 	// MinCalls calls ended within Window and FailureRate (0–1) of them failed.
 	// 0 means 0.5, 20 calls, 10 s. A ratio and not a count, so that a busy app
@@ -87,6 +87,9 @@ type Upstream struct {
 	conns   *upstream.Conns // instead of client, where that is possible
 	slots   upstream.Slots
 	breaker circuitbreaker.CircuitBreaker[any]
+	// asks is the breaker of the guard's own questions: that lists of channels take long
+	// says nothing of publishes. Callers' reads have none.
+	asks    circuitbreaker.CircuitBreaker[any]
 	timeout time.Duration
 	off     bool
 	// admission bounds what is under way to it.
@@ -123,12 +126,12 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	if u.Port() == "" {
 		addr = net.JoinHostPort(u.Hostname(), map[string]string{"http": "80", "https": "443"}[u.Scheme])
 	}
-	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission(or(cfg.Timeout, 4*time.Second))}
-	up.admission.silence.told = cfg.OnSilence
+	up := &Upstream{key: cfg.Key, url: u, timeout: or(cfg.Timeout, 4*time.Second), admission: newAdmission(or(cfg.Timeout, 4*time.Second), int64(or(cfg.MaxCalls, paceMost)))}
+	up.admission.stall.told = cfg.OnSilence
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	up.reads.most, up.reads.busy = or(cfg.ReadMost, defaultReadMost), make(chan struct{}, readsAtOnce)
 	up.onRefusedSignature = cfg.OnUnauthorized
-	dialer := &fasthttp.TCPDialer{Concurrency: 256, DNSCacheDuration: 30 * time.Second, Resolver: upstream.NoLinkLocal{Next: net.DefaultResolver}}
+	dialer := &fasthttp.TCPDialer{Concurrency: or(cfg.MaxCalls, paceMost), DNSCacheDuration: 30 * time.Second, Resolver: upstream.NoLinkLocal{Next: net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
 		if timeout <= 0 || timeout > up.timeout {
 			timeout = up.timeout
@@ -173,15 +176,19 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 			return sec, nil
 		}
 	}
-	up.slots.SetMost(or(cfg.MaxConns, 512))
-	up.admission.silence.over = up.slots.Reset
+	up.slots.SetMost(or(cfg.MaxCalls, paceMost))
+	up.admission.stall.over = up.slots.Reset
 	up.conns = upstream.NewConns(addr, up.client, dial, &up.slots)
 	up.off = cfg.Off
 	rate := or(cfg.FailureRate, 0.5)
-	up.breaker = circuitbreaker.NewBuilder[any]().
-		WithFailureRateThreshold(rate, or(cfg.MinCalls, 20), or(cfg.Window, 10*time.Second)).
-		WithDelay(or(cfg.Cooldown, 5*time.Second)).
-		WithSuccessThreshold(3).
+	breaker := func() circuitbreaker.Builder[any] {
+		return circuitbreaker.NewBuilder[any]().
+			WithFailureRateThreshold(rate, or(cfg.MinCalls, 20), or(cfg.Window, 10*time.Second)).
+			WithDelay(or(cfg.Cooldown, 5*time.Second)).
+			WithSuccessThreshold(3)
+	}
+	up.asks = breaker().Build()
+	up.breaker = breaker().
 		OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
 			if cfg.OnBreaker != nil {
 				cfg.OnBreaker(e.OldState.String(), e.NewState.String(), e.Metrics().FailureRate())
@@ -257,6 +264,9 @@ type outgoing struct {
 
 // call signs a request anew and sends it once, with the job's scratch.
 func (u *Upstream) call(j *job, out outgoing, now time.Time) (got answer) {
+	if j.due.over(moment()) {
+		return late(awaitedPlace, u.timeout)
+	}
 	if !u.off && !u.breaker.TryAcquirePermit() {
 		wait := max(u.breaker.RemainingDelay(), time.Second)
 		return answer{
@@ -289,7 +299,11 @@ func (u *Upstream) became(j *job, asked *outgoing, err error, began, now time.Ti
 		u.seconds.Observe(ended.Sub(began).Seconds())
 	}
 	if err != nil {
-		u.breaker.RecordFailure()
+		if oversize(err) { // it was answered
+			u.breaker.RecordSuccess()
+		} else {
+			u.breaker.RecordFailure()
+		}
 		u.codes[0].Add(1)
 		return u.failed(asked, err)
 	}
@@ -335,8 +349,8 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 		resp.Reset()
 	}
 	j.answered = true
-	if u.sink == nil && !j.turn.probe && !j.wait.probe {
-		slot, err := u.slots.Take(began.Add(u.timeout))
+	if u.sink == nil && !j.turn.probe {
+		slot, err := u.slots.Take(j.due.until)
 		if err != nil {
 			return err
 		}
@@ -344,7 +358,7 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	}
 	if u.conns != nil && u.sink == nil && j.trace == nil {
 		j.wire = u.appendRequest(j.wire[:0], out, j.target)
-		return u.conns.Do(j.wire, out.method == fasthttp.MethodHead, resp, began)
+		return u.conns.Do(j.wire, out.method == fasthttp.MethodHead, resp, j.due.began(u.timeout))
 	}
 	req := &j.req
 	req.Reset()
@@ -368,7 +382,7 @@ func (u *Upstream) exchange(j *job, out outgoing, began time.Time) (err error) {
 	if u.sink != nil {
 		u.sink(req, resp)
 	} else {
-		err = u.client.DoDeadline(req, resp, began.Add(u.timeout))
+		err = u.client.DoDeadline(req, resp, j.due.until)
 	}
 	if span != nil {
 		endCall(span, resp.StatusCode(), err)
@@ -434,6 +448,12 @@ func connectFailure(err error) string {
 		return op.Err.Error()
 	}
 	return "connecting failed"
+}
+
+// oversize tells an answer that is larger than our buffers from none.
+func oversize(err error) bool {
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small) || errors.Is(err, fasthttp.ErrBodyTooLarge)
 }
 
 // firstLine bounds a text from upstream to what fits a log line.

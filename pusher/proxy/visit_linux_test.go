@@ -47,7 +47,7 @@ func noGoroutineWaits(t *testing.T, over upstreamtest.Link) {
 		few   int // goroutines that may: who makes a call for all
 	}{
 		"alone":  {nil, "upstream.(*conn).wait(", many, 0},
-		"folded": {&FoldConfig{Window: time.Minute, Calls: 1}, "proxy.(*folder).send(", 1, 1},
+		"folded": {&FoldConfig{Window: time.Minute}, "proxy.(*folder).send(", 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var gate atomic.Pointer[chan struct{}]

@@ -9,10 +9,10 @@ import (
 
 // Slots bounds the calls under way to an upstream, and with them its connections.
 //
-// Those that hang from before the end of a silence hold none any more, as they hold
+// Those that hang from before the end of a stall hold none any more, as they hold
 // no place in the guard's queue: the first answer begins a new generation. So there can be as many
 // connections besides as hang. Who goes to find out whether the upstream still is
-// silent needs none.
+// stalled needs none.
 type Slots struct {
 	most int
 	era  atomic.Pointer[Generation]

@@ -42,6 +42,7 @@ func DefaultApp() App {
 	return App{
 		Learn:           &learn,
 		Timeout:         3500 * time.Millisecond,
+		MaxCalls:        4096,
 		ReadMax:         256 << 20, // about two million channels
 		UpstreamBreaker: UpstreamBreaker{ErrorRate: 0.50, MinRequests: 20, Window: 10 * time.Second, OpenFor: 5 * time.Second},
 		Subscribers:     Subscribers{Default: 1},
@@ -56,7 +57,7 @@ func DefaultApp() App {
 func DefaultLearn() Learn { return Learn{Sample: true, Budget: 0.01} }
 
 // DefaultFold is folding before the file speaks.
-func DefaultFold() Fold { return Fold{Enabled: true, Window: 5 * time.Millisecond} }
+func DefaultFold() Fold { return Fold{Enabled: true, Window: 3 * time.Millisecond} }
 
 // DefaultRule is a rule before the file speaks. Its mode becomes the file's.
 func DefaultRule() Rule { return Rule{Priority: Normal, Digest: true, Order: OrderArrival} }

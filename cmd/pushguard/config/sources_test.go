@@ -215,9 +215,9 @@ func TestFoldForms(t *testing.T) {
 	}{
 		{"", DefaultFold()},
 		{"fold: true", DefaultFold()},
-		{"fold: false", Fold{Window: 5 * time.Millisecond}},
+		{"fold: false", Fold{Window: 3 * time.Millisecond}},
 		{"fold: { window: 2ms, batch: 5 }", Fold{true, 2 * time.Millisecond, 5}},
-		{"fold: { enabled: false }", Fold{Window: 5 * time.Millisecond}},
+		{"fold: { enabled: false }", Fold{Window: 3 * time.Millisecond}},
 	} {
 		c := mustParse(t, "accounts:\n  - name: a\n    plan: startup\n    apps:\n      - id: 1\n        key: k\n        secret: s\n        cluster: eu\n        "+k.text+"\n")
 		if got := c.Accounts[0].Apps[0].Fold; got != k.want {

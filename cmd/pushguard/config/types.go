@@ -170,8 +170,10 @@ type App struct {
 	Cluster string `yaml:"cluster,omitempty"`
 	// Where publishes go instead of Pusher's cluster, as http://host:port or https://host:port.
 	Upstream string `yaml:"upstream,omitempty"`
-	// How long one request to Pusher may take. Keep it below the SDKs' own timeout (4 s for Java, 5 s for Go and Python).
+	// How long a request may take from its arrival to its answer, whatever it waits for. What could not be sent by then is never sent, and gets 503. Keep it below the SDKs' own timeout (4 s for Java, 5 s for Go and Python).
 	Timeout time.Duration `yaml:"timeout,omitempty"`
+	// Most publishes under way to Pusher at once; each call has a connection of its own. One under way takes about 20 kB of memory. What comes beyond it waits, and gets 503 when it has waited too long.
+	MaxCalls int `yaml:"max_calls,omitempty" jsonschema:"minimum=16,maximum=65536"`
 	// The longest answer to a read (GET) that is passed on, such as 256MiB. Reads are passed on while they arrive.
 	ReadMax Bytes `yaml:"read_max,omitempty"`
 	// When to stop sending to an upstream that fails.
@@ -213,7 +215,7 @@ type Learn struct {
 type Fold struct {
 	// Whether publishes share calls at all.
 	Enabled bool `yaml:"enabled,omitempty"`
-	// The longest that a publish waits for a call in flight to end, so that it can leave together with others. On an idle line nothing waits.
+	// The longest that a publish waits so that it can leave together with others: until a call in flight ends, or until so long after the last call left. On an idle line nothing waits.
 	Window time.Duration `yaml:"window,omitempty"`
 	// Most events of one call; the default is limits.batch.
 	Batch int `yaml:"batch,omitempty" jsonschema:"minimum=1,maximum=10000"`

@@ -73,12 +73,13 @@ type upstreamForm struct {
 	id, key, url string
 	secret       config.Secret
 	timeout      time.Duration
+	maxCalls     int
 	breaker      config.UpstreamBreaker
 }
 
 func formOf(account *config.Account, c *config.App) appForm {
 	f := appForm{account: account.Name, app: *c, billing: account.Billing, digest: account.Digest, upstream: upstreamForm{
-		id: c.ID, key: c.Key, url: c.UpstreamURL(), secret: c.Secret.Current(), timeout: c.Timeout, breaker: c.UpstreamBreaker,
+		id: c.ID, key: c.Key, url: c.UpstreamURL(), secret: c.Secret.Current(), timeout: c.Timeout, maxCalls: c.MaxCalls, breaker: c.UpstreamBreaker,
 	}}
 	f.app.Rate, f.app.Burst = nil, 0
 	f.app.Callers = slices.Clone(c.Callers)
@@ -384,6 +385,7 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 		MinCalls:    uint(c.UpstreamBreaker.MinRequests),
 		Window:      c.UpstreamBreaker.Window,
 		Cooldown:    c.UpstreamBreaker.OpenFor,
+		MaxCalls:    c.MaxCalls,
 		Off:         c.UpstreamBreaker.Off,
 		Seconds:     g.upstream.WithLabelValues(id),
 		OnBreaker: func(from, to string, rate float64) {

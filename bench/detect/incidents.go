@@ -43,7 +43,7 @@ func drive(d *detect.Detector, a *detecttest.Account, r *rivals, from, to, step 
 			if places[leaf] == (detect.Place{}) {
 				places[leaf] = d.Locate(&a.Leaves[leaf].Key)
 			}
-			d.ObserveAt(places[leaf], 0, uint32(n))
+			d.ObserveAt(places[leaf], 0, uint32(n), n)
 			if total += n; r != nil && step == 1 {
 				r.count(a, leaf, n)
 			}

@@ -25,7 +25,7 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // wrong usage.
 func run(args []string, out, errs io.Writer) int {
 	tables := map[string]func([]string, io.Writer, io.Writer) error{
-		"attribution": attribution, "incidents": incidents, "healthy": healthy, "step": step,
+		"attribution": attribution, "real": real, "incidents": incidents, "healthy": healthy, "step": step,
 	}
 	if len(args) == 0 || tables[args[0]] == nil {
 		fmt.Fprintln(errs, "usage: detect attribution|incidents|healthy|step [flags]")

@@ -21,7 +21,7 @@ func TestBeyondTheBurst(t *testing.T) {
 		{"three times as high for half a minute", 1, 40, [parts]uint32{40, 120, 121, 119, 120, 118, 122, 120}, true},
 	} {
 		win := window{part: tc.part, at: parts - 1}
-		s, _ := win.beyond(tc.k, tc.each, priorScatter)
+		s, _ := win.beyond(tc.k, tc.each, priorDispersion, 0.015)
 		if got := s >= beyondBurst; got != tc.alarm {
 			t.Errorf("%s: %.1f nats beyond the burst, want at least %d: %v", tc.name, s, beyondBurst, tc.alarm)
 		}
@@ -39,17 +39,17 @@ func TestChanceLiftsABurstOfAMinute(t *testing.T) {
 		{"×1.8 and chance", [parts]uint32{17, 20, 18, 18, 12, 15, 16, 26}, false},
 		{"×3", [parts]uint32{24, 26, 23, 25, 22, 27, 24, 25}, true},
 	} {
-		w := watch{learned: 10000, total: 1e6, shape: &shape{}}
+		w := watch{learned: 10000, shape: &shape{}}
 		w.init()
 		for k := range w.window {
-			w.window[k].peak, w.window[k].scatter = leastPeak[k], leastScatter
+			w.window[k].tops, w.window[k].samples = [topDays]float32{0, 1.1, 1.1}, 64
 		}
 		win := &w.window[0]
 		win.part, win.at = tc.part, parts-1
 		for _, n := range tc.part {
 			win.sum += n
 		}
-		if v := w.excessTest(0, 0, 65.5, 0); v.alarm != tc.alarm {
+		if v := w.excessTest(0, 65.5, 0, 0); v.alarm != tc.alarm {
 			t.Errorf("%s: alarm %v at ×%.2f and %.1f nats", tc.name, v.alarm, v.ratio, v.surprise)
 		}
 	}

@@ -32,8 +32,8 @@ func (d *Detector) blame(list []*series, k int) (culprits []Culprit, confidence,
 	confidence = 1
 	var total float64
 	for _, c := range d.callers {
-		if c.learned == 0 && c.whole == nil && float64(c.window[k].sum) < newShare*d.expectAll(k) {
-			continue // a new caller of modest size is none
+		if c.learned < 3 && float64(c.window[k].sum)-d.lacking(list, c, k, nil) < newCallerShare*d.usual()*seconds {
+			continue // a new caller of modest size is none, nor is one that took another's place
 		}
 		for _, b := range d.blameCaller(c, by[c.caller], k, least, price, heavy) {
 			b.culprit.Share = b.deviation
@@ -41,6 +41,12 @@ func (d *Detector) blame(list []*series, k int) (culprits []Culprit, confidence,
 			total += b.deviation
 			confidence *= b.confidence
 		}
+	}
+	if more := d.crowd(culprits, list, k); len(more) > 0 {
+		for _, c := range more {
+			total += c.Share
+		}
+		culprits = append(culprits, more...)
 	}
 	excess = total
 	if c, ok := common(culprits); ok {
@@ -58,6 +64,57 @@ func (d *Detector) blame(list []*series, k int) (culprits []Culprit, confidence,
 	}
 	slices.SortStableFunc(culprits, func(a, b Culprit) int { return cmp.Compare(b.Share, a.Share) })
 	return culprits, confidence, excess
+}
+
+// crowd finds who takes part in a rise of many: once some are named, or the account
+// has risen as a whole, another one needs less to be taken for one of them. It is named as a
+// whole.
+func (d *Detector) crowd(named []Culprit, list []*series, k int) (more []Culprit) {
+	known := map[string]bool{}
+	for _, c := range named {
+		known[c.Caller] = true
+	}
+	var x, e float64
+	for _, c := range d.callers {
+		if known[c.caller] {
+			x, e = x+float64(c.window[k].sum), e+d.expect(c, k)*d.tide[k]
+		}
+	}
+	if len(known) < fewCallers { // nobody stands out
+		x, e = float64(d.total.window[k].sum), d.expectAll(k)*d.tide[k]
+		if x < crowdRatio*e {
+			return nil
+		}
+	}
+	f := x / max(e, fewest)
+	for _, c := range d.callers {
+		real, expected := float64(c.window[k].sum), d.expect(c, k)*d.tide[k]
+		if known[c.caller] || f < 1.5 || real < expected*(1+(min(f, 4)-1)/2) || real-expected < 2*math.Sqrt(c.dispersion(min(k, learnScale))*max(expected, 1)) {
+			continue
+		}
+		cu := Culprit{Caller: c.caller, Event: Any, Channel: Any, Share: real - expected}
+		// Where all it sends is of one event or on one channel, that is known, too.
+		first := true
+		for _, s := range list {
+			if s.whole != c || s.window[k].sum == 0 {
+				continue
+			}
+			if first {
+				cu.Event, cu.Channel, first = s.event, s.channel, false
+			}
+			if s.event != cu.Event {
+				cu.Event = Any
+			}
+			if s.channel != cu.Channel {
+				cu.Channel = Any
+			}
+		}
+		more = append(more, cu)
+	}
+	if len(named)+len(more) <= fewCallers {
+		return nil
+	}
+	return more
 }
 
 // surePrice is how many nats more than by chance among the callers a caller's
@@ -82,7 +139,8 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		return int32(i)
 	}
 	digests := []uint64{0}
-	planned := d.tide[k] * d.plannedFactor(c.caller)
+	planned := d.tide[k] * d.plannedFactor(c.caller, parts*partSeconds[k])
+	lacking := d.lacking(list, nil, k, c) // what new combinations may have taken over
 	rise := 0.0
 	for _, s := range list {
 		x, e := float64(s.window[k].sum), d.expect(s, k)*planned
@@ -91,6 +149,10 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		}
 		if x == 0 && e < 1 {
 			continue
+		}
+		if s.whole != nil && s.learned < fewKnown && x > e && lacking > 0 {
+			took := min(x-e, lacking)
+			e, lacking = e+took, lacking-took
 		}
 		rise += max(0, x-e)
 		row := func(payload int32, x, e float64) {
@@ -112,7 +174,7 @@ func (d *Detector) blameCaller(c *series, list []*series, k int, least, price fl
 		return nil
 	}
 	causes := Attribute(t, Options{
-		Counts: true, Dispersion: dispersion * 1.5, Variation: 0.15, MinDeviation: 0.25, MaxCauses: 8, MinExcess: least, Price: price,
+		Counts: true, Dispersion: float64(c.window[k].dispersion) * 1.5, Variation: 0.15, MinDeviation: 0.25, MaxCauses: 8, MinExcess: least, Price: price,
 	})
 	var out []blamed
 	for _, cause := range causes {
@@ -165,8 +227,11 @@ func (d *Detector) widen(c *Culprit, list []*series) {
 		if wide.same(*c) || c.Event == Any && wide.Event != Any || c.Channel == Any && wide.Channel != Any {
 			continue
 		}
-		most := 0.0
-		for k := learnScale; k < scales; k++ {
+		most, from := 0.0, learnScale
+		if d.total.level > 0 {
+			from++ // what it did in the last minutes may be in what is expected of the shorter
+		}
+		for k := from; k < scales; k++ {
 			if g := d.speaksFor(&wide, c, list, k); math.Abs(g) > math.Abs(most) {
 				most = g
 			}
@@ -201,7 +266,7 @@ func (d *Detector) speaksFor(wide, narrow *Culprit, list []*series, k int) float
 		return 0
 	}
 	f = min(f, 3) // of what is far above, three times is enough to tell
-	width := dispersion + priorScatter*squares/restE
+	width := priorDispersion + 0.015*squares/restE
 	return (restX*math.Log(f) - (f-1)*restE) / width
 }
 
@@ -232,7 +297,7 @@ func common(list []Culprit) (Culprit, bool) {
 // shared is what all of them have in common.
 func shared(list []Culprit) Culprit {
 	c := list[0]
-	c.Payloads, c.Share = nil, 0
+	c.Payloads, c.Callers, c.Share = nil, nil, 0
 	for _, o := range list {
 		if o.Caller != c.Caller {
 			c.Caller = Any
@@ -244,22 +309,28 @@ func shared(list []Culprit) Culprit {
 			c.Channel = Any
 		}
 		c.Share += o.Share
+		if !slices.Contains(c.Callers, o.Caller) {
+			c.Callers = append(c.Callers, o.Caller)
+		}
+	}
+	if c.Caller != Any {
+		c.Callers = nil
 	}
 	return c
 }
 
-// manyRise reports whether most callers send clearly more than usual.
+// manyRise reports whether nearly all callers send clearly more than usual.
 func (d *Detector) manyRise(k int) bool {
 	measured, rise := 0, 0
 	for _, c := range d.callers {
-		if e := d.expect(c, k) * d.tide[k]; e >= 10 {
+		if e := d.expect(c, k); e >= 10 {
 			measured++
-			if float64(c.window[k].sum) > 1.4*e {
+			if float64(c.window[k].sum) > 1.25*e {
 				rise++
 			}
 		}
 	}
-	return measured >= 3 && 3*rise >= 2*measured && float64(d.total.window[k].sum) > 1.8*d.expectAll(k)
+	return measured >= 3 && float64(rise) >= 0.85*float64(measured) && float64(d.total.window[k].sum) > 1.8*d.expectAll(k)
 }
 
 // rest is what a caller's whole has beyond its series.
@@ -285,7 +356,7 @@ func (d *Detector) heavyPayloads() map[int32][]heavyPart {
 	out := map[int32][]heavyPart{}
 	payloads, shared := d.allPayloads()
 	for _, h := range payloads {
-		if h.count < 16 || int(h.series) >= len(list) {
+		if h.count-h.error < 16 || int(h.series) >= len(list) {
 			continue
 		}
 		sure := float64(h.count - h.error)

@@ -16,7 +16,7 @@ const beyondBurst = 8
 // burst, the one that speaks most for it. A part is expected to hold e, with that
 // scatter. It returns the log likelihood ratio in nats, and by how much the rate has
 // risen there.
-func (win *window) beyond(k int, e, scatter float64) (surprise, ratio float64) {
+func (win *window) beyond(k int, e, dispersion, scatter float64) (surprise, ratio float64) {
 	m := burstParts[k]
 	var n [parts]float64 // in the order of time, the last one first
 	for i := range n {
@@ -53,7 +53,7 @@ const (
 
 // passes is the log likelihood ratio, in nats, of what is seen over no more than e
 // being expected. How much that is unsure is in the margin.
-func passes(real, e float64) float64 {
+func passes(real, e, dispersion float64) float64 {
 	if real <= e {
 		return 0
 	}
@@ -75,7 +75,7 @@ func (d *Detector) sinceAPause(list []*series, in func(*series) bool) float64 {
 		for i := range real {
 			real[i] += float64(win.part[(int(win.at)+1+i)%parts])
 		}
-		expected += d.expect(s, k) * d.tide[k] * d.lately(s) / parts
+		expected += d.expect(s, k) / parts
 	}
 	since, paused := 0.0, false
 	for i, x := range real {

@@ -35,19 +35,23 @@ type Detector struct {
 	rates    *rates
 	payloads *payloads
 
-	mu      sync.Mutex // of all that follows, and of the watch of every series
-	now     int64      // the second up to which is counted
-	total   watch
-	callers []*series
-	watched []*series // those with a habit, used or not
-	habits  []*series // those whose habit is used
-	young   []*series // those that have no level yet
-	tide    [scales]float64
-	planned []Planned
-	open    *incident
+	mu       sync.Mutex // of all that follows, and of the watch of every series
+	now      int64      // the second up to which is counted
+	total    watch
+	callers  []*series
+	young    []*series // combinations that are not known for a day, of callers that are
+	episodes []episode
+	tide     [scales]float64 // by how much everybody sends more than the profile says; see mode
+	planned  []Planned
+	open     *incident
+	dueAt    int64 // when the episodes' dues were worked out
+	usualAt  int64
+	usualOf  float64
 
 	patience  time.Duration // see Patience
 	allowance float64       // see SetAllowance
+	strict    bool          // see SetStrict
+	costly    bool          // see SetCostly
 	elsewhere map[string]elsewhere
 
 	next  int
@@ -82,7 +86,7 @@ func New(c Config) *Detector {
 	}
 	d := &Detector{config: c, rates: newRates(c.MaxSeries, c.MaxPerCaller), payloads: newPayloads(c.MaxPayloads), tide: [scales]float64{1, 1, 1, 1, 1}, patience: fullPatience}
 	d.total.init()
-	d.total.shape = &shape{clean: true}
+	d.total.shape = &shape{}
 	return d
 }
 
@@ -94,12 +98,15 @@ type Place struct{ s *series }
 // observed and judged.
 func (d *Detector) Locate(k *Key) Place { return Place{d.rates.find(k)} }
 
-// Observe counts n messages offered under the key, whatever becomes of them.
-func (d *Detector) Observe(k *Key, n uint32) { d.ObserveAt(d.Locate(k), k.Payload, n) }
+// Observe counts n publishes offered under the key, whatever becomes of them, at
+// one message each.
+func (d *Detector) Observe(k *Key, n uint32) { d.ObserveAt(d.Locate(k), k.Payload, n, int64(n)) }
 
-// ObserveAt is Observe for a key already located.
-func (d *Detector) ObserveAt(p Place, payload uint64, n uint32) {
+// ObserveAt is Observe for a key already located, and publishes that cost so many
+// messages together.
+func (d *Detector) ObserveAt(p Place, payload uint64, n uint32, messages int64) {
 	p.s.pending.Add(int64(n))
+	p.s.cost.Add(messages)
 	if payload != 0 {
 		d.payloads.add(p.s.id, payload, n)
 	}
@@ -153,15 +160,20 @@ func (d *Detector) Plan(p []Planned) {
 	d.planned = slices.Clone(p)
 }
 
-func (d *Detector) plannedFactor(caller string) float64 {
+// plannedFactor is up to how much more than usual the caller's window of so many
+// seconds may hold: a rise that was announced stays in it for as long as it is.
+func (d *Detector) plannedFactor(caller string, seconds int64) float64 {
 	f := 1.0
 	for _, p := range d.planned {
-		if (p.Caller == Any || p.Caller == caller) && d.now >= p.From.Unix() && d.now < p.To.Unix() {
+		if (p.Caller == Any || p.Caller == caller) && d.now >= p.From.Unix() && d.now < p.To.Unix()+seconds+plannedSlip {
 			f = max(f, p.Factor)
 		}
 	}
 	return f
 }
+
+// plannedSlip is how long after its end an announced rise may fade, in seconds.
+const plannedSlip = 60
 
 // Tick takes what was observed since the last tick, learns, tests, and
 // returns what happened to incidents. now should move by whole seconds; a
@@ -180,7 +192,7 @@ func (d *Detector) Tick(now time.Time) []Event {
 	}
 	d.now = to
 	list := d.rates.all()
-	var sum, steady int64
+	var sum int64
 	for _, s := range list {
 		n := s.pending.Swap(0)
 		s.delta += n
@@ -193,6 +205,7 @@ func (d *Detector) Tick(now time.Time) []Event {
 			continue
 		}
 		s.watch.count(n, from, to)
+		s.price.count(here, s.cost.Swap(0))
 		sum += n
 		o := s.own()
 		o.here += float64(here)
@@ -201,29 +214,24 @@ func (d *Detector) Tick(now time.Time) []Event {
 			o.hereBefore += float64(here)
 			o.everywhereBefore += float64(n)
 		}
-		if s.habit != nil {
-			s.habit.count(n, from, to)
-		}
 		if s.whole != nil { // else its events are no longer told apart
-			s.whole.count(n, from, to)
+			s.whole.watch.count(n, from, to)
 		}
-		if !s.habitual() {
-			s.shape.sum += float64(n)
-			steady += n
-		}
+		s.shape.sum += float64(n)
 	}
 	d.total.count(sum, from, to)
-	d.total.shape.sum += float64(steady)
+	d.total.shape.sum += float64(sum)
 	seconds := float64(to - from)
-	d.total.shape.seconds += seconds
+	d.total.shape.turn(to, seconds)
 	keep, keepLong := math.Exp2(-seconds/60), math.Exp2(-seconds/600)
 	for _, c := range d.callers {
-		c.shape.seconds += seconds
+		c.shape.turn(to, seconds)
 		c.here, c.everywhere = c.here*keep, c.everywhere*keep
 		if !c.frozen {
 			c.hereBefore, c.everywhereBefore = c.hereBefore*keepLong, c.everywhereBefore*keepLong
 		}
 	}
+	d.turnEpisodes(list)
 	d.clearOld(list, from, to)
 	alarms := d.test(list, from, to)
 	events := d.follow(list, alarms)
@@ -235,106 +243,39 @@ func (d *Detector) Tick(now time.Time) []Event {
 func (d *Detector) begin(s *series, from int64) {
 	s.init()
 	s.born = from
-	if s.whole == nil {
-		s.shape = &shape{clean: true}
-		d.callers = append(d.callers, s)
-	} else {
-		s.shape = s.whole.shape
-		if len(d.watched) < maxHabits/2 {
-			d.watchHabit(s)
-		}
+	if d.total.born == 0 {
+		d.total.born = from
 	}
-	if d.total.learned > 0 {
+	if s.whole == nil {
+		s.shape = &shape{}
+		d.callers = append(d.callers, s)
+		return
+	}
+	s.shape = s.whole.shape
+	s.dayUnit = s.shape.unit
+	if s.whole.learned >= fewKnown {
 		d.young = append(d.young, s)
 	}
 }
 
-// unit is what a window of scale k that ends now holds at level 1.
-func (d *Detector) unit(s *shape, k int) float64 {
-	if s.unitAt[k] == d.now {
-		return s.unitOf[k]
-	}
-	p := partSeconds[k]
-	u := 0.0
-	if k < scales-1 {
-		u = s.at(d.now-parts*p/2) * float64(parts*p)
-	} else {
-		for i := range int64(parts) { // the rate may jump within hours
-			u += s.at(d.now-p*i-p/2) * float64(p)
-		}
-	}
-	s.unitAt[k], s.unitOf[k] = d.now, u
-	return u
-}
-
-// expect is what the series' window of scale k is expected to hold, but for
-// the tide and what is planned.
-func (d *Detector) expect(s *series, k int) float64 {
-	if s.habitual() {
-		return s.level * d.habitUnit(s, k)
-	}
-	e := s.level * d.unit(s.shape, k)
-	for _, j := range s.jobs {
-		e += j.level * d.habitUnit(j, k)
-	}
-	return e
-}
-
-// expectAll is expect of the whole account.
-func (d *Detector) expectAll(k int) float64 {
-	e := d.total.level * d.unit(d.total.shape, k)
-	for _, j := range d.habits {
-		e += j.level * d.habitUnit(j, k)
-	}
-	return e
-}
-
-// usual is the account's mean rate, messages a second.
-func (d *Detector) usual() float64 {
-	u := d.total.level
-	for _, j := range d.habits {
-		u += j.level
-	}
-	return u
-}
-
-// steady is what a series' window holds beside periodic traffic.
-func (s *series) steady(k int) float64 {
-	x := float64(s.window[k].sum)
-	for _, j := range s.jobs {
-		x -= float64(j.window[k].sum)
-	}
-	return max(0, x)
-}
-
-func (d *Detector) steady(k int) float64 {
-	x := float64(d.total.window[k].sum)
-	for _, j := range d.habits {
-		x -= float64(j.window[k].sum)
-	}
-	return max(0, x)
-}
-
 // turn ends parts, windows, hours and days, and learns from them.
 func (d *Detector) turn(list []*series, from, to int64) {
-	learn := to/partSeconds[learnScale]/parts != from/partSeconds[learnScale]/parts
 	for k := range scales {
 		p := partSeconds[k]
 		if to/p == from/p {
 			continue
 		}
-		whole := to-from <= p && to/(p*parts) != from/(p*parts)
-		if whole && d.open == nil {
-			if d.total.learned > 30 && d.total.shape.known() {
-				d.total.window[k].learnScatter(d.expectAll(k))
-			}
+		if to-from <= p && to/(p*parts) != from/(p*parts) {
 			for _, s := range list {
-				if !s.frozen && s.learned > 30 && s.shape.known() {
+				if !s.frozen && s.due == 0 && (k <= learnScale || d.now >= s.muted) {
 					s.window[k].learnScatter(d.expect(s, k) * d.tide[k])
 				}
 			}
+			if k <= learnScale || d.total.shape.known() {
+				d.total.window[k].learnScatter(d.expectAll(k))
+			}
 		}
-		if k == learnScale && learn {
+		if k == learnScale && to/p/parts != from/p/parts {
 			d.learn(list)
 		}
 		for range min((to/p - from/p), parts) {
@@ -343,70 +284,65 @@ func (d *Detector) turn(list []*series, from, to int64) {
 			}
 			d.total.window[k].turn()
 		}
-	}
-	if d.open != nil {
-		d.total.shape.clean = false
-		for _, s := range list {
-			if s.frozen {
-				s.shape.clean = false
-				if s.habit != nil {
-					s.habit.spoil = true
-				}
+		if k == learnScale {
+			for _, s := range list {
+				s.price.turn()
 			}
 		}
 	}
 	if to/secondsHour != from/secondsHour {
-		d.total.level *= d.total.shape.endHour(to, d.total.level)
-		for _, c := range d.callers {
-			c.shape.scale = c.shape.endHour(to, c.level)
-		}
-		for _, s := range list {
-			if s.shape.scale != 1 && !s.habitual() {
-				s.level *= s.shape.scale
-			}
-		}
-		d.endHabits(to)
+		d.endHour(list, to)
 	}
-	if to/(24*secondsHour) != from/(24*secondsHour) {
+	if to/secondsDay != from/secondsDay {
 		d.total.turnDay()
 		for _, s := range list {
 			s.turnDay()
-			s.fresh = 0
+		}
+		d.total.shape.unit = 0
+		for _, c := range d.callers {
+			c.shape.unit = 0
 		}
 	}
 }
 
-// learn takes the windows of the learning scale into the levels.
-func (d *Detector) learn(list []*series) {
-	const k = learnScale
+// endHour takes the hour into the shapes. When a caller's first day is whole, its
+// combinations have their levels from that.
+func (d *Detector) endHour(list []*series, to int64) {
+	if first := d.total.shape.endHour(to, d.total.level); first > 0 {
+		d.total.levels[0] = float32(first)
+		d.total.settle()
+	}
+	rates := map[*series]float64{}
+	for _, c := range d.callers {
+		if first := c.shape.endHour(to, c.level); first > 0 {
+			rates[c] = first
+		}
+	}
+	if len(rates) == 0 {
+		return
+	}
 	for _, s := range list {
-		u := d.unit(s.shape, k)
-		switch {
-		case s.frozen:
-			s.missed += s.steady(k)
-			s.missedUnit += u
-		case s.learned == 0 && d.now-s.born < parts*partSeconds[k]:
-			// Its first window is not whole.
-		case s.learned == 0 && s.whole != nil && s.whole.learned >= 720 && float64(s.window[k].sum) > d.room(s.whole)*u:
-			// One new combination after another is a rise, not news.
-		case s.habitual():
-			s.learned++
-			s.total = s.total*0.999 + float64(s.window[k].sum)
-		default:
-			s.learnLevel(s.steady(k), u)
-			if s.learned == 1 && s.whole != nil && s.whole.learned > 1 && !s.whole.frozen {
-				s.whole.level += s.level // what is new is new for the whole, too
-				s.whole.fresh += s.level
-			}
-		}
-		if s.habit == nil && s.whole != nil && float64(s.window[k].sum) > 0.01*float64(d.total.window[k].sum) {
-			d.watchHabit(s)
+		if first := rates[s.own()]; first > 0 && s.own().total > 0 {
+			s.levels[0] = max(float32(first*s.total/s.own().total), 1e-7)
+			s.settle()
+			s.day, s.dayUnit = 0, s.shape.unit
 		}
 	}
-	if d.open == nil {
-		d.total.learnLevel(d.steady(k), d.unit(d.total.shape, k))
+}
+
+// learn counts what was seen of each.
+func (d *Detector) learn(list []*series) {
+	for _, s := range list {
+		s.learned++
+		if !s.shape.known() {
+			s.total += float64(s.window[learnScale].sum)
+		}
+		if !s.frozen {
+			s.price.learn()
+		}
 	}
-	d.young = slices.DeleteFunc(d.young, func(s *series) bool { return s.learned > 0 })
+	d.total.learned++
+	d.young = slices.DeleteFunc(d.young, func(s *series) bool { return s.learned >= fewKnown })
 }
 
 // clearOld empties the slots of Top's rings that come next, turns the
@@ -430,11 +366,7 @@ func (d *Detector) clearOld(list []*series, from, to int64) {
 	if len(list) > d.config.MaxSeries*9/10 && to-d.swept > secondsHour {
 		d.swept = to
 		old := func(s *series) bool { return s.whole != nil && !s.frozen && to-s.active > secondsWeek }
-		d.watched = slices.DeleteFunc(d.watched, old)
-		d.habits = slices.DeleteFunc(d.habits, old)
-		for _, c := range d.callers {
-			c.jobs = slices.DeleteFunc(c.jobs, old)
-		}
+		d.young = slices.DeleteFunc(d.young, old)
 		d.rates.sweep(old)
 	}
 }

@@ -212,7 +212,7 @@ func TestStories(t *testing.T) {
 				}
 				p.run(time.Minute, 5*time.Second)
 			}
-		}, ""},
+		}, "everybody"},
 		{"everybody at once ×4", func(p *plant) {
 			for k := range p.rate {
 				p.rate[k] *= 4
@@ -370,11 +370,11 @@ func TestJobOnTheHour(t *testing.T) {
 	if len(p.log) > 0 {
 		t.Errorf("after the restart: %+v", p.opened())
 	}
-	// Three times as much of it is more than the habit.
-	p.rate[job] = 300
+	// Five times as much of it is more than it brought before.
+	p.rate[job] = 500
 	p.run(40*time.Second, time.Second)
 	if len(p.opened()) != 1 {
-		t.Errorf("a job three times as big: %+v", p.log)
+		t.Errorf("a job five times as big: %+v", p.log)
 	}
 	p.rate[job] = 0
 	p.run(time.Hour-40*time.Second, time.Second)

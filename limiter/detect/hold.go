@@ -52,7 +52,7 @@ func (d *Detector) toHold(list []*series, in *incident) bool {
 		return false
 	}
 	age := time.Duration(d.now-in.DetectedAt.Unix()) * time.Second
-	dear := in.Excess >= holdShare*86400*d.usual()
+	dear := in.publishes >= holdShare*secondsDay*d.usual()
 	if age < d.patience && !dear || !d.goesOn(list, in) {
 		return false
 	}
@@ -61,9 +61,9 @@ func (d *Detector) toHold(list []*series, in *incident) bool {
 	return true
 }
 
-// mark freezes the learning of the open incident's culprits, and releases all
-// others; soon says that it was over quickly.
-func (d *Detector) mark(list []*series, soon bool) {
+// mark fixes what the open incident's culprits are measured by, and releases all
+// others.
+func (d *Detector) mark(list []*series) {
 	for _, s := range list {
 		frozen := false
 		if in := d.open; in != nil {
@@ -73,35 +73,24 @@ func (d *Detector) mark(list []*series, soon bool) {
 				frozen = frozen || c.covers(s) || s.whole == nil && (c.Caller == s.caller || c.Caller == Any)
 			}
 		}
-		if s.frozen && !frozen {
-			if s.habitual() {
-				s.missed, s.missedUnit = 0, 0 // its level is learned by the hour
-			}
-			s.thaw(soon)
-			if soon {
-				s.shape.clean = true // it was part of the usual
-				if s.habit != nil {
-					s.habit.spoil = false
-				}
-			} else if s.whole == nil {
-				clear(s.shape.recent[:]) // how long it grew unseen, nobody knows
-			}
+		switch {
+		case s.frozen && !frozen:
 			s.held.Store(0)
+			s.frozen, s.base, s.top = false, 0, 0
+			s.mute(d.now)
+		case frozen && !s.frozen:
+			base := d.rate(&s.watch)
+			if d.open.scale > learnScale && s.level > 0 && s.shape.known() {
+				// What it did in the last hours is a part of the rise.
+				base = min(base, s.level*s.shape.at(d.now)*d.tide[d.open.scale])
+			}
+			s.base, s.frozen = base, true
 		}
-		if s.frozen = frozen; frozen {
-			s.spoiled = true
-		}
 	}
-	everybody := d.open != nil && d.open.Kind == Everybody
-	if d.total.frozen && !everybody {
-		d.total.thaw(soon)
+	if d.open == nil {
+		d.total.mute(d.now)
 	}
-	if d.open == nil && !d.total.frozen {
-		d.total.forget(false)
-	}
-	d.total.frozen = everybody
 	if in := d.open; in != nil {
-		d.total.spoiled = true
 		d.hold(list, in)
 	}
 }
@@ -135,24 +124,18 @@ func (d *Detector) hold(list []*series, in *incident) {
 		rate, deep := 0.0, 0.0
 		for j := range in.Culprits {
 			c := &in.Culprits[j]
-			if !c.covers(s) {
+			if !c.covers(s) || in.petty(c) || d.strict && !in.ordered && s.own().learned < fewKnown {
 				continue
 			}
-			u := s.shape.at(d.now)
-			if s.habitual() {
-				u = d.habitShape(s).at(d.now) * s.habit.wide(habitBin(d.now))
-			}
-			usual := s.level * u
-			for _, j := range s.jobs {
-				usual += j.level * d.habitShape(j).at(d.now) * j.habit.wide(habitBin(d.now))
-			}
-			usual *= d.tide[learnScale]
+			usual := max(d.rate(&s.watch), s.due*dueSlack)
 			most := slack * max(usual, floor)
+			cost := max(s.price.mean(), 1)
+			most *= cost
 			if all > 0 {
-				most = max(most, usual+room*excess[i]/all)
+				most = max(most, usual*cost+room*excess[i]/all)
 			}
 			rate = max(rate, most*s.partHere())
-			deep = max(deep, usual*deepSeconds*s.partHere())
+			deep = max(deep, usual*cost*deepSeconds*s.partHere())
 		}
 		if rate > 0 {
 			s.own().ordinary.Store(math.Float64bits(s.ordinaryHere() / s.partHere()))
@@ -169,7 +152,24 @@ const deepSeconds = 120
 // namedOnly marks a culprit that is not held: no allowed rate is infinite.
 var namedOnly = math.Float64bits(math.Inf(1))
 
-// SetAllowance says how much the culprits of an incident may send beyond their
+// SetStrict says whether culprits are held whatever is left of the plan. Those that are
+// known for less than a day are not: of them too little is known to refuse them anything while
+// nothing is at stake.
+func (d *Detector) SetStrict(strict bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.strict = strict
+}
+
+// SetCostly says whether the plan would not bear the open incident's excess from day to
+// day: then it is never taken for a new usual rate.
+func (d *Detector) SetCostly(costly bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.costly = costly
+}
+
+// SetAllowance says how many messages the culprits of an incident may cost beyond their
 // usual rates, all together, a second: each gets a part of it by its excess, and
 // never less than its usual rate times Config.Slack. Zero, as it is until this
 // is called, holds them to that; +Inf holds nobody. What a person orders with
@@ -182,7 +182,7 @@ func (d *Detector) SetAllowance(perSecond float64) {
 	}
 }
 
-// excesses are what each series that a culprit covers sends beyond its usual
+// excesses are the messages that each series a culprit covers costs beyond its usual
 // rate, a second, and their sum; nil where nothing is to be divided.
 func (d *Detector) excesses(list []*series, in *incident, room float64) (by []float64, all float64) {
 	if room == 0 {
@@ -195,7 +195,11 @@ func (d *Detector) excesses(list []*series, in *incident, room float64) (by []fl
 			continue
 		}
 		over := float64(s.window[k].sum) - d.expect(s, k)*d.tide[k]
-		by[i] = max(0, over) / float64(parts*partSeconds[k])
+		by[i] = max(0, over) / windowSeconds(k) * max(s.price.mean(), 1)
+		if in.Kind == FanOut {
+			extra, _ := s.price.expensive()
+			by[i] += extra
+		}
 		all += by[i]
 	}
 	return by, all
@@ -210,8 +214,8 @@ func (in *incident) window(now int64) int {
 	return 1
 }
 
-// Excess is what the open incident's culprits send at present beyond their
-// usual rates, a second.
+// Excess is how many messages the open incident's culprits cost at present beyond
+// their usual rates, a second.
 func (d *Detector) Excess() float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -222,10 +226,10 @@ func (d *Detector) Excess() float64 {
 	return all
 }
 
-// Rest is how many publishes the account sends until then when all send as usual, and
+// Rest is how many messages the account needs until then when all send as usual, and
 // whether that is known: a day must have been seen. Who is in no incident is
 // taken to go on as in the last two hours where that is more.
-func (d *Detector) Rest(until time.Time) (publishes float64, known bool) {
+func (d *Detector) Rest(until time.Time) (messages float64, known bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	sh := d.total.shape
@@ -233,22 +237,26 @@ func (d *Detector) Rest(until time.Time) (publishes float64, known bool) {
 		return 0, false
 	}
 	const step = 600
-	level := d.usual()
 	for at := d.now; at < until.Unix(); at += step {
-		publishes += level * sh.at(at+step/2) * float64(min(step, until.Unix()-at))
+		messages += sh.at(at+step/2) * float64(min(step, until.Unix()-at))
 	}
 	const k = scales - 1
-	var real, expected float64
-	for _, c := range d.callers {
-		if !c.frozen && c.learned > 0 {
-			real += float64(c.window[k].sum)
-			expected += d.expect(c, k)
+	var level, real, expected float64
+	for _, s := range d.rates.all() {
+		switch {
+		case s.shape == nil:
+		case s.whole != nil:
+			level += s.level * max(s.price.mean(), 1)
+		case !s.frozen && s.level > 0 && s.window[k].torn == 0:
+			real += float64(s.window[k].sum)
+			expected += d.expect(s, k)
 		}
 	}
-	if expected > 0 && d.total.window[k].torn == 0 {
-		publishes *= min(max(real/expected, 1), mostGrown)
+	messages *= level
+	if expected > 0 {
+		messages *= min(max(real/expected, 1), mostGrown)
 	}
-	return publishes, true
+	return messages, true
 }
 
 // mostGrown bounds how much more than usual the rest of a day is taken to bring
@@ -290,11 +298,18 @@ func (d *Detector) setReleased(id int, released bool) bool {
 // ones.
 func (d *Detector) adopt(list []*series) {
 	for _, s := range list {
-		if s.frozen && s.shape != nil && !s.habitual() {
-			s.adopt(s.steady(learnScale), d.unit(s.shape, learnScale)*d.tide[learnScale])
+		if !s.frozen {
+			continue
+		}
+		now := float64(s.window[1].sum) / windowSeconds(1)
+		s.adopted, s.adoptedUntil = now, d.now+parts*partSeconds[scales-1]
+		if s.level == 0 || !s.shape.known() {
+			continue // what it does now is all that is known
+		}
+		if by := now / (s.level * s.shape.at(d.now)); by > 1 {
+			s.scale(by)
 		}
 	}
-	d.total.adopt(d.steady(learnScale), d.unit(d.total.shape, learnScale))
 }
 
 // Accept ends the open incident as something that is normal from now on: the
@@ -310,6 +325,6 @@ func (d *Detector) Accept(id int) bool {
 	list := d.rates.all()
 	d.adopt(list)
 	d.open = nil
-	d.mark(list, false)
+	d.mark(list)
 	return true
 }

@@ -16,6 +16,8 @@ const (
 	Everybody Kind = "everybody"
 	// Duplicates is the same payload over and over.
 	Duplicates Kind = "duplicates"
+	// FanOut is publishes that cost several times as many messages as before.
+	FanOut Kind = "fanout"
 )
 
 // Phase is what happened to an incident.
@@ -43,7 +45,7 @@ type Incident struct {
 	StartedAt, DetectedAt, ResolvedAt time.Time
 	// Factor is the culprits' rate over their usual one, at its highest.
 	Factor float64
-	// Excess counts the messages offered beyond the usual since StartedAt.
+	// Excess counts the messages offered beyond the usual since it was noticed.
 	Excess float64
 	// Confidence that the culprits named explain the excess, 0 to 1.
 	Confidence float64
@@ -54,17 +56,22 @@ type Incident struct {
 	// Pressed says that they are held before the excess had lasted, because the
 	// plan would not have lasted.
 	Pressed bool
+	// Adopted says that it ended because it went on: what was a rise is usual from then on.
+	Adopted bool
 }
 
 // Culprit is a combination that makes a part of an excess. What does not
 // matter, or is not one, is Any.
 type Culprit struct {
 	Caller, Event, Channel string
+	// Callers are those who take part, where they are many and the name says what
+	// they have in common.
+	Callers []string
 	// Payloads are the digests that are sent over and over, if any.
 	Payloads []uint64
 	// Share is the culprit's part of the excess, 0 to 1.
 	Share float64
-	// Rate and Usual are in messages a second.
+	// Rate and Usual are in publishes a second.
 	Rate, Usual float64
 
 	excess float64 // since it was named
@@ -81,14 +88,15 @@ func (c *Culprit) everybody() bool { return c.Caller == Any && c.Event == Any &&
 // incident is an open incident.
 type incident struct {
 	Incident
-	calm     int64   // since when all culprits are calm, 0: they are not
-	scale    int     // of the alarm
-	reviewed int64   // when the culprits were reviewed last
-	measured int64   // when the excess was last added to
-	seen     float64 // the factor at the last review
-	released bool
-	ordered  bool // a person said that they are to be held
-	slack    float64
+	calm      int64   // since when all culprits are calm, 0: they are not
+	scale     int     // of the alarm
+	publishes float64 // of the excess
+	reviewed  int64   // when the culprits were reviewed last
+	measured  int64   // when the excess was last added to
+	seen      float64 // the factor at the last review
+	released  bool
+	ordered   bool // a person said that they are to be held
+	slack     float64
 }
 
 // How an incident ends, and when its culprits are looked at again, in seconds
@@ -96,12 +104,57 @@ type incident struct {
 const (
 	calmRatio   = 1.25
 	calmSeconds = 300
-	soonSeconds = 900 // a shorter incident was a burst
 )
 
-// everybodySeconds is when a rise of everybody is taken for growth: it was told,
-// nobody is to blame, and the plan is the quota's to keep.
-const everybodySeconds = 4 * secondsHour
+// adoptSeconds is when a rise that stays where it is and is not held is taken for
+// growth: it was told, and what the plan bears is the quota's to say.
+const adoptSeconds = 3 * secondsHour
+
+// holds reports whether the culprits are held now.
+func (d *Detector) holds(in *incident) bool {
+	return in.Held && !in.released && in.Kind != Everybody && (in.ordered || !math.IsInf(d.allowance, 1))
+}
+
+// steady reports whether the culprits' rate has neither risen nor fallen much for an
+// hour and three quarters.
+func (d *Detector) steady(in *incident) bool {
+	if d.now%partSeconds[scales-1] >= 4 { // the part is new: it holds nothing yet
+		return false
+	}
+	var part [parts - 1]float64
+	for _, s := range d.rates.all() {
+		if s.whole != nil && s.frozen {
+			for i := range part {
+				part[i] += s.window[scales-1].ago(i + 1)
+			}
+		}
+	}
+	return slices.Max(part[:]) <= steadyRatio*slices.Min(part[:])
+}
+
+// steadyRatio bounds how much a rate differs within two hours that is taken for a new usual one.
+const steadyRatio = 1.15
+
+// rememberAll keeps what the culprits did as episodes.
+func (d *Detector) rememberAll(list []*series, in *incident) {
+	if in.Kind == Everybody || in.Kind == FanOut {
+		return
+	}
+	end := d.now
+	if in.calm > 0 {
+		end = in.calm
+	}
+	for _, s := range list {
+		if s.whole != nil && s.frozen && s.top > 1.5*s.base && s.top-s.base > d.config.MinShare*d.usual()/4 {
+			d.remember(s, in.StartedAt.Unix(), end, s.top)
+		}
+	}
+}
+
+// petty reports whether the culprit matters little beside another.
+func (in *incident) petty(c *Culprit) bool {
+	return c.Share < pettyPart && slices.ContainsFunc(in.Culprits, func(o Culprit) bool { return o.Share > 0.5 })
+}
 
 // reviewAfter is how long after the last review of an incident of that age the
 // next one is due, in seconds: soon at first, as each second tells more.
@@ -136,7 +189,7 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 		}
 		d.open = in
 		d.toHold(list, in) // it may not be affordable to wait at all
-		d.mark(list, false)
+		d.mark(list)
 		return []Event{d.event(Opened)}
 	}
 	// A review is due when more of the incident has been seen, and when
@@ -155,7 +208,7 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 	if due || grown || fresh != nil {
 		in.reviewed = d.now
 		if d.review(list, in, fresh, age) {
-			d.mark(list, false)
+			d.mark(list)
 			events = append(events, d.event(Updated))
 		}
 	}
@@ -163,15 +216,18 @@ func (d *Detector) follow(list []*series, alarms []verdictOn) []Event {
 	if d.toHold(list, in) {
 		events = append(events, d.event(Updated))
 	}
-	if in.Kind == Everybody && age >= everybodySeconds {
+	if !done && age >= adoptSeconds && !d.costly && !d.holds(in) && d.steady(in) {
 		d.adopt(list)
-		done = true
+		in.Adopted, done = true, true
 	}
 	if done {
+		if !in.Adopted {
+			d.rememberAll(list, in)
+		}
 		in.ResolvedAt = time.Unix(d.now, 0).UTC()
 		events = append(events, d.event(Resolved))
 		d.open = nil
-		d.mark(list, in.calm-in.DetectedAt.Unix() < soonSeconds)
+		d.mark(list)
 	} else {
 		d.hold(list, in)
 	}
@@ -207,13 +263,17 @@ func (d *Detector) event(p Phase) Event {
 
 func (d *Detector) start(list []*series, a verdictOn) *incident {
 	culprits, confidence, excess := d.blame(list, a.scale)
+	excess *= d.cost(list, nil)
+	if a.fanout {
+		culprits, confidence, excess = []Culprit{fanoutOf(a)}, 1, 0
+	}
 	if a.series != nil && !slices.ContainsFunc(culprits, func(c Culprit) bool { return c.covers(a.series) || c.Caller == a.series.caller || c.Caller == Any }) {
 		// The table does not single it out; the alarm itself does.
 		culprits = append(culprits, d.itself(list, a))
 		confidence = 1 - math.Exp(-a.surprise)
 		excess = max(excess, a.real-a.expected)
 	}
-	if len(culprits) == 0 || culprits[0].everybody() && d.total.shape.seen(d.now) == 0 {
+	if len(culprits) == 0 || culprits[0].everybody() && (!d.total.shape.known() || a.scale > learnScale && d.total.shape.seen(d.now) == 0) {
 		return nil // the first morning, the first Monday
 	}
 	d.next++
@@ -222,7 +282,16 @@ func (d *Detector) start(list []*series, a verdictOn) *incident {
 		ID: d.next, Kind: kindOf(culprits), StartedAt: time.Unix(d.onset(a, window), 0).UTC(), DetectedAt: time.Unix(d.now, 0).UTC(),
 		Factor: a.ratio, Excess: excess, Confidence: confidence, Culprits: culprits,
 	}, slack: d.config.Slack}
+	if a.fanout {
+		in.Kind = FanOut
+	}
 	return in
+}
+
+func fanoutOf(a verdictOn) Culprit {
+	s := a.series
+	rate := float64(s.window[learnScale].sum) / windowSeconds(learnScale)
+	return Culprit{Caller: s.caller, Event: s.event, Channel: s.channel, Share: 1, Rate: rate, Usual: rate}
 }
 
 // onset is the beginning of the first part of the window that is high.
@@ -303,6 +372,9 @@ func kindOf(c []Culprit) Kind {
 // before that are still high or did much of it.
 func (d *Detector) review(list []*series, in *incident, fresh *verdictOn, age int64) bool {
 	in.seen = in.Factor
+	if in.Kind == FanOut {
+		return false
+	}
 	k := min(in.scale, 1)
 	for k < learnScale && parts*partSeconds[k+1] <= age+8 {
 		k++
@@ -377,13 +449,23 @@ func (d *Detector) measure(list []*series, in *incident) bool {
 	k := 1
 	seconds := float64(parts * partSeconds[k])
 	everybody := in.Kind == Everybody
+	if in.Kind == FanOut {
+		return d.measurePrice(list, in, elapsed)
+	}
+	for _, s := range list {
+		if s.frozen {
+			s.top = max(s.top, float64(s.window[k].sum)/seconds)
+		}
+	}
 	if everybody {
 		k = learnScale
 		e := d.expectAll(k)
 		x := float64(d.total.window[k].sum)
 		in.Factor = max(in.Factor, x/max(e, fewest))
 		calm = x < e*1.5
-		in.Excess += max(0, x-e) / float64(parts*partSeconds[k]) * elapsed
+		over := max(0, x-e) / windowSeconds(k) * elapsed
+		in.publishes += over
+		in.Excess += over * d.cost(list, nil)
 	} else {
 		for i := range in.Culprits {
 			c := &in.Culprits[i]
@@ -399,13 +481,34 @@ func (d *Detector) measure(list []*series, in *incident) bool {
 				in.Factor = max(in.Factor, f/max(of, fewest))
 			}
 			e = max(e, fewest)
-			if x > e*calmRatio+2*math.Sqrt(e) && x-e > least/2 {
+			if x > e*calmRatio+2*math.Sqrt(e) && x-e > least/2 && !in.petty(c) {
 				calm = false
 			}
 			c.excess += max(0, x-e) / seconds * elapsed
-			in.Excess += max(0, x-e) / seconds * elapsed
+			in.publishes += max(0, x-e) / seconds * elapsed
+			in.Excess += max(0, x-e) / seconds * elapsed * d.cost(list, c)
 		}
 	}
+	return d.calmed(in, calm)
+}
+
+// cost is what a publish that the culprit covers costs on average; nil is everybody.
+func (d *Detector) cost(list []*series, c *Culprit) float64 {
+	var n, m float64
+	for _, s := range list {
+		if s.whole != nil && (c == nil || c.covers(s)) {
+			x := float64(s.window[learnScale].sum)
+			n, m = n+x, m+x*s.price.mean()
+		}
+	}
+	if n == 0 || m == 0 {
+		return 1
+	}
+	return m / n
+}
+
+// calmed reports whether the incident has been calm for long enough.
+func (d *Detector) calmed(in *incident, calm bool) bool {
 	if !calm {
 		in.calm = 0
 		return false
@@ -414,4 +517,23 @@ func (d *Detector) measure(list []*series, in *incident) bool {
 		in.calm = d.now
 	}
 	return d.now-in.calm >= calmSeconds
+}
+
+// measurePrice follows what the culprits' publishes cost.
+func (d *Detector) measurePrice(list []*series, in *incident, elapsed float64) bool {
+	calm := true
+	for _, s := range list {
+		if s.whole == nil || !s.frozen {
+			continue
+		}
+		usual := s.price.mean()
+		n, m := s.price.last(4)
+		if n == 0 || usual == 0 {
+			continue
+		}
+		in.Factor = max(in.Factor, m/n/usual)
+		in.Excess += max(0, m-n*usual) / 60 * elapsed
+		calm = calm && m < n*usual*calmRatio
+	}
+	return d.calmed(in, calm)
 }

@@ -30,20 +30,17 @@ type series struct {
 	whole                  *series // the caller's; nil for a caller's own
 
 	pending atomic.Int64  // seen here since the last tick
+	cost    atomic.Int64  // messages of them
 	remote  atomic.Int64  // reported by other replicas since the last tick
 	held    atomic.Uint64 // math.Float64bits of the allowed rate; 0: not held
 	deep    atomic.Uint64 // math.Float64bits of what may come at once while it is held
 	crowd   atomic.Uint32 // of a whole: 1 channels, 2 events are no longer told apart
 
 	delta int64 // seen here, not yet exported
+	price price
 	watch
-	born  int64     // the second before the first message
-	habit *habit    // nil: not looked for
-	jobs  []*series // of a whole: its periodic series; level is that of all others
-	fresh float64   // of a whole: what was taken up today as new, in rate
-
-	latelyAt int64 // for which second latelyOf is worked out
-	latelyOf float64
+	top float64 // the highest rate in the open incident
+	due float64 // a second: what a known episode may bring now
 
 	// Of a whole: what was seen here and on all replicas, half forgotten in a
 	// minute.

@@ -5,190 +5,188 @@ import (
 	"slices"
 )
 
-// shape is how a caller's rate goes through the week, by hour, around 1:
-// yesterday's shape from the second day on, then one shape for weekdays and
-// one for weekends, and a part of each hour of the week's own. Together with
-// the levels it is a multiplicative Holt-Winters model (Winters 1960), its
-// seasons pooled: an hour seen once a week would be known too badly to tell
-// half more from noise.
+// shape is how a caller's rate goes through the week, by hour, around 1: for each
+// hour of the day the median of the last days of its kind, weekdays or weekends. A
+// median needs no verdict on what was wrong: an incident of one day is outvoted by
+// the others, and what comes every day at that hour is usual from the second one on.
 type shape struct {
-	kind [2][24]float32 // weekdays, weekends; 0: not yet seen
-	week [168]float32   // 0: not yet seen
-	days [2]int32       // whole days seen, of each kind
-	// The last hours' rates, learned only when they are lag hours old: by
-	// then it is known whether they belonged to an incident, and no window
-	// is judged by what it contains itself.
-	recent  [24]float32 // 0: none
-	sum     float64     // this hour's messages
-	seconds float64
-	clean   bool // no incident in this hour
+	// ring holds the hours of the last days over the level of then; before a whole
+	// day was seen they are rates. 0: not seen.
+	ring [shapeDays][24]float32
+	week [shapeDays]bool // whether that day was one of Monday to Friday
+	next int             // the day that is being written
+	kind [2][24]float32  // weekdays, weekends: what follows from the ring; 0: not known
+	days [2]int32        // days seen, of each kind
+	hour int64           // the hour of the last entry, since 1970
 
-	scale  float64       // what the last hour's end multiplied levels by
+	sum     float64 // this hour's publishes
+	seconds float64
+	unit    float64 // what today's seconds so far hold at level 1
+
 	unitAt [scales]int64 // for which second unitOf is worked out
 	unitOf [scales]float64
 }
 
-// lag is how many hours after its end an hour is learned.
-const lag = 20
-
-// ownPart is the weight of an hour's own history beside its kind's.
-const ownPart = 0.35
+// shapeDays is how many days a shape remembers: five weekdays and two weekends.
+const shapeDays = 9
 
 const (
 	secondsHour = 3600
-	secondsWeek = 168 * secondsHour
+	secondsDay  = 24 * secondsHour
+	secondsWeek = 7 * secondsDay
 )
 
 // mondayOffset makes hour 0 of the week Monday 00:00 UTC; 1970-01-01 was a
 // Thursday.
-const mondayOffset = 3 * 24 * secondsHour
+const mondayOffset = 3 * secondsDay
+
+func isWeekday(second int64) bool { return (second+mondayOffset)/secondsDay%7 < 5 }
 
 // at is the shape at a second since 1970, linear between the middles of hours.
 func (s *shape) at(second int64) float64 {
-	t := second + mondayOffset - secondsHour/2
-	hour := int((t/secondsHour)%168+168) % 168
+	if !s.known() {
+		return 1
+	}
+	t := second - secondsHour/2
 	part := float64(t%secondsHour) / secondsHour
-	a, b := s.hour(hour), s.hour((hour+1)%168)
+	a, b := s.of(t), s.of(t+secondsHour)
 	return a + (b-a)*part
 }
 
 // trough is the lower one of the two hours between whose middles the second is.
 func (s *shape) trough(second int64) float64 {
-	hour := int(((second+mondayOffset-secondsHour/2)/secondsHour%168 + 168) % 168)
-	return min(s.hour(hour), s.hour((hour+1)%168))
-}
-
-func (s *shape) hour(h int) float64 {
 	if !s.known() {
 		return 1
 	}
-	v := s.ofKind(h)
-	if w := s.week[h]; w > 0 {
-		v = math.Pow(float64(w), ownPart) * math.Pow(v, 1-ownPart)
-	}
-	return max(v, 0.02)
+	return min(s.of(second-secondsHour/2), s.of(second+secondsHour/2))
 }
 
-// ofKind is the hour's value by its kind of day, or by the other kind while
-// its own is not known.
-func (s *shape) ofKind(h int) float64 {
-	k := kindOfDay(h)
-	if s.kind[k][h%24] == 0 {
-		k = 1 - k
+// of is the value of the hour that the second is in: of its kind of day, or of the
+// other kind while its own is not known.
+func (s *shape) of(second int64) float64 {
+	k := 0
+	if !isWeekday(second) {
+		k = 1
 	}
-	return float64(s.kind[k][h%24])
-}
-
-// kindOfDay is 0 for hours of Monday to Friday, 1 for the others.
-func kindOfDay(h int) int {
-	if h >= 5*24 {
-		return 1
+	h := second / secondsHour % 24
+	v := s.kind[k][h]
+	if v == 0 {
+		v = s.kind[1-k][h]
 	}
-	return 0
+	return max(float64(v), 0.02)
 }
 
 // seen is how many days of the kind of this one are known.
 func (s *shape) seen(second int64) int32 {
-	return s.days[kindOfDay(int((second+mondayOffset)/secondsHour%168))]
+	if isWeekday(second) {
+		return s.days[0]
+	}
+	return s.days[1]
 }
 
 // known reports whether a whole day has been seen.
 func (s *shape) known() bool { return s.days[0]+s.days[1] > 0 }
 
+// turn goes on by so many seconds.
+func (s *shape) turn(now int64, seconds float64) {
+	s.seconds += seconds
+	s.unit += s.at(now) * seconds
+}
+
 // endHour learns the hour that ends at second, for a caller of that level. It
-// returns by what the levels of all that has this shape are to be multiplied.
-func (s *shape) endHour(second int64, level float64) float64 {
+// returns the mean rate of the first day when that is whole, else 0.
+func (s *shape) endHour(second int64, level float64) (first float64) {
 	rate, seconds := s.sum/max(s.seconds, 1), s.seconds
-	if !s.clean {
-		rate = min(rate, level*s.at(second-secondsHour/2)) // the excess is not learned
+	s.sum, s.seconds = 0, 0
+	at := second - 1
+	h := at / secondsHour % 24
+	if seconds < secondsHour/2 {
+		return 0
 	}
-	s.sum, s.seconds, s.clean = 0, 0, true
-	h := int((second+mondayOffset-1)/secondsHour%168+168) % 168
+	s.hour = at / secondsHour
+	day := &s.ring[s.next]
 	if !s.known() {
-		if seconds < secondsHour/2 || level <= 0 {
-			return 1
+		day[h] = max(float32(rate), 1e-6)
+		if slices.Contains(day[:], 0) {
+			return 0
 		}
-		// The first day's hours are rates until it is whole; on whichever
-		// days they fell, they make one kind.
-		s.kind[0][h%24] = max(float32(rate), 1e-6)
-		if slices.Contains(s.kind[0][:], 0) {
-			return 1
+		// On whichever days its hours fell, they make one.
+		s.week[s.next] = isWeekday(at)
+		mean := 0.0
+		for _, v := range day {
+			mean += float64(v) / 24
 		}
-		k := kindOfDay(h)
-		if k == 1 {
-			s.kind[0], s.kind[1] = s.kind[1], s.kind[0]
+		mean = max(mean, 1e-6)
+		for i := range day {
+			day[i] /= float32(mean)
 		}
-		s.days[k] = 1
-		return s.normalize() / level
+		s.turnDay()
+		return mean
 	}
-	s.recent[h%24] = 0
-	if seconds >= secondsHour/2 && level > 0 {
-		s.recent[h%24] = max(float32(rate/level), 1e-6)
+	if level > 0 {
+		day[h] = max(float32(rate/level), 1e-6)
 	}
-	return s.learn((h + 168 - lag) % 168)
+	if h == 23 {
+		s.week[s.next] = isWeekday(at)
+		s.turnDay()
+	}
+	return 0
 }
 
-// learn takes up hour h of the week, which is lag hours old.
-func (s *shape) learn(h int) float64 {
-	k := kindOfDay(h)
-	old := &s.kind[k][h%24]
-	v := s.recent[h%24]
-	s.recent[h%24] = 0
-	if v > 0 {
-		s.learnOne(h, old, v)
-	}
-	if h%24 < 23 {
-		return 1
-	}
-	s.days[k]++
-	mean := s.normalize()
-	for i := range s.recent {
-		s.recent[i] /= float32(mean)
-	}
-	return mean
+// turnDay takes a day up and begins the next one.
+func (s *shape) turnDay() {
+	s.next = (s.next + 1) % shapeDays
+	s.ring[s.next] = [24]float32{}
+	s.settle()
 }
 
-func (s *shape) learnOne(h int, old *float32, v float32) {
-	k := kindOfDay(h)
-	if *old == 0 {
-		*old = max(v, float32(s.ofKind(h))/3)
-	} else {
-		*old = learnHour(*old, v, max(0.15, 1/float32(s.days[k]+1)))
+// settle works out the shape.
+func (s *shape) settle() {
+	s.days = [2]int32{}
+	for d := range s.ring {
+		if d != s.next && slices.ContainsFunc(s.ring[d][:], func(v float32) bool { return v > 0 }) {
+			if s.week[d] {
+				s.days[0]++
+			} else {
+				s.days[1]++
+			}
+		}
 	}
-	if s.week[h] == 0 {
-		s.week[h] = max(v, *old/2)
-	} else {
-		s.week[h] = learnHour(s.week[h], v, 0.4)
-	}
-}
-
-// learnHour moves an hour's value towards the last one seen. An outage is not
-// a habit: what is missing is believed slowly.
-func learnHour(old, v, gain float32) float32 {
-	if v < old/2 {
-		gain /= 4
-	}
-	return old + (v-old)*gain
-}
-
-// normalize makes the mean of a weekday 1 and returns what it was.
-func (s *shape) normalize() float64 {
-	k := 0
-	if s.days[0] == 0 {
-		k = 1
-	}
-	var sum float32
-	for _, v := range s.kind[k] {
-		sum += v
-	}
-	mean := sum / 24
+	var v []float32
 	for k := range s.kind {
-		for h := range s.kind[k] {
-			s.kind[k][h] /= mean
+		for h := range 24 {
+			v = v[:0]
+			for d := range s.ring {
+				if d != s.next && s.week[d] == (k == 0) && s.ring[d][h] > 0 {
+					v = append(v, s.ring[d][h])
+				}
+			}
+			s.kind[k][h] = 0
+			if len(v) > 0 {
+				slices.Sort(v)
+				s.kind[k][h] = v[len(v)/2] // of two the higher: what was seen may come again
+			}
 		}
 	}
-	for h := range s.week {
-		s.week[h] /= mean
-	}
-	return float64(mean)
 }
+
+// spread is how far the same hour of other days of the kind was from the shape,
+// relative to it, at its most usual: 1.5 times the median distance.
+func (s *shape) spread(second int64) float64 {
+	k, h := isWeekday(second), second/secondsHour%24
+	of := s.of(second)
+	var far []float64
+	for d := range s.ring {
+		if d != s.next && s.week[d] == k && s.ring[d][h] > 0 {
+			far = append(far, math.Abs(float64(s.ring[d][h])/of-1))
+		}
+	}
+	if len(far) < 2 {
+		return unknownSpread
+	}
+	slices.Sort(far)
+	return max(1.5*far[len(far)/2], unknownSpread/float64(len(far)))
+}
+
+// unknownSpread is taken for the relative spread of a day that was seen once.
+const unknownSpread = 0.3

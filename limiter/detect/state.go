@@ -12,6 +12,7 @@ type State struct {
 	Total   SeriesState
 	// Callers come before their Series.
 	Callers, Series []SeriesState
+	Episodes        []EpisodeState
 	// Open is the incident that was open, if any.
 	Open *Incident
 }
@@ -19,23 +20,26 @@ type State struct {
 // SeriesState is the learned part of one caller, or of one combination.
 type SeriesState struct {
 	Caller, Event, Channel string
-	Level, Total           float64
-	Learned                int32
-	Active                 int64
-	Scatter, Peak, Bursts  [scales]float32
-	// Weekday, Weekend and Week are the shape by hour, of callers only; Days
-	// is how many days of each kind were seen.
-	Weekday, Weekend, Week []float32
-	Recent                 []float32
-	Days                   [2]int32
-	// Hour is the profile of the hour by ten seconds, learned in Hours; it is
-	// in force if Periodic.
-	Hour     []float32
-	Hours    int32
-	Periodic bool
+	Level                  float64
+	Levels                 []float32
+	// Local is the rate of the last hours, which stands in until they are seen anew.
+	Local      float64
+	Learned    int32
+	Active     int64
+	Dispersion [scales]float32
+	Tops       [scales][topDays]float32
+	// Publishes, Messages and Squares are of the price.
+	Publishes, Messages, Squares float64
+	// Days are the hours of the last days, over the level, and Weekdays which of them were
+	// one of Monday to Friday; of callers only. Today is the last of them.
+	Days     [][]float32
+	Weekdays []bool
+	// Weekday and Weekend are the shape as version 1 had it.
+	Weekday, Weekend []float32
 }
 
-const stateVersion = 1
+// Version 1 is read: it had one level, and one shape for weekdays and one for weekends.
+const stateVersion = 2
 
 // State copies what was learned.
 func (d *Detector) State() State {
@@ -48,12 +52,13 @@ func (d *Detector) State() State {
 		if s.whole == nil {
 			st.Callers = append(st.Callers, x)
 		} else {
-			x.Weekday, x.Weekend, x.Week, x.Recent = nil, nil, nil, nil
-			if h := s.habit; h != nil && h.hours > 0 {
-				x.Hour, x.Hours, x.Periodic = append([]float32(nil), h.part[:]...), h.hours, h.used
-			}
+			x.Days, x.Weekdays = nil, nil
+			x.Publishes, x.Messages, x.Squares = s.price.publishes, s.price.messages, s.price.squares
 			st.Series = append(st.Series, x)
 		}
+	}
+	for _, e := range d.episodes {
+		st.Episodes = append(st.Episodes, EpisodeState{e.caller, e.event, e.channel, e.Start, e.Length, e.Rate, e.Daily, e.Hourly})
 	}
 	if d.open != nil {
 		in := d.open.Incident
@@ -63,46 +68,84 @@ func (d *Detector) State() State {
 	return st
 }
 
+// EpisodeState is one rise that is remembered, see episode.
+type EpisodeState struct {
+	Caller, Event, Channel string
+	Start, Length          int64
+	Rate                   float64
+	Daily, Hourly          int
+}
+
 func (w *watch) state() SeriesState {
-	x := SeriesState{Level: w.level, Total: w.total, Learned: w.learned, Active: w.active}
+	x := SeriesState{Level: w.level, Levels: append([]float32(nil), w.levels[:]...), Local: max(w.localOf, w.base), Learned: w.learned, Active: w.active}
 	for k := range w.window {
-		x.Scatter[k], x.Peak[k], x.Bursts[k] = w.window[k].scatter, w.window[k].peak, w.window[k].burst
+		x.Dispersion[k], x.Tops[k] = w.window[k].dispersion, w.window[k].tops
 	}
 	if w.shape != nil {
-		x.Weekday, x.Weekend = append([]float32(nil), w.shape.kind[0][:]...), append([]float32(nil), w.shape.kind[1][:]...)
-		x.Recent = append([]float32(nil), w.shape.recent[:]...)
-		x.Week, x.Days = append([]float32(nil), w.shape.week[:]...), w.shape.days
+		for i := range w.shape.ring {
+			at := (w.shape.next + 1 + i) % shapeDays // the oldest first
+			x.Days = append(x.Days, append([]float32(nil), w.shape.ring[at][:]...))
+			x.Weekdays = append(x.Weekdays, w.shape.week[at])
+		}
 	}
 	return x
 }
 
 func (w *watch) restore(x *SeriesState) {
 	w.init()
-	w.level, w.total, w.learned, w.active = x.Level, x.Total, x.Learned, x.Active
+	w.level, w.learned, w.active = x.Level, x.Learned, x.Active
+	w.born = x.Active - int64(x.Learned)*parts*partSeconds[learnScale]
+	w.adopted, w.adoptedUntil = x.Local, x.Active+parts*partSeconds[scales-1]
+	copy(w.levels[:], x.Levels)
+	if len(x.Levels) == 0 {
+		w.levels[0] = float32(x.Level)
+	}
 	for k := range w.window {
-		w.window[k].scatter, w.window[k].peak, w.window[k].burst = x.Scatter[k], x.Peak[k], x.Bursts[k]
-		w.window[k].torn = parts // it teaches nothing until it is full again
+		win := &w.window[k]
+		if x.Dispersion[k] >= 1 {
+			win.dispersion, win.samples = x.Dispersion[k], 64
+		}
+		win.tops = x.Tops[k]
+		win.torn = parts // it teaches nothing until it is full again
 	}
-	if x.Week != nil {
-		w.shape = &shape{days: x.Days}
-		copy(w.shape.recent[:], x.Recent)
-		copy(w.shape.kind[0][:], x.Weekday)
-		copy(w.shape.kind[1][:], x.Weekend)
-		copy(w.shape.week[:], x.Week)
+	if x.Days == nil && x.Weekday == nil {
+		return
 	}
+	w.shape = &shape{}
+	if x.Days == nil { // version 1
+		for k, v := range [][]float32{x.Weekday, x.Weekend} {
+			if len(v) == 24 && v[0] > 0 {
+				copy(w.shape.ring[k][:], v)
+				w.shape.week[k], w.shape.next = k == 0, 2
+			}
+		}
+		w.shape.settle()
+		return
+	}
+	for i, day := range x.Days {
+		if i < shapeDays && i < len(x.Weekdays) {
+			copy(w.shape.ring[i][:], day)
+			w.shape.week[i] = x.Weekdays[i]
+		}
+	}
+	w.shape.next = shapeDays - 1
+	w.shape.settle()
 }
 
 // Restore takes up a State, before the first Observe and Tick. It reports
 // false, and takes nothing up, for a version it does not know. An incident
 // that was open is open again: its culprits stay held until they are calm.
 func (d *Detector) Restore(st *State) bool {
-	if st.Version != stateVersion {
+	if st.Version != stateVersion && st.Version != 1 {
 		return false
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.next = st.NextID
 	d.total.restore(&st.Total)
+	if d.total.shape == nil {
+		d.total.shape = &shape{}
+	}
 	for i := range st.Callers {
 		x := &st.Callers[i]
 		s := d.rates.find(&Key{Caller: x.Caller, Event: Any, Channel: Any})
@@ -120,21 +163,19 @@ func (d *Detector) Restore(st *State) bool {
 		if s.whole != nil && s.whole.shape != nil && s.shape == nil {
 			s.restore(x)
 			s.shape = s.whole.shape
-			if len(x.Hour) == habitBins && len(d.watched) < maxHabits {
-				s.habit = &habit{hours: x.Hours, used: x.Periodic, young: true}
-				copy(s.habit.part[:], x.Hour)
-				d.watched = append(d.watched, s)
-				if x.Periodic {
-					d.habits, s.whole.jobs = append(d.habits, s), append(s.whole.jobs, s)
-				}
-			}
+			s.price.publishes, s.price.messages, s.price.squares = x.Publishes, x.Messages, x.Squares
+		}
+	}
+	for _, e := range st.Episodes {
+		if len(d.episodes) < maxEpisodes {
+			d.episodes = append(d.episodes, episode{e.Caller, e.Event, e.Channel, e.Start, e.Length, e.Rate, e.Daily, e.Hourly})
 		}
 	}
 	if st.Open != nil {
 		d.now = st.At.Unix()
 		in := *st.Open
 		d.open = &incident{Incident: in, measured: d.now, seen: in.Factor, slack: d.config.Slack, scale: learnScale, reviewed: d.now}
-		d.mark(d.rates.all(), false)
+		d.mark(d.rates.all())
 		d.now = 0
 	}
 	return true

@@ -1,6 +1,9 @@
 package detect
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // The scales of time at which a series is watched: sliding windows of eight
 // parts each. A sudden runaway shows at the first, a slow one at the last.
@@ -13,77 +16,91 @@ const (
 // 2 min, 10 min, 2 h.
 var partSeconds = [scales]int64{1, 4, 15, 75, 900}
 
-// learnScale is the scale whose windows teach the level.
+func windowSeconds(k int) float64 { return float64(parts * partSeconds[k]) }
+
+// learnScale is the longest of the scales that are measured by what the series did
+// in the last hours; the longer ones are measured by what it does at that hour.
 const learnScale = 2
 
 // window is a sliding count at one scale, with what is known about how much
-// such counts scatter when nothing is wrong.
+// such counts scatter.
 type window struct {
 	part [parts]uint32
 	sum  uint32
 	at   uint8
+	torn uint8 // for so many parts the window is not whole
 
-	// The variance of a healthy count with mean m is dispersion·m +
-	// scatter·m². scatter and peak, the highest ratio to the mean of the
-	// last days, are in force; the other three are today's and come into
-	// force tomorrow if today had no incident: a runaway that grows slower
-	// than the memory of a window cannot teach that it is normal.
-	scatter, peak      float32
-	today              float32
-	squares, weightsSq float32
-	// The highest counts over what was expected: since the series was frozen,
-	// and in a burst that ended by itself.
-	bout, burst float32
-	torn        uint8 // for so many parts the window is not whole
+	// dispersion is the variance of a count over its mean, as this series shows it:
+	// publishes come in clumps, by the minute, at will. It is learned from every
+	// whole window, and one that is far off teaches little (winsorized).
+	dispersion float32
+	samples    uint32
+	// tops are the highest ratios to the expected of the last days, today's first. The
+	// second highest of them counts: what happened on one day alone is no habit.
+	tops [topDays]float32
 }
+
+const topDays = 5
 
 // watch is what the detector knows about one series.
 type watch struct {
 	window [scales]window
-	// level is the expected count a second where the shape of the week is 1.
-	level float64
-	// learned counts the windows the level was learned from, and total the
-	// messages in them.
-	learned int32
-	total   float64
-	active  int64 // the last second with a message
-	// What learnLevel left out while frozen: messages, and what they would be
-	// at level 1.
-	missed, missedUnit float64
-	frozen             bool // part of an open incident: nothing is learned
-	spoiled            bool // was frozen today
-	shape              *shape
+	// levels are the publishes a second of the last days where the shape of the
+	// week is 1, and level is their median. 0: not known.
+	level   float64
+	levels  [levelDays]float32
+	born    int64   // the second before the first publish
+	learned int32   // windows of the learning scale since then
+	day     float64 // publishes today
+	dayUnit float64 // the shape's unit when day began to be counted
+	total   float64 // publishes until the shape was known
+	active  int64   // the last second with a publish
+	frozen  bool    // part of an open incident
+	base    float64 // then: the rate it is measured by
+	muted   int64   // until when the long windows are not tested: they hold what is over
+	shape   *shape
+
+	adopted      float64 // a rate that was taken for the usual one
+	adoptedUntil int64   // by when the last hours show it
+
+	localAt int64 // for which quarter of a minute localOf is worked out
+	localOf float64
 
 	recent [14]uint32 // by 5 s, for Top: a minute, the present slot, and an empty one
 	longer [12]uint32 // by 60 s
 }
 
-// How much healthy counts scatter until it is known: variances of Poisson
-// with a relative spread, and the highest ratios of bursts.
+const levelDays = 5
+
 const (
-	dispersion   = 1.3
-	priorScatter = 0.015 // a relative spread of 12 %
-	leastScatter = 0.004 // and of 6 %, however calm it was
+	leastScatter = 0.004 // a relative spread of 6 %, however calm a series was
+	fewKnown     = 720   // windows of the learning scale in a day
 )
 
 var (
-	priorPeak = [scales]float32{2.1, 2, 2, 1.5, 1.3}
-	leastPeak = [scales]float32{1.9, 1.9, 1.9, 1.2, 1.2}
-	leastMark = [scales]float64{2.1, 2.1, 2.1, 1.65, 1.32} // the ratio asked for
+	priorPeak = [scales]float32{2.1, 2, 1.7, 1.45, 1.35}
+	leastPeak = [scales]float32{1.9, 1.8, 1.35, 1.2, 1.2}
 )
 
 func (w *watch) init() {
 	for k := range w.window {
-		w.window[k].scatter, w.window[k].peak = priorScatter, priorPeak[k]
+		w.window[k].dispersion = priorDispersion
 	}
 }
 
-// count adds n messages of the seconds (from, to].
+// priorDispersion stands for what is not known: publishes in small clumps.
+const (
+	priorDispersion   = 1.3
+	unknownDispersion = 2 // until an hour of it was seen
+)
+
+// count adds n publishes of the seconds (from, to].
 func (w *watch) count(n, from, to int64) {
 	if n == 0 {
 		return
 	}
 	w.active = to
+	w.day += float64(n)
 	for k := range w.window {
 		win := &w.window[k]
 		p := partSeconds[k]
@@ -112,6 +129,100 @@ func (win *window) turn() {
 	win.part[win.at] = 0
 }
 
+// ago is the part that began so many parts before the present one.
+func (win *window) ago(i int) float64 { return float64(win.part[(int(win.at)+parts-i)%parts]) }
+
+// peak is the ratio that the series has reached on two of the last days, of a scale.
+func (w *watch) peak(k int) float32 {
+	win := &w.window[k]
+	first, second, days := float32(0), float32(0), 0
+	for _, t := range win.tops[1:] {
+		if t > 0 {
+			days++
+		}
+		if t > first {
+			first, second = t, first
+		} else if t > second {
+			second = t
+		}
+	}
+	if days < 2 {
+		return priorPeak[k]
+	}
+	return max(second, leastPeak[k])
+}
+
+// learnScatter takes a finished window as a sample of how the series scatters.
+func (win *window) learnScatter(expected float64) {
+	if expected < 0.5 || win.torn > 0 {
+		return
+	}
+	x := float64(win.sum)
+	if x < expected/2 && expected >= 8 {
+		return // a pause, or what follows a burst: it says nothing of how counts scatter
+	}
+	if expected >= 20 {
+		win.tops[0] = max(win.tops[0], float32(x/expected))
+	}
+	z := float32((x - expected) * (x - expected) / expected)
+	win.samples++
+	gain := max(1.0/64, 1/float32(win.samples+16))
+	win.dispersion += gain * (min(z, 5*win.dispersion) - win.dispersion)
+	win.dispersion = max(win.dispersion, 1)
+}
+
+// dispersion is that of the scale; a short window is taken to scatter no less than
+// the longer ones whose counts tell more.
+func (w *watch) dispersion(k int) float64 {
+	d := w.window[k].dispersion
+	for j := k + 1; j <= learnScale; j++ {
+		d = max(d, w.window[j].dispersion)
+	}
+	if k <= learnScale && w.window[learnScale].samples < 32 {
+		d = max(d, unknownDispersion)
+	}
+	return float64(d)
+}
+
+// turnDay brings the day's level and peaks into force.
+func (w *watch) turnDay() {
+	for k := range w.window {
+		win := &w.window[k]
+		copy(win.tops[1:], win.tops[:topDays-1])
+		win.tops[0] = 0
+	}
+	unit := w.shape.unit - w.dayUnit
+	if w.shape.known() && unit > secondsDay/8 && w.day > 0 {
+		copy(w.levels[1:], w.levels[:levelDays-1])
+		w.levels[0] = max(float32(w.day/unit), 1e-7)
+		w.settle()
+	}
+	w.day, w.dayUnit = 0, 0
+}
+
+// settle works the level out from the days'.
+func (w *watch) settle() {
+	v := make([]float32, 0, levelDays)
+	for _, l := range w.levels {
+		if l > 0 {
+			v = append(v, l)
+		}
+	}
+	if len(v) == 0 {
+		return
+	}
+	slices.Sort(v)
+	w.level = float64(v[(len(v)-1)/2]+v[len(v)/2]) / 2
+}
+
+// scale makes the level that times as high.
+func (w *watch) scale(by float64) {
+	for i := range w.levels {
+		w.levels[i] *= float32(by)
+	}
+	w.level *= by
+}
+
 // verdictOn is what the test of one window says.
 type verdictOn struct {
 	alarm           bool
@@ -119,6 +230,7 @@ type verdictOn struct {
 	ratio, surprise float64
 	scale           int
 	series          *series
+	fanout          bool // it is the price that has risen
 }
 
 // surprising is the log likelihood ratio, in nats, from which a window is an
@@ -129,12 +241,12 @@ var surprising = [scales]float64{14, 13, 13, 14, 14}
 // excessTest is a generalized likelihood ratio test of "the rate has risen by
 // some factor" on one window: windows of all scales ending now take the place
 // of all possible times of change (window-limited GLR; Lai, JRSS B 1995). The
-// likelihood is Poisson's over the learned dispersion. Beyond the likelihood,
-// which knows nothing of habits, the ratio must pass the highest one the
-// series had in the last days; and most parts of the window must show it, or, of
-// the two shortest windows, what remains when a burst is taken out, so that a short
-// burst is none.
-func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictOn) {
+// likelihood is Poisson's over the dispersion that the series shows
+// (quasi-likelihood; Wedderburn 1974), and unsure is the relative variance of
+// the expectation. Beyond the likelihood the ratio must pass what the series has
+// reached on two of the last days; and the window must show the rise in
+// its course, so that a short burst is none.
+func (w *watch) excessTest(k int, expected, unsure, need float64) (v verdictOn) {
 	win := &w.window[k]
 	v.real, v.expected, v.scale = float64(win.sum), expected, k
 	if v.real < expected*1.2 || v.real < 8 {
@@ -142,41 +254,31 @@ func (w *watch) excessTest(now int64, k int, expected, need float64) (v verdictO
 	}
 	e := max(expected, fewest)
 	v.ratio = v.real / e
-	if w.frozen {
-		win.bout = max(win.bout, float32(v.ratio))
+	scatter := leastScatter + unsure
+	dispersion := w.dispersion(k)
+	if v.real < 8*dispersion { // so many clumps at the least
+		return v
 	}
-	// The level is no surer than the messages it was learned from are many.
-	unsure := 0.0
-	if w.learned > 0 {
-		unsure = 2 / (w.total + 1)
-	}
-	scatter := float64(win.scatter)
-	if k == scales-1 {
-		// Of the longest window there are few samples; what shakes it shakes
-		// the shorter one.
-		scatter = max(scatter, float64(w.window[k-1].scatter))
-	}
-	if k > learnScale && w.shape.known() {
-		// Nor is the shape, of days seen once.
-		scatter *= 1 + 1/max(float64(w.shape.seen(now)), 0.5)
-	}
-	wide := dispersion + (scatter+unsure)*e
+	wide := dispersion + scatter*e
 	v.surprise = (v.real*math.Log(v.ratio) - (v.real - e)) / wide
-	peak := win.peak
+	peak := w.peak(k)
 	if k == 0 {
-		peak = w.window[1].peak // how high bursts of seconds go says nothing of what lasts longer
+		peak = w.peak(1) // how high bursts of seconds go says nothing of what lasts longer
 	}
-	high := max(leastMark[k], 1.1*float64(peak))
+	high := 1.1 * float64(peak)
 	mark := max(need, high)
-	if v.ratio < mark || v.surprise < surprising[k] || v.ratio < 1.3*float64(win.burst) {
+	if v.ratio < mark || v.surprise < surprising[k] {
 		return v
 	}
-	if m := burstParts[k]; m > 0 {
-		s, r := win.beyond(k, e/parts, scatter+unsure)
-		v.alarm = s >= beyondBurst && r >= mark && passes(v.real, e*high/markMargin) >= beyondMark
-		return v
+	switch {
+	case burstParts[k] > 0:
+		s, r := win.beyond(k, e/parts, dispersion, scatter)
+		v.alarm = s >= beyondBurst && r >= mark && passes(v.real, e*high/markMargin, dispersion) >= beyondMark
+	case k == learnScale:
+		v.alarm = win.halves(e)
+	default:
+		v.alarm = win.lasts(e, v.ratio)
 	}
-	v.alarm = win.lasts(e, v.ratio)
 	return v
 }
 
@@ -192,106 +294,17 @@ func (win *window) lasts(e, ratio float64) bool {
 	return high >= parts-2
 }
 
-// learnScatter takes a finished window as a sample of the healthy scatter.
-func (win *window) learnScatter(expected float64) {
-	x := float64(win.sum)
-	if expected < 1 || win.torn > 0 {
-		return
+// halves reports whether each half of the window has three tenths of the excess: a
+// rise does, and so do pulses; what took less than a minute does not.
+func (win *window) halves(e float64) bool {
+	late := 0.0
+	for i := range parts / 2 {
+		late += win.ago(i)
 	}
-	if expected >= 20 {
-		win.today = max(win.today, float32(x/expected))
-	}
-	sq := (x-expected)*(x-expected) - dispersion*expected
-	// One window cannot say more than four times the prior spread.
-	top := 16 * float64(max(win.scatter, priorScatter)) * expected * expected
-	win.squares += float32(min(sq, top))
-	win.weightsSq += float32(expected * expected)
+	excess := float64(win.sum) - e
+	late -= e / 2
+	return late >= 0.3*excess && excess-late >= 0.3*excess
 }
 
-// turnDay brings what was learned today into force.
-func (w *watch) turnDay() {
-	for k := range w.window {
-		win := &w.window[k]
-		if !w.spoiled && win.weightsSq > 0 {
-			c := max(win.squares/win.weightsSq, leastScatter)
-			win.scatter += (c - win.scatter) * max(0.2, 1/float32(max(w.shape.days[0]+w.shape.days[1], 1)))
-			// Peaks are half forgotten in ten days.
-			win.peak = max(win.peak-(win.peak-1)*0.07, min(win.today, 2*win.peak), leastPeak[k])
-		}
-		win.squares, win.weightsSq, win.today = 0, 0, 0
-		win.burst *= 0.98
-	}
-	w.spoiled = w.frozen
-}
-
-// gain is the part of a window's news that the level takes up.
-func (w *watch) gain() float64 {
-	gain := 0.002
-	if w.shape.known() {
-		gain = 0.0003 // what the shape does not know takes days to be believed
-	}
-	return max(gain, 1/float64(w.learned+1))
-}
-
-// afresh forgets how high the series went: what is expected of it is another.
-func (w *watch) afresh() {
-	for k := range w.window {
-		win := &w.window[k]
-		win.scatter, win.peak, win.burst, win.bout, win.today = priorScatter, priorPeak[k], 0, 0, 0
-		win.squares, win.weightsSq = 0, 0
-	}
-}
-
-// adopt makes the present rate the usual one, if it is higher: sum is what the
-// window holds, unit what it would hold at level 1.
-func (w *watch) adopt(sum, unit float64) { w.level = max(w.level, sum/unit) }
-
-// thaw ends a freeze. What was over by itself soon hurt nobody: that high a
-// burst is usual from now on, for some weeks. (A job on the hour is one.)
-func (w *watch) thaw(soon bool) {
-	if soon && w.missedUnit > 0 {
-		// It was part of the usual, after all: learn what was left out.
-		n := w.missedUnit / float64(parts*partSeconds[learnScale])
-		w.level += (w.missed/w.missedUnit - w.level) * (1 - math.Pow(1-w.gain(), n))
-	}
-	w.missed, w.missedUnit = 0, 0
-	w.forget(soon)
-	w.frozen = false
-}
-
-// forget ends a bout of excess: what is over must not alarm once more from
-// the longer windows.
-func (w *watch) forget(soon bool) {
-	for k := range w.window {
-		win := &w.window[k]
-		if soon {
-			win.burst = max(win.burst, win.bout)
-		}
-		win.bout = 0
-		if k > learnScale {
-			win.part, win.sum, win.torn = [parts]uint32{}, 0, parts
-		}
-	}
-}
-
-// learnLevel moves the level towards the last window's rate: at once while it
-// is new, then with a half-life of half a day, later of three, and never by more than a
-// little for a rate that is far above it. x is what the window holds, unit
-// what it would hold at level 1.
-func (w *watch) learnLevel(x, unit float64) {
-	w.learned++
-	w.total = w.total*0.999 + x
-	if w.learned == 1 || w.level == 0 {
-		w.level = x / unit
-		return
-	}
-	gain := w.gain()
-	e := w.level * unit
-	ratio := x / e
-	if w.learned > 5 {
-		// Far above is not the usual; but of few messages chance alone makes
-		// many, and to leave that out would be to learn too little.
-		ratio = min(ratio, max(1.3, 1+4*math.Sqrt(dispersion*max(e, 1))/e))
-	}
-	w.level = max(w.level*(1+gain*(ratio-1)), 0.02/unit)
-}
+// mute makes the long windows blind for as long as they hold what is over.
+func (w *watch) mute(now int64) { w.muted = now + parts*partSeconds[scales-1] }

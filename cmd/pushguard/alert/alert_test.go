@@ -414,7 +414,7 @@ func TestWords(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, want := range []string{"care-jobs", "private-user-*", "15:00 UTC", command, "12 times", "98 %", "240 messages/s, usually 20.0", "http://127.0.0.1:8081/#/incidents/20260310t034005z-care?account=care"} {
+			for _, want := range []string{"care-jobs", "private-user-*", "15:00 UTC", command, "12 times", "98 %", "240 publishes/s, usually 20.0", "http://127.0.0.1:8081/#/incidents/20260310t034005z-care?account=care"} {
 				if !strings.Contains(string(body), want) {
 					t.Errorf("%s, %s lacks %q: %s", target.Kind, action, want, body)
 				}

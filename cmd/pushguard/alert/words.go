@@ -76,7 +76,7 @@ func OfIncident(c watch.Change, base string) Alert {
 				a.Key = in.ID + "/" + string(watch.Contained)
 			}
 		}
-		lines = append(lines, fmt.Sprintf("Culprit: %s%s, since %s: %s messages/s, usually %s.", who, share, words.Clock(in.StartedAt, c.At), words.Rate(in.Rate), words.Rate(in.Usual)))
+		lines = append(lines, fmt.Sprintf("Culprit: %s%s, since %s: %s publishes/s, usually %s.", who, share, words.Clock(in.StartedAt, c.At), words.Rate(in.Rate), words.Rate(in.Usual)))
 		lines = append(lines, fmt.Sprintf("Cost so far: %s messages beyond the usual.", words.Count(in.Excess)))
 		lines = append(lines, "Forecast: "+a.Forecast+".")
 		lines = append(lines, doing(in, &a))

@@ -47,7 +47,7 @@ const (
 	otherSeconds = 120
 )
 
-// cell is one bucket. It counts messages of mean price, as the detector does.
+// cell is one bucket. It counts messages.
 type cell struct {
 	mu   sync.Mutex
 	last time.Time
@@ -73,9 +73,9 @@ func (cs *cells) get(k cellKey) *cell {
 	return c
 }
 
-// take says whether n more fit into the combination's rate; they cost so many
-// messages.
-func (cs *cells) take(now time.Time, h detect.Hold, other bool, n int, messages int64) bool {
+// take says whether a publish of so many messages fits into the combination's rate.
+func (cs *cells) take(now time.Time, h detect.Hold, other bool, messages int64) bool {
+	n := int(max(messages, 1))
 	c := cs.get(cellKey{h.Series, other})
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -41,7 +41,7 @@ type Incident struct {
 	Kind                              detect.Kind
 	StartedAt, DetectedAt, ResolvedAt time.Time // ResolvedAt is zero while it is open
 	// Factor is the culprits' rate over their usual one at its highest; Rate
-	// and Usual are the present ones in messages a second, or the last ones.
+	// and Usual are the present ones in publishes a second, or the last ones.
 	Factor, Rate, Usual float64
 	Excess              int64   // messages offered beyond the usual
 	Refused             int64   // publishes that containment held back
@@ -71,7 +71,8 @@ type Culprit struct {
 	App, Caller, Event, Channel string
 	Payloads                    []uint64 // digests that come over and over, if any
 	Share                       float64  // of the excess, 0–1
-	Rate, Usual                 float64  // messages a second
+	Rate, Usual                 float64  // publishes a second
+	Callers                     []string // who takes part, where they are many
 }
 
 // String names the culprit in one line.
@@ -131,7 +132,6 @@ func (w *Watch) Tick(now time.Time) []Change {
 	w.stake.Store(w.cfg.Level != nil && atStake(w.cfg.Level(now)))
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.weighAnew(now)
 	w.lasts = rest
 	if w.cfg.Used != nil {
 		used, plan := w.cfg.Used(now)
@@ -187,40 +187,6 @@ func (w *Watch) hurry(now time.Time) (rest time.Duration) {
 
 func atStake(l limiter.Level) bool { return l >= limiter.ShedNormal }
 
-// The mean price moves with a half-life of ten minutes, and not while an
-// incident is open: what the culprit sends must not become the measure.
-var unitGain = 1 - math.Exp2(-1.0/600)
-
-func (w *Watch) weighAnew(time.Time) {
-	var publishes, messages int64
-	for i := range w.meters {
-		publishes += w.meters[i].publishes.Swap(0)
-		messages += w.meters[i].messages.Swap(0)
-	}
-	if publishes == 0 || messages <= 0 {
-		return
-	}
-	mean := float64(messages) / float64(publishes)
-	unit := math.Float64frombits(w.unit.Load())
-	switch {
-	case unit == 0:
-		unit = mean
-	case w.current != nil:
-		return
-	default:
-		unit += (mean - unit) * unitGain
-	}
-	w.unit.Store(math.Float64bits(unit))
-}
-
-// messages turns the detector's counts into messages.
-func (w *Watch) messages(n float64) float64 {
-	if unit := math.Float64frombits(w.unit.Load()); unit > 0 {
-		return n * unit
-	}
-	return n
-}
-
 func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 	in := w.current
 	if in == nil || in.number != e.Incident.ID {
@@ -262,6 +228,9 @@ func (w *Watch) step(now time.Time, e detect.Event) (Change, bool) {
 		}
 	case detect.Resolved:
 		in.ResolvedAt = e.Incident.ResolvedAt.UTC()
+		if e.Incident.Adopted {
+			in.note(e.At, "adopted", "it goes on at the same rate and the plan bears it: taken for the new usual rate")
+		}
 		in.note(e.At, "resolved", fmt.Sprintf("over: %d messages beyond the usual were offered, %d publishes held back", in.Excess, in.Refused))
 		w.end(now)
 	}
@@ -279,12 +248,12 @@ func (w *Watch) update(in *Incident, d *detect.Incident) {
 	if !math.IsInf(d.Factor, 0) && !math.IsNaN(d.Factor) {
 		in.Factor = max(in.Factor, d.Factor)
 	}
-	in.Excess = int64(w.messages(d.Excess))
+	in.Excess = int64(d.Excess)
 	in.Culprits = in.Culprits[:0:0]
 	in.Rate, in.Usual = 0, 0
 	for _, c := range d.Culprits {
 		app, caller := w.split(c.Caller)
-		c := Culprit{app, caller, c.Event, c.Channel, slices.Clone(c.Payloads), c.Share, w.messages(c.Rate), w.messages(c.Usual)}
+		c := Culprit{app, caller, c.Event, c.Channel, slices.Clone(c.Payloads), c.Share, c.Rate, c.Usual, slices.Clone(c.Callers)}
 		in.Culprits = append(in.Culprits, c)
 		in.Rate += c.Rate
 		in.Usual += c.Usual
@@ -504,4 +473,14 @@ func (w *Watch) Plan(p []detect.Planned) { w.det.Plan(p) }
 // Top lists the busiest keys; see detect.Detector.Top.
 func (w *Watch) Top(by detect.By, window time.Duration, limit int) []detect.Count {
 	return w.det.Top(by, window, limit)
+}
+
+// Current is the open incident, if there is one.
+func (w *Watch) Current() (Incident, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.current == nil {
+		return Incident{}, false
+	}
+	return w.current.copy(), true
 }

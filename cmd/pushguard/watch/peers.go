@@ -3,7 +3,6 @@ package watch
 import (
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -41,7 +40,6 @@ type shared struct {
 	Version int            `json:"v"`
 	From    string         `json:"from"`
 	At      time.Time      `json:"at"`
-	Unit    float64        `json:"unit"`           // messages that a count stands for
 	Open    bool           `json:"open,omitempty"` // an incident is open and was told
 	Counts  []detect.Delta `json:"counts,omitempty"`
 	Orders  []Order        `json:"orders,omitempty"`
@@ -84,7 +82,7 @@ func (p *peers) order(o Order) {
 func (w *Watch) Share(now time.Time, self string) []byte {
 	counts, payloads := w.det.Export(maxCounts), w.det.ExportPayloads()
 	w.mu.Lock()
-	m := shared{sharedVersion, self, now.UTC(), math.Float64frombits(w.unit.Load()), w.current != nil && w.peers.own == w.current.ID, counts, w.peers.orders, payloads}
+	m := shared{sharedVersion, self, now.UTC(), w.current != nil && w.peers.own == w.current.ID, counts, w.peers.orders, payloads}
 	w.peers.orders = nil
 	w.mu.Unlock()
 	b, err := json.Marshal(m)
@@ -117,21 +115,11 @@ func (w *Watch) Hear(now time.Time, self string, msg []byte) error {
 	if m.From == self || now.Sub(m.At).Abs() > staleAfter {
 		return nil
 	}
-	unit := math.Float64frombits(w.unit.Load())
 	for i := range m.Counts {
-		if m.Unit > 0 && unit > 0 && m.Unit != unit {
-			m.Counts[i].Count = int64(math.Round(float64(m.Counts[i].Count) * m.Unit / unit))
-		}
 		m.Counts[i].Count = max(0, m.Counts[i].Count)
 	}
 	w.det.Import(m.Counts)
 	if m.Payloads != nil {
-		if m.Unit > 0 && unit > 0 && m.Unit != unit {
-			for i := range m.Payloads {
-				p := &m.Payloads[i]
-				p.Count, p.Error = rescale(p.Count, m.Unit/unit), rescale(p.Error, m.Unit/unit)
-			}
-		}
 		w.det.ImportPayloads(m.From, m.Payloads)
 	}
 	w.mu.Lock()
@@ -164,10 +152,6 @@ func (w *Watch) Hear(now time.Time, self string, msg []byte) error {
 		w.publish()
 	}
 	return nil
-}
-
-func rescale(n uint32, by float64) uint32 {
-	return uint32(min(math.Round(float64(n)*by), math.MaxUint32))
 }
 
 // Tell gives the changes that people are to be told of by this replica. The

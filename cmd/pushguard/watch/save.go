@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/pushguard/pushguard/limiter/detect"
 )
@@ -15,7 +14,6 @@ import (
 // release could not read it any more.
 type saved struct {
 	Version   int           `json:"version"`
-	Unit      float64       `json:"unit"`
 	Incidents []Incident    `json:"incidents"`
 	Current   string        `json:"current,omitempty"` // id of the open one
 	Number    int           `json:"number,omitempty"`  // the detector's, of the same
@@ -29,12 +27,12 @@ const (
 	maxSaved     = 256 << 20 // of what Load unpacks
 )
 
-// Save is what is to survive a restart: the incidents, the mean price and what
+// Save is what is to survive a restart: the incidents and what
 // the detector learned, as an opaque blob. It is nil only if that cannot be
 // written, which is a defect.
 func (w *Watch) Save() []byte {
 	state := w.det.State()
-	s := saved{Version: savedVersion, Unit: math.Float64frombits(w.unit.Load()), Detector: &state}
+	s := saved{Version: savedVersion, Detector: &state}
 	w.mu.Lock()
 	w.refusals()
 	for _, in := range w.incidents {
@@ -71,9 +69,6 @@ func (w *Watch) Load(blob []byte) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if s.Unit > 0 {
-		w.unit.Store(math.Float64bits(s.Unit))
-	}
 	w.incidents = nil
 	_, alive := w.det.Incident()
 	for i := range s.Incidents {

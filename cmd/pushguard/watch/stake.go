@@ -88,14 +88,11 @@ func (w *Watch) weighStake(now time.Time) (changed bool) {
 		return false
 	}
 	before := s.held
-	excess := w.messages(w.det.Excess())
+	excess := w.det.Excess()
 	s.judge(w, now, in, excess)
 	room := math.Inf(1)
 	if s.held {
 		room = s.room
-		if unit := math.Float64frombits(w.unit.Load()); unit > 0 {
-			room /= unit
-		}
 	}
 	w.det.SetAllowance(room)
 	in.Why = s.why
@@ -167,6 +164,7 @@ func (w *Watch) planStake(now time.Time, in *Incident, excess float64, was stake
 	rest, known := w.rest(now, end)
 	before := was.held && was.kind == planAtStake
 	if !known {
+		w.det.SetCostly(true)
 		pace := w.stakes.offered(excess)
 		if pace == 0 { // just begun
 			if before {
@@ -191,6 +189,8 @@ func (w *Watch) planStake(now time.Time, in *Incident, excess float64, was stake
 	if float64(used)+rest <= float64(bears.Mark) {
 		left = float64(bears.Mark - used) // nobody else comes near the mark
 	}
+	day := (rest/max(reset.Seconds(), 1) + excess) * 86400
+	w.det.SetCostly(excess*reset.Seconds() > left-rest || day > float64(bears.Mark))
 	lasts := min(max(now.Sub(in.StartedAt), shortestExcess), reset)
 	spare := left - rest
 	needs := excess * lasts.Seconds()
@@ -210,8 +210,7 @@ func (w *Watch) rest(now, end time.Time) (messages float64, known bool) {
 	if w.cfg.Rest != nil {
 		return w.cfg.Rest(now)
 	}
-	n, known := w.det.Rest(end)
-	return w.messages(n), known
+	return w.det.Rest(end)
 }
 
 // measure looks at the plan, every five seconds.

@@ -6,7 +6,6 @@
 package watch
 
 import (
-	"math"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,8 +64,6 @@ type Watch struct {
 	names atomic.Pointer[map[[2]string]string] // app, caller → the detector's name; nil: one app
 	add   sync.Mutex                           // of writing names
 
-	unit    atomic.Uint64 // math.Float64bits of the messages that count as one
-	meters  [8]meter
 	mode    atomic.Uint32
 	open    atomic.Pointer[hold] // nil: no incident is open
 	stake   atomic.Bool          // the plan is at stake
@@ -91,13 +88,6 @@ type hold struct {
 	payloads []uint64 // the culprit's, if it is a few; then others of it have a bucket of their own
 }
 
-// meter adds up what Observe saw, apart by payload so that cores do not fight
-// for one cache line.
-type meter struct {
-	publishes, messages atomic.Int64
-	_                   [48]byte
-}
-
 // New begins to watch.
 func New(cfg Config) *Watch {
 	w := &Watch{cfg: cfg, det: cfg.Detector}
@@ -109,6 +99,7 @@ func New(cfg Config) *Watch {
 	}
 	w.mode.Store(uint32(cfg.Mode))
 	w.stakes.held = cfg.Mode == Strict
+	w.det.SetStrict(cfg.Mode == Strict)
 	return w
 }
 
@@ -117,6 +108,7 @@ func (w *Watch) SetMode(m Mode) {
 	w.mode.Store(uint32(m))
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.det.SetStrict(m == Strict)
 	if m != Auto { // which is judged at the next tick
 		w.stakes.held = true
 		w.det.SetAllowance(0)
@@ -181,17 +173,9 @@ func (w *Watch) split(name string) (app, caller string) {
 // payload is the first half of its digest, as in limiter.Claim.Digest, or 0;
 // messages is its price.
 //
-// What the detector counts are publishes, weighed by their price over the
-// account's mean price: so its statistics are those of events that happen one by
-// one, and a publish that costs a hundred times as much still counts as a hundred.
+// What the detector counts are publishes, as behaviour is how often somebody calls;
+// what they cost is told beside, and has a test of its own.
 func (w *Watch) Observe(now time.Time, app, caller, event string, channels []string, payload uint64, messages int64) {
-	m := &w.meters[payload&7]
-	m.publishes.Add(1)
-	m.messages.Add(messages)
-	n := w.weigh(now, payload, messages)
-	if n == 0 {
-		return
-	}
 	k := detect.Key{Caller: w.name(app, caller), Event: event, Payload: payload}
 	switch len(channels) {
 	case 0:
@@ -207,41 +191,18 @@ func (w *Watch) Observe(now time.Time, app, caller, event string, channels []str
 			}
 		}
 		if each < len(channels) {
-			for _, ch := range channels {
-				if part := dither(float64(n)/float64(len(channels)), mix(payload+uint64(len(ch)))^uint64(now.UnixNano())); part > 0 {
-					w.det.ObserveAt(w.at(&k, ch), payload, part)
-				}
-			}
-			return
+			// One of them stands for it, each as often as the others.
+			first = w.at(&k, channels[mix(payload^uint64(now.UnixNano()))%uint64(len(channels))])
 		}
-		w.det.ObserveAt(first, payload, n)
+		w.det.ObserveAt(first, payload, 1, messages)
 		return
 	}
-	w.det.ObserveAt(w.det.Locate(&k), payload, n)
-}
-
-// weigh is how many publishes of mean price this one is worth.
-func (w *Watch) weigh(now time.Time, payload uint64, messages int64) uint32 {
-	unit := math.Float64frombits(w.unit.Load())
-	if unit == 0 || float64(messages) == unit {
-		return 1
-	}
-	return dither(float64(messages)/unit, payload^uint64(now.UnixNano()))
+	w.det.ObserveAt(w.det.Locate(&k), payload, 1, messages)
 }
 
 func (w *Watch) at(k *detect.Key, channel string) detect.Place {
 	k.Channel = channel
 	return w.det.Locate(k)
-}
-
-// dither rounds x up or down so that the mean stays, by the bits of salt: a
-// replay gives the same each time.
-func dither(x float64, salt uint64) uint32 {
-	whole := math.Floor(min(x, 1<<30))
-	if x-whole > float64(mix(salt)>>11)/(1<<53) {
-		whole++
-	}
-	return uint32(whole)
 }
 
 // mix spreads the bits (the finalizer of MurmurHash3).
@@ -283,7 +244,7 @@ func (w *Watch) allow(now time.Time, app string, c *limiter.Claim, h *hold) bool
 		case !h.holding, !ok:
 		case c.Rule != nil && c.Rule.Priority() == quota.Critical && !h.forced && !w.stake.Load():
 		default:
-			allowed = w.cells.take(now, held, other, int(w.weigh(now, c.Digest[0], c.Cost)), c.Cost)
+			allowed = w.cells.take(now, held, other, c.Cost)
 		}
 		break // the channels of one publish are nearly always of one pattern
 	}

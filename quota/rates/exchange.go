@@ -196,7 +196,9 @@ func (s *Shares) Close(ctx context.Context, now time.Time) error {
 		return nil
 	}
 	_, err := s.exchange(ctx, now, true)
-	s.closed = true
+	if s.closed = true; err != nil {
+		s.log.Warn("shares of rates could not be handed back; the other replicas have them in a few seconds", "err", err)
+	}
 	return err
 }
 

@@ -3,6 +3,7 @@ package rates_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,6 +26,8 @@ var (
 	noon       = time.Date(2026, 5, 11, 12, 0, 0, 0, time.UTC)
 	quiet      = slog.New(slog.NewTextHandler(io.Discard, nil))
 )
+
+var grid = flag.Bool("grid", false, "print the whole table: 3, 10 and 50 replicas, all rates and shapes")
 
 // fleet is several replicas of one account in virtual time, on a real Redis.
 type fleet struct {
@@ -192,8 +195,8 @@ func TestSharesPassTheWhole(t *testing.T) {
 	for _, r := range []limiter.Rate{{PerSecond: 10.0 / 3600, Burst: 10}, {PerSecond: 5, Burst: 5}, {PerSecond: 200, Burst: 400}} {
 		for _, n := range []int{3, 10, 50} {
 			for _, shape := range []string{"balanced", "skew 90/5/5", "flip each 10 s", "sticky", "flap"} {
-				if testing.Short() && n > 3 || n == 50 && r.PerSecond < 1 || !testing.Verbose() && n > 3 {
-					continue // the whole table is a measurement: -v prints it
+				if !*grid && (n > 3 || r.PerSecond < 1 && shape != "skew 90/5/5" || r.PerSecond > 5 && shape != "flip each 10 s") || n == 50 && r.PerSecond < 1 {
+					continue
 				}
 				r.Per = limiter.PerChannel
 				t.Run(fmt.Sprintf("%s burst %d, %d replicas, %s", r, r.Burst, n, shape), func(t *testing.T) {
@@ -203,9 +206,15 @@ func TestSharesPassTheWhole(t *testing.T) {
 					}
 					f.settle()
 					one := rate.NewLimiter(rate.Limit(r.PerSecond), r.Burst)
-					step, length := 10*time.Millisecond, time.Minute
+					step, length := 10*time.Millisecond, 30*time.Second
+					if *grid {
+						length = 2 * time.Minute
+					}
 					if r.PerSecond < 1 {
-						step, length = 5*time.Second, 3*time.Hour
+						step, length = 5*time.Second, time.Hour
+						if *grid {
+							length = 6 * time.Hour
+						}
 					}
 					offered := 3 * r.PerSecond * step.Seconds()
 					rng := rand.New(rand.NewPCG(7, uint64(n)))
@@ -368,7 +377,7 @@ func TestModel(t *testing.T) {
 		w := window{perSecond: r.PerSecond, burst: float64(r.Burst)}
 		extra, most := 0.0, float64(len(live))
 		passed := 0
-		for range rapid.IntRange(5, 40).Draw(t, "steps") {
+		for range rapid.IntRange(5, 16).Draw(t, "steps") {
 			one := live[rapid.IntRange(0, len(live)-1).Draw(t, "which")]
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
@@ -413,7 +422,7 @@ func TestModel(t *testing.T) {
 			}
 			most = max(most, float64(len(live)))
 			asks := rapid.IntRange(0, 30).Draw(t, "asks")
-			for range rapid.IntRange(1, 30).Draw(t, "ticks") {
+			for range rapid.IntRange(1, 16).Draw(t, "ticks") {
 				f.tick(100*time.Millisecond, func() {
 					for range asks / 3 {
 						if live[rapid.IntRange(0, len(live)-1).Draw(t, "at")].publish("c") {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"reflect"
 	"slices"
 	"sync/atomic"
@@ -471,9 +470,7 @@ func (g *Guard) retire(old, next *fleet) {
 
 // close hands the account's leases back and ends what runs for it.
 func (a *account) close(ctx context.Context) error {
-	if err := a.Rates.Close(ctx, time.Now()); err != nil {
-		slog.Warn("the shares of rates could not be handed back; they end by themselves", "account", a.Name, "err", err)
-	}
+	a.Rates.Close(ctx, time.Now())
 	err := a.Ledger.Close(ctx)
 	if a.end != nil {
 		a.end()

@@ -16,6 +16,7 @@ type RuleStatus struct {
 	Name     string           `json:"name"`
 	Match    MatchStatus      `json:"match"`
 	Priority string           `json:"priority"`
+	Deny     bool             `json:"deny,omitempty"`
 	Dedupe   string           `json:"dedupe"` // empty: none
 	Conflate string           `json:"conflate"`
 	Vacant   string           `json:"vacant"`    // skip, or empty
@@ -72,7 +73,7 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 		Name:     st.Name,
 		Match:    MatchStatus{orEmpty(spec.Match.Event), orEmpty(spec.Match.Channel), orEmpty(spec.Match.Caller)},
 		Priority: spec.Priority.String(),
-		NoDigest: spec.NoDigest,
+		NoDigest: spec.NoDigest, Deny: spec.Deny,
 		Rates:    []string{}, Bursts: []int{}, Answer: spec.Answer.String(),
 		Mode:    max(spec.Mode, wide).String(),
 		Matched: st.Matched, Outcomes: map[string]int64{}, Would: map[string]int64{},

@@ -74,7 +74,7 @@ func ruleStatus(rule *limiter.CompiledRule, wide limiter.Mode) RuleStatus {
 		Match:    MatchStatus{orEmpty(spec.Match.Event), orEmpty(spec.Match.Channel), orEmpty(spec.Match.Caller)},
 		Priority: spec.Priority.String(),
 		NoDigest: spec.NoDigest, Deny: spec.Deny,
-		Rates:    []string{}, Bursts: []int{}, Answer: spec.Answer.String(),
+		Rates: []string{}, Bursts: []int{}, Answer: spec.Answer.String(),
 		Mode:    max(spec.Mode, wide).String(),
 		Matched: st.Matched, Outcomes: map[string]int64{}, Would: map[string]int64{},
 	}

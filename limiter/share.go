@@ -193,8 +193,8 @@ func (b *bucket) spent(n int32) {
 		return
 	}
 	b.of.table.push(b)
-	if !b.sh.managed {
-		b.of.table.soon()
+	if !b.sh.managed || b.of.long() {
+		b.of.table.soon() // what is not told when this process is killed may pass again
 	}
 }
 

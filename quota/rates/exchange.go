@@ -129,6 +129,9 @@ func (s *Shares) Kick() {
 // turn as long as there are no more than two exchanges a second over time.
 func (s *Shares) Run(ctx context.Context) {
 	pace := rate.NewLimiter(rate.Every(every), 4)
+	if s.store.Exclusive() {
+		pace = rate.NewLimiter(rate.Every(every/5), 4) // it is no round trip there
+	}
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {

@@ -445,7 +445,7 @@ func (a *App) findBucket(now time.Time, k *keyedRate, name string, make bool) *b
 }
 
 // Told is as rates.Source has it.
-func (s shares) Told(now time.Time, rateID, name string, forgotten bool) {
+func (s shares) Told(now time.Time, rateID, name string, forgotten bool) (known bool) {
 	t := s.a.buckets
 	if rateID == "" {
 		s.each(func(b *bucket) {
@@ -453,15 +453,15 @@ func (s shares) Told(now time.Time, rateID, name string, forgotten bool) {
 				t.push(b)
 			}
 		})
-		return
+		return true
 	}
 	k := s.a.rateOf(rateID)
 	if k == nil {
-		return
+		return false
 	}
 	b := s.a.findBucket(now, k, name, !forgotten)
 	if b == nil {
-		return
+		return true
 	}
 	defer b.mu.Unlock()
 	if b.of.rate.Day {
@@ -471,7 +471,7 @@ func (s shares) Told(now time.Time, rateID, name string, forgotten bool) {
 		b.newDay()
 	}
 	if b.dead {
-		return
+		return true
 	}
 	if now.After(b.last) {
 		b.last = now
@@ -480,11 +480,12 @@ func (s shares) Told(now time.Time, rateID, name string, forgotten bool) {
 		if b.sh != nil && b.sh.managed && !b.queued && now.Sub(b.sh.used) > b.of.fill {
 			b.sh, b.gen = nil, 0 // its even part, full
 		}
-		return
+		return true
 	}
 	b.follow(t, 0)
 	b.share().starving = true
 	t.push(b)
+	return true
 }
 
 // each visits all buckets, each locked.

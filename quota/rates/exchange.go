@@ -52,6 +52,7 @@ type Shares struct {
 	lostAt    time.Time
 	away      bool
 	claim     []string // still to be claimed
+	foreign   []Report // buckets of rates that only others have
 	forgotten int64
 	buf       []Report
 	closed    bool
@@ -215,9 +216,11 @@ func (s *Shares) exchange(ctx context.Context, now time.Time, leave bool) (more 
 		counts[i] = len(reports) - before
 	}
 	own := len(reports)
+	foreign := min(most-own, len(s.foreign))
+	reports = append(reports, s.foreign[:foreign]...)
 	claims := 0
-	if own < most {
-		claims = min(most-own, len(s.claim))
+	if said := len(reports); said < most {
+		claims = min(most-said, len(s.claim))
 		for _, id := range s.claim[:claims] {
 			reports = append(reports, Report{ID: id, Claim: true, Managed: true, Fill: LongWindow})
 		}
@@ -269,9 +272,9 @@ func (s *Shares) exchange(ctx context.Context, now time.Time, leave bool) (more 
 	}
 	if claims > 0 {
 		known := make(map[ID]int64, claims)
-		for i, g := range a.Grants[own:] {
+		for i, g := range a.Grants[own+foreign:] {
 			if !g.None {
-				known[ID(reports[own+i].ID)] = g.Tokens
+				known[ID(reports[own+foreign+i].ID)] = g.Tokens
 			}
 		}
 		s.claim = s.claim[claims:]
@@ -279,6 +282,7 @@ func (s *Shares) exchange(ctx context.Context, now time.Time, leave bool) (more 
 			src.Known(known)
 		}
 	}
+	s.foreign = s.foreign[foreign:]
 	s.heard(ctx, now, a, sources)
 	if a.Forgotten > s.forgotten {
 		s.log.Warn("the store forgot buckets before they were full again: there is no room for more", "forgotten", a.Forgotten)
@@ -317,12 +321,20 @@ func (s *Shares) heard(ctx context.Context, now time.Time, a *Answer, sources []
 		}
 	}
 	for _, line := range a.Told {
-		f := strings.SplitN(line, " ", 3)
-		if len(f) != 3 {
+		f := strings.SplitN(line, " ", 4)
+		if len(f) != 4 {
 			continue
 		}
+		own := false
 		for _, src := range sources {
-			src.Told(now, f[1], f[2], f[0] == "r")
+			own = src.Told(now, f[2], f[3], f[0] == "r") || own
+		}
+		if !own && f[0] == "h" && len(s.foreign) < most {
+			// A rate that this replica's config does not have: its even part is for the others.
+			s.foreign = append(s.foreign, Report{ID: f[1], Rate: f[2], Name: f[3], Managed: true, Fill: LongWindow, Cap: 1})
+			for _, src := range sources {
+				src.Known(map[ID]int64{ID(f[1]): 0})
+			}
 		}
 		if f[0] == "h" {
 			s.Kick()

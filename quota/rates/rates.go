@@ -108,8 +108,8 @@ type Source interface {
 	// Granted answers the reports of the last Collect; nil: the exchange failed, and they are due again.
 	Granted(now time.Time, grants []Grant)
 	// Told has a bucket give back what another starves for; forgotten: it is full, and nobody keeps it any more. Without
-	// names news were missed: every share is reported.
-	Told(now time.Time, rate, name string, forgotten bool)
+	// names news were missed: every share is reported. It says whether the rate is one of its own.
+	Told(now time.Time, rate, name string, forgotten bool) (known bool)
 	// Away is told when the store is lost and when it is back.
 	Away(now time.Time, away bool)
 	// Forget drops every share: this replica was taken for dead, and others have them.

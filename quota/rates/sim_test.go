@@ -438,3 +438,26 @@ func TestModel(t *testing.T) {
 		}
 	})
 }
+
+// A replica whose config does not have the rate, as while a new config is rolled out, gives its even part to the others.
+func TestAReplicaWithoutTheRateGivesItsPart(t *testing.T) {
+	f := newFleet(t, onRedis(t), limiter.Rate{PerSecond: 20, Burst: 20, Per: limiter.PerChannel})
+	one := f.join()
+	f.policy.Rules = nil
+	f.join()
+	f.join()
+	f.settle()
+	passed := 0
+	for range 100 {
+		f.tick(100*time.Millisecond, func() {
+			for range 6 {
+				if one.publish("c") {
+					passed++
+				}
+			}
+		})
+	}
+	if passed < 180 || passed > 223 {
+		t.Fatalf("%d passed in 10 s, want about 20 + 200", passed)
+	}
+}

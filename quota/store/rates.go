@@ -77,7 +77,7 @@ type RateAnswer struct {
 	News      int64
 	Missed    bool
 	Forgotten int64
-	Told      []string // "h rate name": give back what is not needed; "r rate name": it is full again and forgotten
+	Told      []string // "h id rate name": give back what is not needed; "r id rate name": it is full again and forgotten
 	Grants    []RateGrant
 }
 

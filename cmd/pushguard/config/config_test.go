@@ -317,6 +317,7 @@ func TestDocumentedExampleLoads(t *testing.T) {
 		"accounts[care].floors.critical: 0% -> 5%",
 		"accounts[care].floors.normal: 0% -> 10%",
 		"accounts[care].plan: startup (1000000 a day) -> custom (1000000 a day)",
+		"accounts[care].rules[event=notification.* channel=private-user-*].quota: [] -> [5000/day per channel]",
 		"accounts[care].rules[event=notification.* channel=private-user-*].burst: 0 -> 5",
 		"alerts[1]: added", "alerts[2]: added",
 		`replica: "" -> "guard-1"`, "replicas: 0 -> 3",

@@ -239,7 +239,7 @@ for i = 1, count do
     kept[#kept + 1] = {id = mine, rate = max(cur, rate), h = held, cap = cap, at = now, S = S, d = d, rf = refused, need = num(ARGV[o + 13])}
     whole = whole + held + max(r.P, 0) + r.m * impB
     if refused > 0 and give == 0 and n > 1 and idle and now - r.news > 400 then
-      say('h ' .. tail)
+      say('h ' .. id .. ' ' .. tail)
       r.news = now
     end
     local wait = 500
@@ -264,8 +264,8 @@ for from = 1, #adds, 1000 do call('ZADD', due, unpack(adds, from, min(from + 999
 local function forget(ids)
   if #ids == 0 then return end
   if n > 1 then
-    for _, v in ipairs(call('HMGET', K, unpack(ids))) do
-      if v then say('r ' .. sub(v, find(v, '|', 1, true) + 1)) end
+    for i, v in ipairs(call('HMGET', K, unpack(ids))) do
+      if v then say('r ' .. ids[i] .. ' ' .. sub(v, find(v, '|', 1, true) + 1)) end
     end
   end
   call('HDEL', K, unpack(ids))

@@ -266,6 +266,13 @@ func doing(a *AccountStatus, open []Incident) string {
 		}
 		parts = append(parts, text+".")
 	}
+	if n := len(a.Aimed); n > 0 {
+		more := ""
+		if n > 1 {
+			more = fmt.Sprintf(" (and %d more)", n-1)
+		}
+		parts = append(parts, "A brake is on: "+words.Printable(strings.TrimRight(a.Aimed[0].What, ". "))+more+".")
+	}
 	if a.Breaker.State != "closed" {
 		parts = append(parts, "Quota: "+words.Quota(a.Breaker.State)+".")
 	}

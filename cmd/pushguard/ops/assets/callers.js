@@ -1,5 +1,6 @@
 import { h } from "./view.js";
 import { shareBar, spark, whole } from "./chart.js";
+import { openLever } from "./levers.js";
 import { count, plural, rate } from "./format.js";
 import { aboveUsual, factor, incidentOf, loud, times } from "./verdict.js";
 
@@ -33,7 +34,7 @@ export function callers(app, a, f) {
         h("thead", null, h("tr", null, columns.map(([name, title,, kind]) =>
           h("th", { key: name, scope: "col", class: kind, "aria-sort": sort === name ? (down ? "descending" : "ascending") : "none" },
             h("button", { class: "sort", onclick: () => { if (sort === name) down = !down; else { sort = name; down = name !== "name"; } app.render(); } }, title, h("span", { "aria-hidden": "true" }, sort === name ? (down ? " ↓" : " ↑") : "")))),
-          h("th", { scope: "col" }, "10 minutes"), h("th", { scope: "col" }, "What became of them"))),
+          h("th", { scope: "col" }, "10 minutes"), h("th", { scope: "col" }, "What became of them"), h("th", { scope: "col" }, h("span", { class: "hidden-text" }, "Brake")))),
         h("tbody", null, list.map((c) => row(c, e.value, total, aboveUsual(c), incidentOf(f, a, c))))))),
     h("section", { key: "key", class: "card" },
       h("div", { class: "head" }, h("h2", null, "What the colours say")),
@@ -60,7 +61,8 @@ function row(c, history, total, above, incident) {
       outcomes.filter((o) => c.outcomes[o]).map((o) => h("i", { key: o, class: "swatch " + groupOf[o], css: { "flex-grow": c.outcomes[o] / Math.max(1, all) } }))),
       h("div", { class: "small muted wrap" }, outcomes.filter((o) => c.outcomes[o]).map((o) => `${o.replace("_", " ")} ${count(c.outcomes[o])}`).join(" · ") || "nothing yet"),
       c.rejected > 0 && h("div", { class: "small warn-text" }, `refused by Pusher ${count(c.rejected)}`),
-      would.length > 0 && h("div", { class: "small" }, would.map(([o, n]) => `would have been ${o.replace("_", " ")}: ${count(n)}`).join(" · "))));
+      would.length > 0 && h("div", { class: "small" }, would.map(([o, n]) => `would have been ${o.replace("_", " ")}: ${count(n)}`).join(" · "))),
+    h("td", null, h("button", { class: "button quiet", "aria-label": "Brake " + c.name, onclick: () => openLever("aim-on", { caller: c.name }) }, "Brake …")));
 }
 
 function origins(a) {

@@ -29,6 +29,19 @@ const levers = {
     title: "Lift the brake", button: "Lift the brake", fields: () => ({ reason: "" }), form: () => [],
     call: (a, f) => ["DELETE", `/api/v1/accounts/${encodeURIComponent(a.name)}/brake?reason=${encodeURIComponent(f.reason)}`],
   },
+  "aim-on": {
+    title: "Brake a part of the account", button: "Pull this brake", danger: true, reason: true,
+    fields: () => ({ to: "", for: "30m", reason: "" }),
+    form: (a, f) => [
+      h("p", null, "It stops publishes of ", h("b", null, [open.incident.caller, open.incident.event, open.incident.channel].filter(Boolean).join(" · ")), ", or holds them to a rate. Nobody else is touched."),
+      h("label", { class: "field" }, "Hold it to", h("input", { value: f.to, placeholder: "5/s", autocomplete: "off", oninput: type("to") }), h("span", { class: "muted small" }, "Empty: it is stopped. The rate is of all replicas together.")),
+      h("label", { class: "field" }, "It ends by itself after", h("select", { value: f.for, onchange: type("for") }, spans.map(([v, t]) => h("option", { value: v, selected: v === f.for }, t))))],
+    call: (a, f) => ["POST", `/api/v1/accounts/${encodeURIComponent(a.name)}/brake`, { ...open.incident, to: f.to.trim(), for: f.for, reason: f.reason }],
+  },
+  "aim-off": {
+    title: "Lift this brake", button: "Lift the brake", fields: () => ({ reason: "" }), form: () => [h("p", null, open.incident.what)],
+    call: (a, f) => ["DELETE", `/api/v1/accounts/${encodeURIComponent(a.name)}/brake?id=${encodeURIComponent(open.incident.id)}&reason=${encodeURIComponent(f.reason)}`],
+  },
   plan: {
     title: "Change the plan", button: "Change the plan", fields: (a) => ({ n: String(a.plan.messages_per_day), reason: "" }),
     form: (a) => [number("n", "Messages a day", "As Pusher sells it. Raise the plan at Pusher first: pushguard only counts to it.", `Now ${count(a.plan.messages_per_day)}`)],

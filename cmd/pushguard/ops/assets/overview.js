@@ -215,6 +215,8 @@ function leversCard(app, a) {
   return h("section", { key: "levers", class: "card" },
     h("div", { class: "head" }, h("h2", null, "What you can do")),
     a.brake && h("p", { class: "notice bad" }, mark("bad"), h("span", null, h("b", null, "Brake on. "), a.brake.until ? `It ends by itself in ${span((Date.parse(a.brake.until) - app.now) / 1000)}.` : "It stays until it is lifted.")),
+    a.aimed?.length > 0 && h("ul", { class: "events" }, a.aimed.map((x) => h("li", { key: x.id }, mark("warn"), h("div", null, x.what, " ",
+      h("button", { class: "button quiet", onclick: () => openLever("aim-off", x) }, "Lift …"))))),
     h("div", { class: "levers" },
       a.brake ? h("button", { key: "off", class: "button primary", onclick: () => openLever("brake-off") }, "Lift the brake …")
         : h("button", { key: "on", class: "button danger", onclick: () => openLever("brake-on") }, "Pull the brake …"),

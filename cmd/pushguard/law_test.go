@@ -4,7 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"io/fs"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -85,5 +88,81 @@ func TestImportsRunOneWay(t *testing.T) {
 				t.Errorf("%s imports %s, but %s", l.room, i, l.why)
 			}
 		}
+	}
+}
+
+// arrows are all that the rooms of the data port may import of the project. What is not listed is
+// forbidden, so the rooms stand in one order and no two of them depend on one another.
+var arrows = map[string][]string{
+	"pusher":                       {},
+	"pusher/wire":                  {},
+	"pusher/netpoll":               {},
+	"pusher/upstream":              {"pusher/wire", "pusher/netpoll"},
+	"pusher/upstream/upstreamtest": {},
+	"pusher/sim":                   {"pusher"},
+	"pusher/proxy":                 {"pusher", "pusher/wire", "pusher/netpoll", "pusher/upstream", "limiter", "quota", "quota/delayed", "quota/dedupe", "quota/fanout"},
+	"limiter/detect":               {},
+	"quota/fanout":                 {},
+	"quota/rates":                  {},
+	"quota/store":                  {},
+}
+
+// links are what a room must not need by any detour either.
+var links = []struct{ room, forbidden, why string }{
+	{"pusher", "github.com/redis/go-redis", "the protocol is a leaf"},
+	{"pusher/wire", "github.com/redis/go-redis", "requests and responses are values"},
+	{"pusher/netpoll", "github.com/valyala/fasthttp", "sockets know no protocol"},
+	{"pusher/upstream", "github.com/redis/go-redis", "connections know no money"},
+	{"limiter/detect", "github.com/redis/go-redis", "the detector is pure"},
+	{"limiter/detect", "net/http", "the detector is pure"},
+	{"quota/fanout", "github.com/redis/go-redis", "estimates know no store"},
+	{"quota/rates", "github.com/redis/go-redis", "the exchange knows no store"},
+}
+
+func TestRoomsStandInOneOrder(t *testing.T) {
+	for room, may := range arrows {
+		for _, i := range listed(t, room, "{{join .Imports \"\\n\"}}") {
+			if to, ours := strings.CutPrefix(i, module); ours && !slices.Contains(may, to) {
+				t.Errorf("%s imports %s, which is none of its arrows", room, to)
+			}
+		}
+	}
+}
+
+func TestRoomsLinkOnlyWhatTheyMay(t *testing.T) {
+	for _, l := range links {
+		for _, d := range listed(t, l.room, "{{join .Deps \"\\n\"}}") {
+			if d == l.forbidden || strings.HasPrefix(d, l.forbidden+"/") {
+				t.Errorf("%s needs %s, but %s", l.room, d, l.why)
+				break
+			}
+		}
+	}
+}
+
+func listed(t *testing.T, room, format string) []string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-f", format, module+room).Output()
+	if err != nil {
+		t.Fatalf("go list %s: %v", room, err)
+	}
+	return strings.Fields(string(out))
+}
+
+// Cryptography and tight loops belong to Go's own library.
+func TestThereIsNoAssembly(t *testing.T) {
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 2):
+			return filepath.SkipDir
+		case strings.HasSuffix(path, ".s"):
+			t.Errorf("%s is assembly of our own", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -94,12 +94,6 @@ var (
 	descForecasts = desc("messages_forecast_band", "Messages used by the reset: one day in ten ends below low, one in ten above high.", "account", "edge")
 )
 
-func describeBill(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descGuessed, descBrowser, descUnseen, descNoCounts, descForecasts} {
-		ch <- d
-	}
-}
-
 func collectBill(now time.Time, a Account, gauge func(*prometheus.Desc, float64, ...string)) {
 	b := BillOf(now, a)
 	gauge(descGuessed, b.Guessed10m, a.Name)

@@ -101,19 +101,13 @@ func channelFanout(now time.Time, app *proxy.App, name string) *ChannelFanout {
 }
 
 var (
-	descAsked       = desc("learn_questions_total", "Questions that this replica asked Pusher by itself, to know who subscribes, by kind (poll, sample) and result (ok, failed).", "app", "kind", "result")
-	descAskedSpent  = desc("learn_messages", "Messages that all replicas spent on such questions today (UTC), as of this replica's last.", "app")
-	descAskedBudget = desc("learn_messages_limit", "Messages that they may spend on them today.", "app")
+	descAsked       = desc("learn_questions_total", "Subscriber queries that this replica sent to Pusher, by kind (poll, sample) and result (ok, failed).", "app", "kind", "result")
+	descAskedSpent  = desc("learn_messages", "Messages that all replicas spent on subscriber queries today (UTC), when this replica last sent one.", "app")
+	descAskedBudget = desc("learn_messages_limit", "Messages that all replicas may spend on subscriber queries today (UTC).", "app")
 	descLearned     = desc("fanout_learned_channels", "Channels whose subscriber count was learned.", "app")
 	descOccupied    = desc("fanout_occupied_channels", "Channels with subscribers at the last poll.", "app")
-	descPollAge     = desc("fanout_poll_age_seconds", "How long ago the last poll was asked, by whichever replica.", "app")
+	descPollAge     = desc("fanout_poll_age_seconds", "Age of the last poll of occupied channels, by any replica.", "app")
 )
-
-func describeFanout(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAsked, descAskedSpent, descAskedBudget, descLearned, descOccupied, descPollAge} {
-		ch <- d
-	}
-}
 
 func (s *Server) collectFanout(now time.Time, gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {
 	for _, a := range s.cfg.Accounts() {

@@ -16,8 +16,8 @@ import (
 // outcome, state and code are closed lists. Nothing that a caller sends becomes
 // a label.
 var (
-	descPublishes   = desc("publishes_total", "Events that callers asked to publish, by what happened to them.", "app", "caller", "outcome")
-	descWould       = desc("observed_total", "Events that were sent because of observe mode, by what would have happened to them.", "app", "caller", "outcome")
+	descPublishes   = desc("publishes_total", "Events that callers asked to publish, by outcome.", "app", "caller", "outcome")
+	descWould       = desc("observed_total", "Events that were sent because of observe mode, by the outcome that enforce mode would have given them.", "app", "caller", "outcome")
 	descUsed        = desc("messages_used", "Messages of the account's plan used today (UTC), as Pusher bills them.", "account")
 	descLimit       = desc("messages_limit", "Messages a day of the account's plan.", "account")
 	descForecast    = desc("messages_forecast", "Messages that will be used by 00:00 UTC at the present rate.", "account")
@@ -29,23 +29,28 @@ var (
 	descUpstreamUp  = desc("upstream_breaker_open", "1 while the app's upstream breaker is not closed.", "app")
 	descRefusals    = desc("refused_requests_total", "Requests refused before judgement (signature, shape, size), by status code.", "code")
 	descPanics      = desc("panics_total", "Requests that met a defect of pushguard and were answered 500.")
-	descShed        = desc("overload_shed_total", "Requests that were answered 503 because the app had more on their way than could be carried, by priority and cause.", "app", "priority", "cause")
-	descCrowded     = desc("overload_crowded_total", "Requests that were refused unread because the replica had too many under way.")
-	descMayGo       = desc("overload_limit", "How many requests may be on their way to Pusher at once; it adapts, and is 0 while Pusher is silent.", "app")
-	descUnderWay    = desc("overload_under_way", "Requests on their way to Pusher.", "app")
-	descBase        = desc("overload_base_seconds", "What a call to Pusher takes when it waits for no other, as it was learned; 0 before 20 calls.", "app")
-	descSilent      = desc("upstream_silent", "1 while every place on the way to Pusher is taken and Pusher answers nothing; then one request goes each 100 ms to find out.", "app")
-	descWaiting     = desc("overload_waiting", "Requests that wait for a place on the way to Pusher.", "app")
-	descSwallowed   = desc("swallowed_messages_total", "Messages that Pusher would have billed for what was not sent because of --sink or load_test callers.", "account")
-	descSwallowedEv = desc("swallowed_publishes_total", "Publishes that were not sent because of --sink or load_test callers.", "account")
+	descShed        = desc("overload_shed_total", "Requests shed with 503 because the concurrency limit was reached, by priority and cause.", "app", "priority", "cause")
+	descCrowded     = desc("overload_crowded_total", "Requests shed with 503 before they were read because this replica had too many in progress.")
+	descMayGo       = desc("overload_limit", "Concurrency limit of calls to Pusher. It adapts, and is 0 while the upstream is stalled.", "app")
+	descUnderWay    = desc("overload_under_way", "Calls to Pusher in progress.", "app")
+	descBase        = desc("overload_base_seconds", "Learned latency of an uncontended call to Pusher, in seconds; 0 until 20 calls were measured.", "app")
+	descSilent      = desc("upstream_silent", "1 while the upstream is stalled: all calls to Pusher hang, and one probe is sent every 100 ms.", "app")
+	descWaiting     = desc("overload_waiting", "Requests queued for a call to Pusher.", "app")
+	descSwallowed   = desc("swallowed_messages_total", "Messages that Pusher would have billed for publishes that --sink or a load_test caller kept from it.", "account")
+	descSwallowedEv = desc("swallowed_publishes_total", "Publishes that were not sent because of --sink or a load_test caller.", "account")
 	descStoreUp     = desc("store_up", "1 while the store answers.")
-	descReload      = desc("config_last_reload_successful", "1 if the config in force is the one that was last given.")
+	descReload      = desc("config_last_reload_successful", "1 if the last reload of the config succeeded.")
 	descBuild       = desc("build_info", "Always 1; the version is in the labels.", "version", "goversion")
-	descBucketsLost = desc("forgotten_keys_total", "Keys that bounded tables forgot to stay bounded.", "app", "table")
+	descBucketsLost = desc("forgotten_keys_total", "Keys evicted from bounded tables.", "app", "table")
 )
 
+// descriptors are all that desc has made: Describe sends each, so none can be left out.
+var descriptors []*prometheus.Desc
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("pushguard_"+name, help, labels, nil)
+	d := prometheus.NewDesc("pushguard_"+name, help, labels, nil)
+	descriptors = append(descriptors, d)
+	return d
 }
 
 func registerRuntime(reg *prometheus.Registry) {
@@ -57,15 +62,9 @@ func registerRuntime(reg *prometheus.Registry) {
 type collector struct{ s *Server }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descPublishes, descWould, descUsed, descLimit, descForecast, descLeased, descBreaker, descBrake,
-		descIncident, descUpstream, descUpstreamUp, descRefusals, descPanics, descShed, descCrowded, descMayGo, descUnderWay, descSilent, descWaiting, descSwallowed, descSwallowedEv, descStoreUp, descReload, descBuild, descBucketsLost} {
+	for _, d := range descriptors {
 		ch <- d
 	}
-	describeFolded(ch)
-	describeRates(ch)
-	describeFanout(ch)
-	describeBill(ch)
-	describeBurn(ch)
 }
 
 func (c *collector) Collect(ch chan<- prometheus.Metric) {

@@ -11,22 +11,16 @@ import (
 
 // How fast the plan burns, and what the quota breaker makes of it.
 var (
-	descBurnRate  = desc("burn_rate", "How many times its even rate (the plan divided by the day) the plan burns, over a window; absent until the process has watched for that long.", "account", "window")
-	descBurnState = desc("burn_state", "1 for what the burn rate asks for, 0 for the others; with burn_rate: observe it is only told.", "account", "state")
-	descBurnTrips = desc("burn_trips", "How often the burn rate began to shed today (UTC), over all replicas.", "account")
-	descBurnUntil = desc("burn_until_seconds", "When what the burn rate asks for ends at the earliest, in Unix time; 0 while it asks for nothing.", "account")
+	descBurnRate  = desc("burn_rate", "Rate at which the plan is used over a window, as a multiple of its even rate. Absent until the process has run that long.", "account", "window")
+	descBurnState = desc("burn_state", "1 for the state that the burn rate asks for, 0 for the others. With burn_rate: observe it is only reported.", "account", "state")
+	descBurnTrips = desc("burn_trips", "Times that the burn rate began to shed today (UTC), over all replicas.", "account")
+	descBurnUntil = desc("burn_until_seconds", "Earliest end of the state that the burn rate asks for, in Unix time; 0 if it asks for none.", "account")
 	descLease     = desc("lease", "Leased messages that this replica may still send without asking the store.", "account")
-	descBorrowed  = desc("borrowed", "Messages that this replica sent beyond its lease since the store is out of reach (on_store_loss: open).", "account")
-	descHealing   = desc("store_healing", "1 while the store has lost data and replicas tell it what they know; no lease is given.", "account")
+	descBorrowed  = desc("borrowed", "Messages that this replica sent beyond its lease since the store was lost (on_store_loss: open).", "account")
+	descHealing   = desc("store_healing", "1 while the store has lost data and replicas report what they know. No lease is granted meanwhile.", "account")
 	descFaults    = desc("store_data_losses_total", "Losses of the store's data that this replica saw.", "account")
 	descMoves     = desc("breaker_transitions_total", "Changes of the quota breaker's state that this replica saw, by the new state.", "account", "state")
 )
-
-func describeBurn(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descBurnRate, descBurnState, descBurnTrips, descBurnUntil, descMoves, descLease, descBorrowed, descHealing, descFaults} {
-		ch <- d
-	}
-}
 
 // collectStore is how this replica stands with the store.
 func collectStore(a Account, snap quota.Snapshot, gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {

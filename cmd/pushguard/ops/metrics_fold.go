@@ -4,22 +4,16 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // What folding, conflation and deduplication among replicas did.
 var (
-	descFolded    = desc("folded_publishes_total", "Events that went to Pusher through the folder, alone or with others.", "app")
-	descFoldCalls = desc("fold_calls_total", "Calls to Pusher that carried them.", "app")
+	descFolded    = desc("folded_publishes_total", "Events that went through folding, alone or with others.", "app")
+	descFoldCalls = desc("fold_calls_total", "Calls to Pusher that carried folded events.", "app")
 	descSplits    = desc("fold_splits_total", "Folded calls that Pusher refused and that were sent again in halves.", "app")
-	descHeld      = desc("held_total", "Publishes that were answered and kept in the store, by what became of them.", "what")
-	descHeldNow   = desc("held", "Publishes that are held now on all replicas: waiting; overdue, those of the waiting whose time has come; sending.", "account", "state")
-	descTwins     = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by what the other replicas knew of them; alone: this replica decided without them.", "account", "answer")
-	descTwinTrips = desc("dedupe_shared_trips_total", "Round trips to the store for them.", "account")
-	descWebhooks  = desc("webhooks_total", "Pusher's webhooks: taken, passed_on to the app's own endpoint, or not_passed_on, which Pusher sends again.", "what")
-	descTwinsUp   = desc("dedupe_shared_up", "1 while the replicas share what they deduplicate, 0 while each decides alone because the store does not answer in time.", "account")
+	descHeld      = desc("held_total", "Publishes that were answered and put into the delayed queue, by fate.", "what")
+	descHeldNow   = desc("held", "Publishes in the delayed queue of all replicas, by state: waiting, overdue (those of the waiting that are due), sending.", "account", "state")
+	descTwins     = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by the answer of the other replicas; alone: decided without them.", "account", "answer")
+	descTwinTrips = desc("dedupe_shared_trips_total", "Round trips to the store for dedupe claims.", "account")
+	descWebhooks  = desc("webhooks_total", "Webhooks from Pusher: taken; passed_on to the app's endpoint; not_passed_on, which Pusher sends again.", "what")
+	descTwinsUp   = desc("dedupe_shared_up", "1 while replicas share dedupe claims; 0 while each decides alone because the store times out.", "account")
 )
-
-func describeFolded(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descFolded, descFoldCalls, descSplits, descHeld, descHeldNow, descTwins, descTwinTrips, descTwinsUp, descWebhooks} {
-		ch <- d
-	}
-}
 
 func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {
 	for _, a := range s.cfg.Accounts() {

@@ -139,17 +139,11 @@ func (s *Server) rateRows(ctx context.Context, a Account, app string, keys []lim
 var (
 	descRateReplicas  = desc("rate_replicas", "Replicas that share the account's token buckets, this one included.", "account")
 	descRateActive    = desc("rate_shares_active", "1 while this replica holds its part of the token buckets, 0 until it has heard who else there is.", "account")
-	descRateAway      = desc("rate_store_away", "1 while the store does not answer and this replica goes on with its last shares.", "account")
+	descRateAway      = desc("rate_store_away", "1 while the store does not answer and this replica keeps its last shares of token buckets.", "account")
 	descRateExchanges = desc("rate_exchanges_total", "Round trips to the store to exchange shares of token buckets.", "account")
-	descRateReports   = desc("rate_reports_total", "Token buckets reported in them.", "account")
-	descRateForgotten = desc("rate_forgotten_total", "Token buckets that the store forgot before they were full again, for want of room.", "account")
+	descRateReports   = desc("rate_reports_total", "Token buckets reported to the store.", "account")
+	descRateForgotten = desc("rate_forgotten_total", "Token buckets that the store evicted before they were full again.", "account")
 )
-
-func describeRates(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descRateReplicas, descRateActive, descRateAway, descRateExchanges, descRateReports, descRateForgotten} {
-		ch <- d
-	}
-}
 
 func (s *Server) collectRates(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {
 	for _, a := range s.cfg.Accounts() {

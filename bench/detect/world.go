@@ -40,7 +40,6 @@ type stream struct {
 	caller, event, channel string
 	weight                 float64 // of the background
 	price                  int64
-	culprit                bool
 	serial                 uint64
 }
 

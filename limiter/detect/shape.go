@@ -53,14 +53,6 @@ func (s *shape) at(second int64) float64 {
 	return a + (b-a)*part
 }
 
-// trough is the lower one of the two hours between whose middles the second is.
-func (s *shape) trough(second int64) float64 {
-	if !s.known() {
-		return 1
-	}
-	return min(s.of(second-secondsHour/2), s.of(second+secondsHour/2))
-}
-
 // of is the value of the hour that the second is in: of its kind of day, or of the
 // other kind while its own is not known.
 func (s *shape) of(second int64) float64 {

@@ -318,6 +318,11 @@ func (p *pace) watch(now time.Time, r reading, full bool) {
 	} else {
 		p.base += (r.typical - p.base) / 100
 	}
+	if r.busy && p.slow(r) && r.under > paceStart { // it is this process that is full, and no trial tells of the upstream
+		p.bound, p.fully, p.limit = true, now, float64(r.under)
+		p.moveBusy(now, r)
+		return
+	}
 	if r.under >= paceMany && (full || p.slow(r)) && !now.Before(p.trial.next) {
 		// What this window shows may be of two times: what follows is looked at.
 		p.trial = trial{share: 1, began: float64(r.under)}
@@ -329,11 +334,12 @@ func (p *pace) slow(r reading) bool {
 	return r.typical > paceDoubt*p.base+paceSlack
 }
 
-// noQueue ends a trial that found none.
+// noQueue ends a trial that found none. base goes half the way, in proportion: where
+// calls take many times as long, one trial is not enough to believe it.
 func (p *pace) noQueue(now time.Time, took float64) {
 	again := min(2*max(p.again, paceAgain), paceAgainMost)
 	p.free(now)
-	p.base = time.Duration(took)
+	p.base = time.Duration(math.Sqrt(float64(p.base) * took))
 	p.trial.next, p.again = now.Add(again), again
 }
 

@@ -151,3 +151,27 @@ func TestPaceRemembersItsBest(t *testing.T) {
 		t.Errorf("what was best with another base is kept: %v", p.best)
 	}
 }
+
+// Without a sign of a queue this process alone can be what is full: then the limit comes
+// into force, but not where little is under way, or calls take no longer.
+func TestPaceOfABusyProcessWithoutALimit(t *testing.T) {
+	const ms = time.Millisecond
+	now := time.Unix(100, 0)
+	for _, c := range []struct {
+		under int64
+		took  time.Duration
+		busy  bool
+		want  float64
+	}{
+		{1000, 200 * ms, true, 793}, // half the way to 20,000/s × (1.3 × base + 1 ms)
+		{1000, 25 * ms, true, paceMost},
+		{200, 200 * ms, true, paceMost},
+		{1000, 200 * ms, false, paceMost},
+	} {
+		p := pace{limit: paceMost, most: paceMost, base: 20 * ms}
+		p.next(now, reading{typical: c.took, rate: 20000, under: c.under, busy: c.busy}, false)
+		if math.Abs(p.limit-c.want) > c.want/50 || p.bound != (c.want < paceMost) {
+			t.Errorf("%+v: limit %v", c, p.limit)
+		}
+	}
+}

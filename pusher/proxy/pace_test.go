@@ -292,7 +292,7 @@ func TestSlowIsNotFull(t *testing.T) {
 	}{
 		{500, always(100 * ms), 0},
 		{5000, always(200 * ms), 0},
-		{100, then[time.Duration](0*sec, 100*ms, 5*sec, 1*sec), 300 * ms},
+		{100, then[time.Duration](0*sec, 100*ms, 5*sec, 1*sec), 500 * ms},
 		{500, then[time.Duration](0*sec, 100*ms, 5*sec, 1*sec), 400 * ms},
 		{100, then[time.Duration](0*sec, 100*ms, 5*sec, 2500*ms), 900 * ms},
 		{500, then[time.Duration](0*sec, 100*ms, 5*sec, 2500*ms), 900 * ms},

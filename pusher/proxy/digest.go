@@ -115,7 +115,7 @@ func (p *Proxy) digest(a *App, it *item, now time.Time) bool {
 		if err != nil {
 			p.stats.heldCounts.notHeld.Add(1)
 			if p.holdFails.CompareAndSwap(false, true) {
-				p.log.Warn("a refresh event could not be held for a channel of which publishes are shed; they are refused until this is over", "app", a.ID, "err", err)
+				p.log.Warn("store error: a refresh event could not be held; publishes that would be digested are refused until the store answers", "app", a.ID, "err", err)
 			}
 			return false
 		}

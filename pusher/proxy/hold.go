@@ -105,7 +105,7 @@ func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
 	}
 	counts.notHeld.Add(1)
 	if p.holdFails.CompareAndSwap(false, true) {
-		p.log.Warn("a publish could not be held for conflation and goes out at once, as do others until this is over", "app", a.ID, "err", err)
+		p.log.Warn("store error: a publish could not be held for conflation; such publishes are sent at once until the store answers", "app", a.ID, "err", err)
 	}
 	return false
 }
@@ -144,7 +144,7 @@ func (p *Proxy) overtakes(pr *principal, it *item, now time.Time) bool {
 	defer cancel()
 	swapped, err := a.Shelf.Swap(ctx, now, id, rec)
 	if err != nil && p.holdFails.CompareAndSwap(false, true) {
-		p.log.Warn("the store does not say in time whether an older value is held; firsts of a burst go out without asking until it answers", "app", a.ID, "err", err)
+		p.log.Warn("store timeout: sending the first publish of each burst without checking for a held value", "app", a.ID, "err", err)
 	}
 	if !swapped {
 		return false
@@ -175,7 +175,7 @@ func (p *Proxy) Release(ctx context.Context, shelf *delayed.Queue) {
 		for {
 			n, err := p.releaseDue(ctx, shelf)
 			if err != nil && !failing && ctx.Err() == nil {
-				p.log.Warn("held publishes cannot be read from the store; they stay there", "err", err)
+				p.log.Warn("store error: held publishes cannot be read; they stay in the store", "err", err)
 			}
 			failing = err != nil
 			if n > 0 {
@@ -239,7 +239,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 	var rec heldPublish
 	if err := json.Unmarshal(body, &rec); err != nil {
 		counts.dropped.Add(1)
-		p.log.Error("a held publish in the store cannot be read; it is dropped", "err", err)
+		p.log.Error("held publish dropped: its stored form cannot be read", "err", err)
 		return true
 	}
 	a := p.table.Load().apps[rec.App]
@@ -251,7 +251,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 	if a == nil {
 		if expired {
 			counts.dropped.Add(1)
-			p.log.Warn("a held publish is dropped: this guard has no such app any more", "app", rec.App, "held_at", rec.At)
+			p.log.Warn("held publish dropped: its app is no longer in the config", "app", rec.App, "held_at", rec.At)
 		}
 		return expired // another replica may have the app
 	}
@@ -260,7 +260,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 		if r := recover(); r != nil {
 			p.stats.panics.Add(1)
 			counts.unknown.Add(1)
-			p.log.Error("a held publish made pushguard panic; it is not tried again", "panic", r)
+			p.log.Error("panic while sending a held publish; it is not tried again", "panic", r)
 			over = true
 			return
 		}
@@ -273,7 +273,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 	events, e := j.decoder.Events(rec.Body, &j.query, &a.Limits)
 	if e != nil {
 		counts.dropped.Add(1)
-		p.log.Warn("a held publish is dropped: the app's limits no longer allow it", "app", rec.App, "why", e.Text)
+		p.log.Warn("held publish dropped: the app's limits no longer allow it", "app", rec.App, "why", e.Text)
 		return true
 	}
 	pr := &principal{app: a}
@@ -310,7 +310,7 @@ func (p *Proxy) releaseOne(body []byte, again bool, now time.Time) (over bool) {
 		counts.unknown.Add(1)
 	default:
 		counts.dropped.Add(1)
-		p.log.Warn("Pusher refused a held publish; it is dropped", "app", rec.App, "status", got.status)
+		p.log.Warn("held publish dropped: Pusher refused it", "app", rec.App, "status", got.status)
 	}
 	return true
 }

@@ -221,9 +221,9 @@ func (l *lane) enter(c *laneConn) (why string, status int) {
 	defer l.connsMu.Unlock()
 	switch {
 	case l.open.Load() >= int64(l.p.server.Concurrency):
-		return "pushguard has as many connections open as it may; try again.", fasthttp.StatusServiceUnavailable
+		return "connection limit reached (max_connections); try again.", fasthttp.StatusServiceUnavailable
 	case l.p.server.MaxConnsPerIP > 0 && l.peers[c.peer] >= l.p.server.MaxConnsPerIP:
-		return "this address has as many connections open as it may; use them again, or close some.", fasthttp.StatusTooManyRequests
+		return "connection limit of this address reached (max_connections_per_peer); keep connections alive and reuse them, or close some.", fasthttp.StatusTooManyRequests
 	}
 	l.open.Add(1)
 	if l.p.server.MaxConnsPerIP > 0 {

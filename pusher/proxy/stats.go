@@ -79,7 +79,7 @@ func (p *Proxy) exhausted(a *App, text string, now time.Time) {
 		defer cancel()
 		p.log.Warn("Pusher says that the account is over its message quota", "app", a.ID, "account", a.Account, "answer", text)
 		if err := a.Ledger.Exhaust(ctx, p.now(), "Pusher answered 403: "+text); err != nil {
-			p.log.Error("the account's exhaustion could not be told to the other replicas", slog.Any("err", err), "account", a.Account)
+			p.log.Error("could not tell the other replicas that the account's plan is spent", slog.Any("err", err), "account", a.Account)
 		}
 	}()
 }
@@ -92,7 +92,7 @@ func (p *Proxy) reopened(a *App) {
 		defer cancel()
 		p.log.Warn("Pusher takes publishes again", "app", a.ID, "account", a.Account)
 		if err := a.Ledger.Reopen(ctx, p.now(), "Pusher took a publish again"); err != nil {
-			p.log.Error("the account's reopening could not be told to the other replicas", slog.Any("err", err), "account", a.Account)
+			p.log.Error("could not tell the other replicas that Pusher takes publishes again", slog.Any("err", err), "account", a.Account)
 		}
 	}()
 }

@@ -358,7 +358,7 @@ func claims(m *redistest.Monitor) (each []int) {
 // test has seen meanwhile says nothing.
 func losses(all ...*rig) (n int) {
 	for _, r := range all {
-		for _, slow := range []string{"in this replica only", "does not say in time", "could not be held"} {
+		for _, slow := range []string{"in this replica only", "store timeout", "could not be held"} {
 			n += strings.Count(r.logs.String(), slow)
 		}
 	}

@@ -63,7 +63,7 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 		err := a.Webhooks.pass(h, body)
 		if failed := err != nil; a.Webhooks.failed.Swap(failed) != failed {
 			if failed {
-				p.log.Warn("webhooks cannot be passed on to the app; Pusher is told so, and sends them again", "app", a.ID, "err", err)
+				p.log.Warn("webhooks cannot be forwarded to the app's endpoint; Pusher is answered 502 and sends them again", "app", a.ID, "err", err)
 			} else {
 				p.log.Info("webhooks are passed on to the app again", "app", a.ID)
 			}

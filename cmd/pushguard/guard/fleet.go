@@ -462,7 +462,7 @@ func (g *Guard) retire(old, next *fleet) {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(g.runCtx), 5*time.Second)
 			defer cancel()
 			if err := a.close(ctx); err != nil {
-				g.log.Warn("an account that the config no longer has", "err", err)
+				g.log.Warn("could not close an account removed from the config", "err", err)
 			}
 		})
 	}

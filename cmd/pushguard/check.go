@@ -78,8 +78,13 @@ func (c *checkCmd) Run(p *cli.Process) error {
 	out.line(fmt.Sprintf("secrets: %s", resolved(loaded.References())), nil)
 	for i := range cfg.Accounts {
 		for j := range cfg.Accounts[i].Apps {
-			if app := &cfg.Accounts[i].Apps[j]; countsBlindly(app) {
-				out.warn(fmt.Sprintf("subscribers: Pusher bills each delivery, and nothing here says how many subscribe to the channels of app %s: each counts as one subscriber until Pusher's webhooks come to /webhooks/%s, or subscribers or learn is set", app.ID, app.ID))
+			app := &cfg.Accounts[i].Apps[j]
+			switch what := guessed(app); {
+			case what == "":
+			case app.Learn == nil:
+				out.warn("subscribers: Pusher bills each delivery, and nothing here says how many subscribe: " + what)
+			default:
+				out.line("subscribers: "+what, nil)
 			}
 		}
 	}
@@ -225,10 +230,17 @@ func (r *report) tell(result, what string) {
 	fmt.Fprintf(r.w, "%s%s\n", word, what)
 }
 
-// countsBlindly says whether all that is known of an app's fan-out is the default: then the plan is spent faster
-// than the count says, by as much as channels have subscribers.
-func countsBlindly(app *config.App) bool {
-	return app.Learn == nil && len(app.Subscribers.Patterns) == 0 && app.Subscribers.Default == config.DefaultApp().Subscribers.Default
+// guessed says what is not known yet of an app's fan-out at its start, and how it will be; empty where the config
+// gives numbers of its own. Until then the plan may be spent faster than the count says.
+func guessed(app *config.App) string {
+	if len(app.Subscribers.Patterns) > 0 || app.Subscribers.Default != config.DefaultApp().Subscribers.Default {
+		return ""
+	}
+	how := "until Pusher's webhooks come to /webhooks/" + app.ID + ", or subscribers or learn is set"
+	if app.Learn != nil {
+		how = "until counts are learned: by questions to Pusher where subscription counting is on in the app's settings, or by webhooks to /webhooks/" + app.ID
+	}
+	return "each channel of app " + app.ID + " counts as one subscriber " + how
 }
 
 // checkAccount is the name under which check proves that it may do with the

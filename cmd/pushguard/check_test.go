@@ -41,7 +41,7 @@ func TestCheckOnline(t *testing.T) {
 		code                                  int
 		want                                  []string
 	}{
-		{"all is well", redis.URL(), "127.0.0.1:0", "good-secret", right.URL, nil, exitDone, []string{"ok    config", "ok    secrets: the one reference is resolved", "warn  subscribers: Pusher bills each delivery", "until Pusher's webhooks come to /webhooks/1,", "ok    store: redis://", "gives and takes back a lease", "ok    Pusher: app 1", "ok    clock: 0s", "ok    ports: the data port", "ok    limits"}},
+		{"all is well", redis.URL(), "127.0.0.1:0", "good-secret", right.URL, nil, exitDone, []string{"ok    config", "ok    secrets: the one reference is resolved", "ok    subscribers: each channel of app 1 counts as one subscriber until counts are learned", "webhooks to /webhooks/1", "ok    store: redis://", "gives and takes back a lease", "ok    Pusher: app 1", "ok    clock: 0s", "ok    ports: the data port", "ok    limits"}},
 		{"no store", "redis://127.0.0.1:1", "127.0.0.1:0", "good-secret", right.URL, nil, exitFailed, []string{"FAIL  store", "ok    Pusher"}},
 		{"a wrong secret", redis.URL(), "127.0.0.1:0", "wrong-secret", right.URL, nil, exitFailed, []string{"ok    store", "FAIL  Pusher"}},
 		{"a wrong clock", redis.URL(), "127.0.0.1:0", "good-secret", ahead.URL, nil, exitFailed, []string{"FAIL  clock", "run an NTP client"}},

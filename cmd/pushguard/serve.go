@@ -160,13 +160,13 @@ func sayWhatIsServed(log *slog.Logger, cfg *config.Config, addrs map[string]stri
 		var apps, blind []string
 		for j := range a.Apps {
 			apps = append(apps, a.Apps[j].ID+" to "+a.Apps[j].UpstreamURL())
-			if countsBlindly(&a.Apps[j]) {
-				blind = append(blind, a.Apps[j].ID)
+			if what := guessed(&a.Apps[j]); what != "" {
+				blind = append(blind, what)
 			}
 		}
 		args := []any{"account", a.Name, "plan", a.Plan.Name, "messages_per_day", a.Plan.MessagesPerDay, "apps", strings.Join(apps, ", ")}
 		if len(blind) > 0 {
-			args = append(args, "guessed", "one subscriber a channel in app "+strings.Join(blind, ", ")+", until webhooks come to /webhooks/"+blind[0]+" or subscribers is set")
+			args = append(args, "guessed", strings.Join(blind, "; "))
 		}
 		log.Info("serving", args...)
 	}

@@ -57,20 +57,6 @@ type Account struct {
 	Rates *rates.Shares
 }
 
-// thresholds are Levels with the breaker's defaults where nothing is set.
-func (a Account) thresholds() limiter.BreakerConfig {
-	l := a.Levels
-	for _, d := range []struct {
-		v   *float64
-		def float64
-	}{{&l.ShedBulkAt, 0.80}, {&l.ShedNormalAt, 0.95}, {&l.CriticalOnlyAt, 0.98}} {
-		if *d.v == 0 {
-			*d.v = d.def
-		}
-	}
-	return l
-}
-
 // Check is one of the conditions of readiness.
 type Check struct {
 	Name string

@@ -65,6 +65,7 @@ type burn struct {
 	since  time.Time // when observations began
 
 	figures   figures // that the state was judged with
+	protected bool    // a forecast of what the upper priorities need decides who is refused; see Protect
 	trialFrom int64   // total when the trial began
 }
 
@@ -146,6 +147,9 @@ func (b *burn) firing(now time.Time, plan int64, fc forecast.Forecast) (f firing
 		p := &burnPairs[i]
 		if fc.ExhaustedAt.IsZero() || float64(fc.UsedAtReset) < p.margin*float64(plan) || p.profile && fc.Hours < burnKnown {
 			continue
+		}
+		if p.profile && b.protected {
+			continue // who knows what the rest of the day needs refuses bulk when it is needed, and not before
 		}
 		short, ok := b.perSecond(now, p.short)
 		if !ok || short < p.rate*even {
@@ -359,6 +363,7 @@ func (b *Breaker) ObserveBurn(now time.Time, sent, used, plan int64, extrapolate
 	mode := b.limits.Load().cfg.Burn
 	b.mu.Lock()
 	b.burn.observe(now, sent)
+	b.burn.protected = b.needs.Load() != nil && !b.limits.Load().cfg.ByMarks
 	if mode == BurnOff {
 		if b.burn.state.Level > 0 {
 			n := quota.Burn{Seq: b.burn.state.Seq + 1, Day: quota.DayOf(now), Since: now.UTC(), Reason: "the burn rate was switched off"}

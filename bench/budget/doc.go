@@ -1,7 +1,7 @@
 // Command budget prints what the shared ledger costs and how exact it is, seen
 // from outside: real serve processes, real Redis servers, the simulator's bill.
 //
-//	go run ./bench/budget [speed] [exact] [forecast] [memory]
+//	go run ./bench/budget [speed] [exact] [forecast] [months] [memory]
 //
 // It takes some minutes; a part by itself less. speed: a slow Redis beside a
 // fast one, and round trips. exact: three guards use a plan up together.

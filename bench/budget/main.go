@@ -32,7 +32,7 @@ func main() {
 	rate := flag.Int("rate", 4000, "publishes a second for the round trips; a quarter of it for the p99")
 	accounts := flag.Int("accounts", 40, "generated accounts of forecast")
 	flag.Usage = func() {
-		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./bench/budget [flags] [speed|exact|forecast|memory …]")
+		fmt.Fprintln(flag.CommandLine.Output(), "usage: go run ./bench/budget [flags] [speed|exact|forecast|months|memory …]")
 		flag.PrintDefaults()
 	}
 	flag.Parse()
@@ -43,7 +43,7 @@ func main() {
 }
 
 // parts are what is measured, in this order where none is named.
-var parts = []string{"speed", "exact", "forecast", "memory"}
+var parts = []string{"speed", "exact", "forecast", "months", "memory"}
 
 func run(out io.Writer, which []string, rounds, rate, accounts int) error {
 	if len(which) == 0 {
@@ -77,6 +77,8 @@ func run(out io.Writer, which []string, rounds, rate, accounts int) error {
 			missed, err = b.exact(out)
 		case "forecast":
 			missed = []error{forecastErrors(out, accounts)}
+		case "months":
+			missed = []error{months(out, 30)}
 		case "memory":
 			missed = []error{memory(out)}
 		}

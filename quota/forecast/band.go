@@ -22,9 +22,10 @@ const (
 	errorsKept = 14 // days
 	// Until forecasts were checked on some days, the band is that of a logarithm that is off by this much, as
 	// errorsGuessed days would show it.
-	errorsGuess   = 0.35
+	errorsGuess   = 0.15
 	errorsGuessed = 6
-	errorsMost    = 3 // one day that was all wrong must not make the band of a month
+	errorsKnown   = 22 // hours of the week that a profile must know for its forecasts to be checked
+	errorsMost    = 3  // one day that was all wrong must not make the band of a month
 )
 
 // hour notes a forecast at the beginning of an hour: more messages are expected today, count were sent so far. At the

@@ -106,7 +106,11 @@ func (f *Model) Observe(now time.Time, today int64) {
 	if h := now.Unix() / 3600; h != f.hour {
 		f.learn()
 		f.hour = h
-		f.errs.hour(now, f.count, f.extrapolate(now, today, math.MaxInt64).more)
+		expected := 0.0 // what was foretold without a profile says nothing of forecasts with one
+		if f.known() >= errorsKnown {
+			expected = f.extrapolate(now, today, math.MaxInt64).more
+		}
+		f.errs.hour(now, f.count, expected)
 	}
 	f.sum, f.covered = f.sum+sent, f.covered+dt
 	rate := sent / dt
@@ -175,6 +179,10 @@ func (f *Model) At(now time.Time, used, plan int64) Forecast {
 func (f *Model) Known() (hours int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.known()
+}
+
+func (f *Model) known() (hours int) {
 	for _, n := range f.seen {
 		if n > 0 {
 			hours++

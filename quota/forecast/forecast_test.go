@@ -96,7 +96,7 @@ func TestBandIsLearned(t *testing.T) {
 			used += 60
 		}
 	}
-	if first < 0.5 || last > 0.1 {
+	if first < 0.3 || last > 0.1 {
 		t.Errorf("the band was %.0f %% wide on the first day, %.0f %% after three equal weeks", first*100, last*100)
 	}
 	g := New()

@@ -67,7 +67,12 @@ func runMonth(demand float64, marks bool, days int) (m month, err error) {
 	first := time.Date(2026, 5, 11, 0, 0, 0, 0, time.UTC)
 	m.least = 1
 	moves := 0
-	b, err := limiter.NewBreaker(first, limiter.BreakerConfig{ByMarks: marks}, func(t limiter.Transition) { moves++; if dbg { fmt.Println(t.At.Format("02 15:04:05"), t.From, t.To, t.Reason) } })
+	b, err := limiter.NewBreaker(first, limiter.BreakerConfig{ByMarks: marks}, func(t limiter.Transition) {
+		moves++
+		if dbg {
+			fmt.Println(t.At.Format("02 15:04:05"), t.From, t.To, t.Reason)
+		}
+	})
 	if err != nil {
 		return m, err
 	}

@@ -47,6 +47,8 @@ type Model struct {
 	first   bool
 	short   fading // messages a second
 	long    fading
+	base5   fading // what the profile said, faded as short and long are, so that each is compared with its own like
+	base60  fading
 	actual  float64 // fading sums of what was, and what the profile said
 	typical float64
 	hour    int64   // Unix hour being summed up
@@ -120,6 +122,8 @@ func (f *Model) Observe(now time.Time, today int64) {
 		keep := math.Exp(-dt / levelWindow.Seconds())
 		f.actual = f.actual*keep + sent
 		f.typical = f.typical*keep + base/3600*dt
+		f.base5.add(base/3600, dt, shortWindow)
+		f.base60.add(base/3600, dt, longWindow)
 	}
 	f.last, f.count = now, today
 }
@@ -220,12 +224,15 @@ func (f *Model) extrapolate(now time.Time, used, plan int64) (out extrapolation)
 		}
 		return mean
 	}
-	here := expected(now)
-	longExcess := f.long.mean() - here
+	lately, before := expected(now), expected(now)
+	if known && f.base60.seen > 0 {
+		lately, before = f.base5.mean()*level, f.base60.mean()*level
+	}
+	longExcess := f.long.mean() - before
 	if longExcess < 0 || !known {
 		longExcess = min(longExcess, 0) / 4 // the level has most of it
 	}
-	shortExcess := f.short.mean() - here - longExcess
+	shortExcess := f.short.mean() - lately - longExcess
 	if used >= plan {
 		out.exhausted = now
 	}

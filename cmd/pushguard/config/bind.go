@@ -31,6 +31,7 @@ type binder struct {
 	problems []Problem
 	budget   int  // nodes that may still be visited: aliases can multiply a small file
 	nested   bool // inside the long form of a rate
+	inserted []inserted
 }
 
 // mark is a place in the file.
@@ -369,6 +370,10 @@ func (b *binder) bindText(path string, n ast.Node, target any) {
 		return
 	}
 	text, refs, err := b.resolve.expand(written)
+	for _, said := range b.resolve.said {
+		b.inserted = append(b.inserted, inserted{path, said})
+	}
+	b.resolve.said = nil
 	if err != nil {
 		away, isAway := err.(outOfReach)
 		f := away.fault

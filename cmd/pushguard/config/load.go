@@ -73,6 +73,9 @@ func parseAll(name string, data []byte, r *resolver) (*Config, error) {
 		return nil, one(mark{1, 1}, "the file means more than 200000 values", "look for aliases that multiply")
 	}
 	c := &checker{cfg: cfg, file: name, marks: b.marks, bad: b.bad, refs: b.refs}
+	for _, i := range b.inserted {
+		c.warn(i.path, i.msg, "store the plain value, without anything around it")
+	}
 	c.all()
 	if problems := append(b.problems, c.problems...); len(problems) > 0 {
 		return cfg, Problems(inFileOrder(problems, x))

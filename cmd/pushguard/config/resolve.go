@@ -28,6 +28,7 @@ type resolver struct {
 	files  map[string]string // referenced files, found or not, with their Fingerprint before they were read
 	asked  bool              // whether a remote source was referred to
 	kept   []string          // references that lastGood answered
+	said   []string          // warnings about what references brought in
 }
 
 func newResolver(getenv func(string) string, dir string) *resolver {
@@ -42,6 +43,7 @@ func (r *resolver) expand(s string) (out string, refs bool, err error) {
 		return s, false, nil
 	}
 	var b strings.Builder
+	whole := s
 	for {
 		i := strings.IndexByte(s, '$')
 		if i < 0 || i == len(s)-1 {
@@ -62,7 +64,8 @@ func (r *resolver) expand(s string) (out string, refs bool, err error) {
 			if err != nil {
 				return "", true, err
 			}
-			b.WriteString(value)
+			at := len(whole) - len(s) + i
+			b.WriteString(r.inURL(whole, at, at+len(name)+3, value, name))
 			refs, s = true, rest
 		default:
 			b.WriteByte('$')
@@ -88,6 +91,9 @@ func (r *resolver) lookup(name string) (string, error) {
 		return "", err
 	}
 	v, err := r.source(name)
+	if err == nil {
+		v, err = r.trim(name, v)
+	}
 	if _, away := err.(outOfReach); away {
 		if old, ok := r.lastGood[name]; ok {
 			v, err = old, nil

@@ -201,7 +201,7 @@ func TestReferences(t *testing.T) {
 		{"${R}", "${A}$$", ""}, // not expanded again
 		{"${file:/s}", "file", ""},
 		{"${file:rel}", "two\nlines", ""},
-		{"${file:/2nl}", "x\n", ""},
+		{"${file:/2nl}", "x", ""},
 		{"${NONE}", "", "refers to the environment variable NONE, which is not set or empty"},
 		{"${}", "", "refers to ${}, which is no name of a variable"},
 		{"${2A}", "", "no name of a variable"},

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,13 +16,17 @@ import (
 //
 //	store.lock        held while a process uses the directory
 //	store.state       snapshot; its first command says which journal goes on from it
-//	store.journal.N   the writes since, one frame a group commit
+//	store.journal.N   the writes since, one frame a group commit; its first command names N and the store
+//
+// A file that is missing, or of another store, is never taken for one that was never there: the store does not open. What
+// was not read is not removed.
 //
 // Append only collects; Wait returns once everything appended before is on disk. The first to wait writes for
 // all that wait with it.
 type journal struct {
 	dir  string
 	lock *os.File
+	id   string // of the store; the snapshot and each journal bear it. Empty: written by a release before ids
 
 	mu      sync.Mutex
 	cond    *sync.Cond
@@ -41,6 +46,7 @@ const (
 	stateName   = "store.state"
 	journalName = "store.journal."
 	markCommand = "PUSHGUARD.SNAPSHOT" // first command of a snapshot: format, generation
+	journalMark = "PUSHGUARD.JOURNAL"  // first command of a journal, second of a snapshot: the store's id, generation
 	diskFormat  = "1"
 )
 
@@ -51,6 +57,7 @@ func openJournal(dir string, do func(args []string) error, warn func(string, ...
 	}
 	j = &journal{dir: dir}
 	j.cond = sync.NewCond(&j.mu)
+	_, unused := os.Stat(filepath.Join(dir, lockName))
 	if j.lock, err = lockFile(filepath.Join(dir, lockName)); err != nil {
 		return nil, err
 	}
@@ -69,6 +76,10 @@ func openJournal(dir string, do func(args []string) error, warn func(string, ...
 			return nil, err
 		}
 	}
+	old, fresh, err := j.others(state != nil)
+	if err != nil {
+		return nil, err
+	}
 	path := j.journalPath(j.gen)
 	if j.file, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return nil, err
@@ -77,9 +88,24 @@ func openJournal(dir string, do func(args []string) error, warn func(string, ...
 	if err != nil {
 		return nil, err
 	}
-	sound, err := readFrames(data, do)
+	marked, first := false, true
+	sound, err := readFrames(data, func(args []string) error {
+		if first && args[0] == journalMark {
+			first, marked = false, true
+			return j.readMark(args)
+		}
+		first = false
+		return do(args)
+	})
+	if err == nil && !marked && j.id != "" {
+		err = errors.New("it does not begin as the snapshot says it does")
+	}
 	if err != nil {
 		return nil, j.damaged(path, err)
+	}
+	if len(data) == 0 && j.id == "" && state == nil && (!fresh || unused == nil) {
+		warn("the embedded store's directory was in use before and has no counts in it: all begin at nothing. If pushguard has "+
+			"sent anything today, restore the directory or tell it today's use (pushguard usage set)", "file", path)
 	}
 	if sound < len(data) {
 		warn("the embedded store's journal ends in a write that a crash cut off; that write was never confirmed and is dropped",
@@ -92,18 +118,96 @@ func openJournal(dir string, do func(args []string) error, warn func(string, ...
 		return nil, err
 	}
 	j.size = int64(sound)
+	if sound == 0 && j.id == "" {
+		j.id = rand.Text()[:12]
+		n, err := j.file.Write(j.mark(j.gen))
+		if err != nil {
+			return nil, err
+		}
+		j.size = int64(n)
+	}
 	if err := errors.Join(j.file.Sync(), syncDir(dir)); err != nil {
 		return nil, err
 	}
-	j.removeOld()
+	for _, name := range old {
+		os.Remove(name)
+	}
 	return j, nil
+}
+
+// mark is the frame that a journal begins with.
+func (j *journal) mark(gen int64) []byte {
+	return appendFrame(nil, appendCommand(nil, []string{journalMark, j.id, strconv.FormatInt(gen, 10)}))
+}
+
+func (j *journal) readMark(args []string) error {
+	if len(args) != 3 {
+		return errCorrupt
+	}
+	if j.id == "" {
+		j.id = args[1]
+	}
+	if args[1] != j.id || args[2] != strconv.FormatInt(j.gen, 10) {
+		return fmt.Errorf("it is of another store or time (%s, %s; expected %s, %d)", args[1], args[2], j.id, j.gen)
+	}
+	return nil
+}
+
+// others looks at the journals that are there. fresh says that there is none. old are those that may go once all is read:
+// the one before the snapshot, which holds all of it, and an empty one that a snapshot was never finished for. Any other is
+// a sign that a file is missing.
+func (j *journal) others(snapshot bool) (old []string, fresh bool, err error) {
+	names, err := filepath.Glob(filepath.Join(globEscape(j.dir), journalName+"*"))
+	if err != nil {
+		return nil, false, err
+	}
+	current := false
+	for _, name := range names {
+		gen, err := strconv.ParseInt(strings.TrimPrefix(filepath.Base(name), journalName), 10, 64)
+		info, serr := os.Stat(name)
+		if err != nil || serr != nil {
+			continue // no name of ours
+		}
+		switch {
+		case gen == j.gen:
+			current = true
+		case snapshot && gen == j.gen-1:
+			old = append(old, name)
+		case gen == j.gen+1 && (info.Size() == 0 || j.onlyMark(name)):
+			old = append(old, name)
+		case snapshot && gen < j.gen:
+			continue // older than anything that is needed; left where it is
+		default:
+			what := filepath.Join(j.dir, stateName)
+			return nil, false, j.damaged(name, fmt.Errorf("it goes on from a snapshot that is not here: %s is missing or older", what))
+		}
+	}
+	if snapshot && !current {
+		return nil, false, j.damaged(j.journalPath(j.gen), errors.New("it is missing, and the snapshot beside it says that it goes on there"))
+	}
+	return old, len(names) == 0, nil
+}
+
+// onlyMark reports whether a journal has nothing but its first frame, or a torn part of it.
+func (j *journal) onlyMark(path string) bool {
+	data, err := os.ReadFile(path)
+	n := 0
+	if err == nil {
+		_, err = readFrames(data, func(args []string) error { n++; return nil })
+	}
+	return err == nil && n <= 1
 }
 
 func (j *journal) readState(data []byte, do func([]string) error) error {
 	path := filepath.Join(j.dir, stateName)
-	first := true
+	first, second := true, true
 	sound, err := readFrames(data, func(args []string) error {
 		if !first {
+			if second && args[0] == journalMark {
+				second = false
+				return j.readMark(args)
+			}
+			second = false
 			return do(args)
 		}
 		first = false
@@ -131,21 +235,12 @@ func (j *journal) readState(data []byte, do func([]string) error) error {
 }
 
 func (j *journal) damaged(path string, err error) error {
-	return fmt.Errorf("%s: %w. The disk or another program damaged it. Restore %s from a backup; or move it away to begin with empty counts, "+
+	return fmt.Errorf("%s: %w. The disk, a person or another program changed it. Restore %s from a backup; or move the directory away to begin with empty counts, "+
 		"then tell pushguard today's use from Pusher's dashboard (pushguard usage set)", path, err, j.dir)
 }
 
 func (j *journal) journalPath(gen int64) string {
 	return filepath.Join(j.dir, journalName+strconv.FormatInt(gen, 10))
-}
-
-func (j *journal) removeOld() {
-	names, _ := filepath.Glob(filepath.Join(j.dir, journalName+"*"))
-	for _, name := range names {
-		if strings.TrimPrefix(filepath.Base(name), journalName) != strconv.FormatInt(j.gen, 10) {
-			os.Remove(name)
-		}
-	}
 }
 
 // append collects one write. It is called in the order in which the writes happen.
@@ -238,9 +333,10 @@ func (j *journal) install(c cut, commands [][]string) error {
 	j.writing = false
 	j.cond.Broadcast()
 	j.file.Close()
+	before := j.journalPath(j.gen)
 	j.gen, j.file, j.size, j.base = j.gen+1, file, 0, size
 	j.synced, j.err = c.last, nil
-	j.removeOld()
+	os.Remove(before)
 	return nil
 }
 
@@ -261,7 +357,11 @@ func (j *journal) undoLocked(c cut) {
 // at every moment the directory holds one complete pair.
 func (j *journal) writeState(gen int64, commands [][]string) (file *os.File, size int64, err error) {
 	var data, body []byte
+	if j.id == "" {
+		j.id = rand.Text()[:12]
+	}
 	body = appendCommand(body, []string{markCommand, diskFormat, strconv.FormatInt(gen, 10)})
+	body = appendCommand(body, []string{journalMark, j.id, strconv.FormatInt(gen, 10)})
 	for _, c := range commands {
 		if body = appendCommand(body, c); len(body) > 1<<20 {
 			data = appendFrame(data, body)
@@ -273,7 +373,8 @@ func (j *journal) writeState(gen int64, commands [][]string) (file *os.File, siz
 		return nil, 0, err
 	}
 	tmp := filepath.Join(j.dir, stateName+".tmp")
-	err = errors.Join(file.Sync(), writeSynced(tmp, data), syncDir(j.dir))
+	_, err = file.Write(j.mark(gen))
+	err = errors.Join(err, file.Sync(), writeSynced(tmp, data), syncDir(j.dir))
 	if err == nil {
 		err = os.Rename(tmp, filepath.Join(j.dir, stateName))
 	}

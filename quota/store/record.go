@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // A Record is a small durable note that one process keeps for itself: two slots written in turn, so that a crash
@@ -105,3 +106,6 @@ func (r *Record) Name() (string, error) {
 
 // Close keeps the record for the next process.
 func (r *Record) Close() error { return errors.Join(r.slots[1].Close(), r.slots[0].Close()) }
+
+// globEscape makes a path mean itself in a pattern.
+var globEscape = strings.NewReplacer("*", `\*`, "?", `\?`, "[", `\[`, `\`, `\\`).Replace

@@ -86,6 +86,9 @@ func (l *Ledger) beat(ctx context.Context, now time.Time) error {
 	b := l.openBook(now)
 	l.listening = now.Before(l.listenUntil) || !l.joined && l.listens() > 0
 	err := l.exchange(ctx, now, b, false)
+	if err == nil && !l.listening {
+		l.opened.Store(true)
+	}
 	if err == nil && !l.joined {
 		l.joined = true
 		if l.fresh && l.listens() > 0 {

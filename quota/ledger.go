@@ -154,6 +154,7 @@ type Ledger struct {
 	dead         []*legacy // of this name, which the store has yet to be told of
 	adopted      *record   // of the newest book that goes on from a process before
 
+	opened  atomic.Bool  // a first lease was asked for and answered, or a process before left one
 	skew    atomic.Int64 // ns that Pusher's clock is ahead of this one's
 	closed  atomic.Bool
 	spent   atomic.Bool          // a publish of any priority found too little in the lease while the store was out of reach
@@ -211,7 +212,7 @@ func Open(ctx context.Context, now time.Time, st *store.Store, replica string, c
 	l.openRecords(now)
 	if err := l.begin(ctx, now); err != nil {
 		err = fmt.Errorf("account %s: no first lease: %w", cfg.Account, err)
-		if !cfg.Patient || errors.Is(err, store.ErrNewer) {
+		if !cfg.Patient || l.st.Exclusive() || errors.Is(err, store.ErrNewer) {
 			if l.record != nil {
 				l.record.Close()
 			}

@@ -208,6 +208,7 @@ type Snapshot struct {
 	Epoch       string // changes when the store loses data
 	Lease       int64  // this replica's unspent tokens, those of the standby left out
 	Standby     int64  // its tokens for when the store is out of reach
+	Opened      bool   // a first lease was asked for and answered
 	Joined      bool   // the store has answered since the start, or the record of a process before says what it held
 	LeaseSpent  bool   // the store is out of reach, OnStoreLoss is LossLease, and too few of them are left for what comes
 	Borrowed    int64  // sent beyond the lease since the store is out of reach
@@ -231,7 +232,7 @@ func (l *Ledger) Snapshot(now time.Time) Snapshot {
 		}
 	}
 	s.LeaseSpent = !v.up && s.OnStoreLoss == LossLease && (s.Lease+s.Standby == 0 || l.spent.Load())
-	s.Joined = v.epoch != ""
+	s.Joined, s.Opened = v.epoch != "", l.opened.Load()
 	m := l.pending.Load()
 	if m == nil {
 		m = v.exhausted

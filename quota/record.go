@@ -157,6 +157,7 @@ func (l *Ledger) goOn(now time.Time) {
 	l.setBurn(r.State.Burn)
 	l.setGate(gateExhausted, v.exhausted != nil && v.exhausted.day >= l.dayOf(now))
 	l.openBook(now)
+	l.opened.Store(true)
 	if b := l.books[l.dayOf(now)+1]; b != nil {
 		l.showNext(b)
 	}

@@ -18,7 +18,7 @@ func TestWhatGuardsSayWhenTheStoreIsLost(t *testing.T) {
 	redis := redistest.Start(t, "--appendonly", "yes", "--appendfsync", "always")
 	config := func(policy string) string {
 		return strings.Replace(oneApp(up.addr), "plan: growth", "plan: { messages_per_day: 1000000 }", 1) +
-			fmt.Sprintf("store: %s\non_store_loss: %s\n", redis.URL(), policy)
+			fmt.Sprintf("store: %s\nstandby: 0s\non_store_loss: %s\n", redis.URL(), policy)
 	}
 	policies := []string{"lease", "open", "closed"}
 	guards, dirs := map[string]*guard{}, map[string]string{}
@@ -84,7 +84,7 @@ func TestWhatGuardsSayWhenTheStoreIsLost(t *testing.T) {
 	if sent < 2 {
 		t.Errorf("lease: only %d went out of the lease", sent)
 	}
-	sees("lease", "the lease is spent", http.StatusServiceUnavailable, `pushguard_lease{account="care"} `, "on_store_loss: lease: ")
+	sees("lease", "lease and standby are spent", http.StatusServiceUnavailable, `pushguard_lease{account="care"} `, "on_store_loss: lease: ")
 
 	for range 200 { // far more than its lease
 		if code, why := publish(guards["open"]); code != http.StatusOK {

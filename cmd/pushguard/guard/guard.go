@@ -317,6 +317,8 @@ func (g *Guard) rateState() string {
 // all out would turn a fault of the store into an outage.
 func leaseState(s quota.Snapshot) (string, error) {
 	switch {
+	case s.StoreUp && !s.Opened:
+		return "", errors.New("waiting for the first lease: the store was empty, and other replicas are given a second to say that it lost its data")
 	case s.StoreUp && s.Healing:
 		return fmt.Sprintf("the store lost data and is being healed; this replica spends from %d leased messages", s.Lease), nil
 	case s.StoreUp:

@@ -69,7 +69,7 @@ func Open(ctx context.Context, rawURL string, o Options) (*Store, error) {
 	default:
 		rdb = redis.NewClient(opt.Simple())
 	}
-	s := &Store{kind: kind, rdb: rdb, timeout: o.Timeout}
+	s := &Store{kind: kind, rdb: rdb, timeout: o.Timeout, log: o.Log}
 	if err := s.prove(ctx); err != nil {
 		err = fmt.Errorf("store %s: %w", Redact(rawURL), err)
 		if !o.Patient {

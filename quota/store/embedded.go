@@ -59,7 +59,7 @@ func openEmbedded(ctx context.Context, o Options) (*Store, error) {
 	opt.DialTimeout, opt.ReadTimeout, opt.WriteTimeout = u.DialTimeout, u.ReadTimeout, u.WriteTimeout
 	opt.Dialer = func(context.Context, string, string) (net.Conn, error) { return e.mr.Dial() }
 	e.rdb = redis.NewClient(opt)
-	s := &Store{kind: "embedded", rdb: e.rdb, emb: e, timeout: o.Timeout}
+	s := &Store{kind: "embedded", rdb: e.rdb, emb: e, timeout: o.Timeout, log: o.Log}
 	fail := func(err error) (*Store, error) {
 		e.rdb.Close()
 		e.mr.Close()

@@ -153,7 +153,11 @@ func (s *Store) Beat(ctx context.Context, b *Beat) (*Pulse, error) {
 		args = append(args, p.PPM, p.Acked, p.Ret, p.Spent, p.Over, p.Idle,
 			p.Want[0], p.Want[1], p.Want[2], p.Need[0], p.Need[1], p.Need[2], p.ClosedTaken, p.ClosedSpent, p.ClosedVersion)
 	}
-	res, err := s.run(ctx, beatScript, ledgerKeys(b.Account, b.Day, names), args...)
+	keys := ledgerKeys(b.Account, b.Day, names)
+	res, err := s.run(ctx, beatScript, keys, args...)
+	if lookBroken(err) {
+		err = s.mend(ctx, keys, err)
+	}
 	if err != nil {
 		return nil, err
 	}

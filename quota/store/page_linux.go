@@ -51,7 +51,6 @@ func (r *Record) Pages() map[string]*Page {
 	return all
 }
 
-
 func mapPage(f *os.File, path string, size int) (*Page, error) {
 	mem, err := syscall.Mmap(int(f.Fd()), 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 	if err != nil {

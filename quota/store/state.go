@@ -69,8 +69,7 @@ func (s *Store) ClearExhausted(ctx context.Context, at At, audit *AuditEntry) er
 	return s.state(ctx, at, audit, "reopen")
 }
 
-var auditScript = script(`redis.call('LPUSH', KEYS[1], ARGV[1])
-redis.call('LTRIM', KEYS[1], 0, num(ARGV[2]) - 1)
+var auditScript = script(`audit(KEYS[1], ARGV[1], num(ARGV[2]))
 return {'OK'}`)
 
 // AuditAppend adds a line to the account's trail.

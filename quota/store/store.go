@@ -59,6 +59,7 @@ type Store struct {
 	rdb     redis.UniversalClient
 	emb     *embedded // nil unless embedded
 	timeout time.Duration
+	log     *slog.Logger
 
 	reloaded     atomic.Int64 // Unix ns: when a cluster was last asked for its slots because of an error
 	callersClock bool         // see CallersClock

@@ -21,6 +21,7 @@ elseif known ~= '' and known ~= epoch then
 end
 -- The config's plan counts when the account is new or the config changed; else what plan set said stays.
 local plan, planname = num(a[5]), a[6] or ''
+if a[5] and plan < 1 then error('the plan is no number') end
 if not a[5] or (mode == 'join' and a[7] ~= ARGV[8]) then
   plan, planname, sv, cfg = num(ARGV[8]), ARGV[9], sv + 1, ARGV[8]
   call('HSET', A, 'plan', str(plan), 'planname', planname, 'cfg', ARGV[8], 'sv', str(sv))

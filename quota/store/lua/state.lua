@@ -31,7 +31,6 @@ else
 end
 redis.call('HSET', A, 'sv', str(num(a[3]) + 1))
 if ARGV[4] ~= '' then
-  redis.call('LPUSH', KEYS[2], ARGV[4])
-  redis.call('LTRIM', KEYS[2], 0, num(ARGV[5]) - 1)
+  audit(KEYS[2], ARGV[4], num(ARGV[5]))
 end
 return {'OK', a[2]}

@@ -82,7 +82,11 @@ func (d *Detector) mark(list []*series) {
 			base := d.rate(&s.watch)
 			if d.open.scale > learnScale && s.level > 0 && s.shape.known() {
 				// What it did in the last hours is a part of the rise.
-				base = min(base, s.level*s.shape.at(d.now)*d.tide[d.open.scale])
+				profile := s.level * s.shape.at(d.now)
+				if d.open.Kind != Everybody {
+					profile *= d.tide[d.open.scale]
+				}
+				base = min(base, profile)
 			}
 			s.base, s.frozen = base, true
 		}

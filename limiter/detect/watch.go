@@ -238,6 +238,10 @@ type verdictOn struct {
 // year, of the longest some thousand.
 var surprising = [scales]float64{14, 13, 13, 14, 14}
 
+// fewestClumps is how many clumps a short window must hold at the least: two or three that are
+// large by chance are no rise.
+const fewestClumps = 12
+
 // excessTest is a generalized likelihood ratio test of "the rate has risen by
 // some factor" on one window: windows of all scales ending now take the place
 // of all possible times of change (window-limited GLR; Lai, JRSS B 1995). The
@@ -256,7 +260,7 @@ func (w *watch) excessTest(k int, expected, unsure, need float64) (v verdictOn) 
 	v.ratio = v.real / e
 	scatter := leastScatter + unsure
 	dispersion := w.dispersion(k)
-	if v.real < 8*dispersion { // so many clumps at the least
+	if k <= learnScale && v.real < fewestClumps*dispersion {
 		return v
 	}
 	wide := dispersion + scatter*e

@@ -60,7 +60,7 @@ func (b *bucket) ask(now time.Time, n int32) (wait time.Duration, ok bool) {
 		return b.refused(left, n), false
 	}
 	b.sure = int32(min(left, math.MaxInt32))
-	if left < float64(b.lim.Burst())/2 {
+	if b.of.table.many.Load() && left < float64(b.lim.Burst())/2 {
 		b.near()
 	}
 	return 0, true

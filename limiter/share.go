@@ -36,6 +36,7 @@ type share struct {
 // sharing is what a table of buckets has to share them by.
 type sharing struct {
 	gen   atomic.Uint32
+	many  atomic.Bool // more than one replica has a part
 	split atomic.Pointer[rates.Split]
 	kick  atomic.Pointer[func()]
 
@@ -284,6 +285,7 @@ func (a *App) Shares() rates.Source { return shares{a} }
 func (s shares) Resplit(split rates.Split) {
 	t := s.a.buckets
 	t.split.Store(&split)
+	t.many.Store(split.Replicas > 1)
 	t.gen.Add(1)
 }
 

@@ -108,6 +108,25 @@ func formBrake(b *Brake, aims []Aim) (string, error) {
 	return string(text), err
 }
 
+// parseBrake is the inverse of formBrake.
+func parseBrake(text string) (*Brake, *Aims, error) {
+	if text == "" {
+		return nil, nil, nil
+	}
+	var f brakeForm
+	if err := store.Unpack([]byte(text), &f); err != nil {
+		return nil, nil, err
+	}
+	var aims *Aims
+	if len(f.Aims) > 0 {
+		aims = &Aims{f.Aims}
+	}
+	if f.None {
+		return nil, aims, nil
+	}
+	return &f.Brake, aims, nil
+}
+
 // CurrentAims are the aimed brakes, those included whose time has passed; nil: there are none. For the hot path.
 func (l *Ledger) CurrentAims() *Aims { return l.aims.Load() }
 
@@ -140,8 +159,11 @@ func (l *Ledger) moveBrake(ctx context.Context, now time.Time, change func(b *Br
 		text, err := formBrake(b, aims)
 		return text, entry, err
 	}
-	var err error
-	for range 5 {
+	err := error(nil)
+	if v := l.view.Load(); !v.up && v.err != "" {
+		err = errors.New("brake: the store is out of reach: " + v.err) // nobody waits for it
+	}
+	for try := 0; err == nil && try < 5; try++ {
 		moved := false
 		err = l.lever(ctx, now, "brake", func(ctx context.Context, at store.At) error {
 			text, entry, err := form()
@@ -153,6 +175,9 @@ func (l *Ledger) moveBrake(ctx context.Context, now time.Time, change func(b *Br
 		})
 		if err != nil || moved {
 			break
+		}
+		if try < 4 {
+			continue
 		}
 		err = errors.New("brake: somebody else moves it at the same time; try again")
 	}

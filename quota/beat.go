@@ -432,20 +432,9 @@ func (l *Ledger) setBrake(text string) {
 	if text == l.brakeJSON {
 		return
 	}
-	var b *Brake
-	var aims *Aims
-	if text != "" {
-		var f brakeForm
-		if err := store.Unpack([]byte(text), &f); err != nil {
-			l.log.Error("the store holds a brake that cannot be read; it is ignored", "brake", text, "err", err)
-		} else {
-			if !f.None {
-				b = &f.Brake
-			}
-			if len(f.Aims) > 0 {
-				aims = &Aims{f.Aims}
-			}
-		}
+	b, aims, err := parseBrake(text)
+	if err != nil {
+		l.log.Error("the store holds a brake that cannot be read; it is ignored", "brake", text, "err", err)
 	}
 	l.brakeJSON = text
 	l.brake.Store(b)

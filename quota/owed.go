@@ -25,7 +25,14 @@ func (l *Ledger) brakeHere(ctx context.Context, text string, audit *store.AuditE
 	if l.view.Load().up || l.closed.Load() {
 		return why
 	}
-	err := l.exclusive(context.WithoutCancel(ctx), func(context.Context) error {
+	b, aims, err := parseBrake(text)
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	// At once: an exchange that hangs holds up what belongs to it for seconds.
+	l.brake.Store(b)
+	l.aims.Store(aims)
+	err = l.exclusive(context.WithoutCancel(ctx), func(context.Context) error {
 		l.owed = &owedBrake{text, audit}
 		l.setBrake(text)
 		return nil

@@ -72,6 +72,7 @@ type App struct {
 	eventsPath, batchPath []byte
 	seed                  pusher.Seed
 	origins               origins
+	webhookOdd            atomic.Bool // a webhook held what cannot be read: the log said so
 
 	exhausting atomic.Bool
 	hooks      hooks

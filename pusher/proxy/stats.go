@@ -22,6 +22,7 @@ type Stats struct {
 	webhooks    atomic.Int64 // calls that were taken
 	// Of calls of apps that want them passed on: those that were, and those that were not.
 	webhooksPassed, webhooksLost atomic.Int64
+	webhooksUnread               atomic.Int64 // events of webhooks that could not be read
 	refusals                     [600]atomic.Int64
 	heldCounts                   heldCounts
 }
@@ -46,6 +47,9 @@ func (s *Stats) Panics() int64 { return s.panics.Load() }
 func (s *Stats) Webhooks() (taken, passed, lost int64) {
 	return s.webhooks.Load(), s.webhooksPassed.Load(), s.webhooksLost.Load()
 }
+
+// WebhooksUnread counts events of signed webhooks that could not be read. They were passed on.
+func (s *Stats) WebhooksUnread() int64 { return s.webhooksUnread.Load() }
 
 // Refusals calls f for each status with which malformed or unsigned requests
 // were refused before judgement.

@@ -174,3 +174,53 @@ func TestWhichPathIsSigned(t *testing.T) {
 		}
 	}
 }
+
+// A well-signed webhook is always forwarded and answered, whatever is in it.
+func TestWebhooksThatAreOdd(t *testing.T) {
+	var got []string
+	behind := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		b, _ := io.ReadAll(req.Body)
+		got = append(got, string(b))
+	}))
+	defer behind.Close()
+	r := newRig(t, rigConfig{})
+	var err error
+	if r.app.Webhooks, err = NewEndpoint(behind.URL); err != nil {
+		t.Fatal(err)
+	}
+	send := func(path, body string) reply {
+		t.Helper()
+		req, _ := http.NewRequest("POST", "http://"+r.addr+path, strings.NewReader(body))
+		req.Header.Set("X-Pusher-Key", "k")
+		req.Header.Set("X-Pusher-Signature", pusher.SignWebhook(pusher.NewKey("k", rigSecret), []byte(body)))
+		resp, err := r.client.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, _ := io.ReadAll(resp.Body)
+		return reply{resp.StatusCode, resp.Header.Get("Pushguard-Outcome"), resp.Header, string(b)}
+	}
+	bodies := []string{`{"events":[{"name":"client_event","channel":"c","data":{"x":1},"user_id":5},{"name":"subscription_count","channel":"counted","subscription_count":9}]}`, `no JSON`, `[]`, ``, `{"events":7}`, `{"events":[7]}`,
+		`{"time_ms":-1,"events":[{"name":"subscription_count","channel":"huge","subscription_count":1e18}]}`}
+	for _, body := range bodies {
+		if got := send("/webhooks/7", body); got.status != 200 {
+			t.Errorf("%s: %d %s", body, got.status, got.body)
+		}
+	}
+	if len(got) != len(bodies) || got[0] != bodies[0] {
+		t.Errorf("forwarded: %q", got)
+	}
+	if n := r.app.Fanout.Estimate("counted"); n != 9 {
+		t.Errorf("the readable event of an odd webhook taught %d", n)
+	}
+	if n := r.app.Fanout.Estimate("huge"); n > pusher.MaxSubscribers {
+		t.Errorf("a count of 1e18 is believed: %d", n)
+	}
+	if got := send("/webhooks/7/", bodies[0]); got.status != 400 || !strings.Contains(got.body, "ends in a slash") {
+		t.Errorf("a slash at the end: %d %s", got.status, got.body)
+	}
+	if got := send("/webhooks/8", bodies[0]); got.status != 404 || !strings.Contains(got.body, "no app") {
+		t.Errorf("another app: %d %s", got.status, got.body)
+	}
+}

@@ -35,17 +35,24 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 	a := p.table.Load().apps[id]
 	h := &ctx.Request.Header
 	body := ctx.Request.Body()
-	if a == nil || !a.signed(h, body) {
-		p.stats.refused(fasthttp.StatusUnauthorized)
-		refuse(r, fasthttp.StatusUnauthorized, "invalid_request",
-			"this webhook is not signed with the key and secret of an app that pushguard knows; check the app id in the webhook's URL.")
+	if a == nil {
+		p.stats.refused(fasthttp.StatusNotFound)
+		refuse(r, fasthttp.StatusNotFound, "invalid_request", "no app of this guard has the id in the webhook's URL, which is /webhooks/ and the app's id as in the config.")
 		return
 	}
-	sent, events, err := pusher.ParseWebhook(body)
-	if err != nil {
-		p.stats.refused(fasthttp.StatusBadRequest)
-		refuse(r, fasthttp.StatusBadRequest, "invalid_request", "the webhook cannot be read: "+err.Error())
+	if !a.signed(h, body) {
+		p.stats.refused(fasthttp.StatusUnauthorized)
+		refuse(r, fasthttp.StatusUnauthorized, "invalid_request",
+			"this webhook is not signed with this app's key and secret; check the app id in the webhook's URL, and the app's key and secret in pushguard's configuration.")
 		return
+	}
+	// It is signed: what of it can be read teaches, what cannot is counted, and all of it goes on as it came.
+	sent, events, unread, err := pusher.ParseWebhook(body)
+	if unread > 0 {
+		p.stats.webhooksUnread.Add(int64(unread))
+		if !a.webhookOdd.Swap(true) {
+			p.log.Warn("a webhook holds events that cannot be read; they are passed on and teach nothing", "app", a.ID, "events", unread, "err", err)
+		}
 	}
 	// Pusher repeats calls for minutes, so news is as old as the call says.
 	now := p.now()
@@ -79,6 +86,9 @@ func (p *Proxy) webhook(ctx *fasthttp.RequestCtx, j *job, id string) {
 	*r = wire.Response{Status: fasthttp.StatusOK, ContentType: contentJSON, Body: emptyObject, Last: r.Last}
 }
 
+// maxWebhookChannel bounds the names that webhooks teach: more than any server allows.
+const maxWebhookChannel = 1024
+
 // signed reports whether Pusher signed a webhook: with the app's secret, or with one that is being replaced.
 func (a *App) signed(h *fasthttp.RequestHeader, body []byte) bool {
 	key, signature := h.PeekBytes(headerWebhookKey), h.PeekBytes(headerWebhookSignature)
@@ -95,6 +105,9 @@ func (a *App) signed(h *fasthttp.RequestHeader, body []byte) bool {
 
 // hear learns from one event of a webhook who subscribes.
 func (a *App) hear(ev *pusher.WebhookEvent, now time.Time) {
+	if ev.Channel == "" || len(ev.Channel) > maxWebhookChannel || ev.Name == "subscription_count" && !ev.Counted {
+		return
+	}
 	switch ev.Name {
 	case "subscription_count":
 		a.Fanout.Learn(now, ev.Channel, ev.SubscriptionCount, fanout.FromWebhook)

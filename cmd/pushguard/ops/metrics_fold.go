@@ -4,15 +4,16 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // What folding, conflation and deduplication among replicas did.
 var (
-	descFolded    = desc("folded_publishes_total", "Events that went through folding, alone or with others.", "app")
-	descFoldCalls = desc("fold_calls_total", "Calls to Pusher that carried folded events.", "app")
-	descSplits    = desc("fold_splits_total", "Folded calls that Pusher refused and that were sent again in halves.", "app")
-	descHeld      = desc("held_total", "Publishes that were answered and put into the delayed queue, by fate.", "what")
-	descHeldNow   = desc("held", "Publishes in the delayed queue of all replicas, by state: waiting, overdue (those of the waiting that are due), sending.", "account", "state")
-	descTwins     = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by the answer of the other replicas; alone: decided without them.", "account", "answer")
-	descTwinTrips = desc("dedupe_shared_trips_total", "Round trips to the store for dedupe claims.", "account")
-	descWebhooks  = desc("webhooks_total", "Webhooks from Pusher: taken; passed_on to the app's endpoint; not_passed_on, which Pusher sends again.", "what")
-	descTwinsUp   = desc("dedupe_shared_up", "1 while replicas share dedupe claims; 0 while each decides alone because the store times out.", "account")
+	descFolded     = desc("folded_publishes_total", "Events that went through folding, alone or with others.", "app")
+	descFoldCalls  = desc("fold_calls_total", "Calls to Pusher that carried folded events.", "app")
+	descSplits     = desc("fold_splits_total", "Folded calls that Pusher refused and that were sent again in halves.", "app")
+	descHeld       = desc("held_total", "Publishes that were answered and put into the delayed queue, by fate.", "what")
+	descHeldNow    = desc("held", "Publishes in the delayed queue of all replicas, by state: waiting, overdue (those of the waiting that are due), sending.", "account", "state")
+	descTwins      = desc("dedupe_shared_total", "Publishes of rules with scope cluster, by the answer of the other replicas; alone: decided without them.", "account", "answer")
+	descTwinTrips  = desc("dedupe_shared_trips_total", "Round trips to the store for dedupe claims.", "account")
+	descWebhooks   = desc("webhooks_total", "Webhooks from Pusher: taken; passed_on to the app's endpoint; not_passed_on, which Pusher sends again.", "what")
+	descTwinsUp    = desc("dedupe_shared_up", "1 while replicas share dedupe claims; 0 while each decides alone because the store times out.", "account")
+	descWebhookOdd = desc("webhook_events_unreadable_total", "Events of signed webhooks that could not be read; they are passed on and teach nothing.")
 )
 
 func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string), counter func(*prometheus.Desc, int64, ...string)) {
@@ -48,6 +49,7 @@ func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string),
 	counter(descWebhooks, taken, "taken")
 	counter(descWebhooks, passed, "passed_on")
 	counter(descWebhooks, lost, "not_passed_on")
+	counter(descWebhookOdd, s.cfg.Stats.WebhooksUnread())
 	h := s.cfg.Stats.Held()
 	for _, x := range []struct {
 		what string

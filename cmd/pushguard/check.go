@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"github.com/pushguard/pushguard/cmd/pushguard/cli"
 	"github.com/pushguard/pushguard/cmd/pushguard/config"
 	"github.com/pushguard/pushguard/cmd/pushguard/guard"
+	"github.com/pushguard/pushguard/pusher/proxy"
 	"github.com/pushguard/pushguard/quota"
 	"github.com/pushguard/pushguard/quota/store"
 )
@@ -109,7 +111,14 @@ func (c *checkCmd) Run(p *cli.Process) error {
 			if err != nil {
 				err = fmt.Errorf("app %s at %s: %w", app.ID, app.UpstreamURL(), err)
 			}
-			out.line(fmt.Sprintf("Pusher: app %s at %s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL()), err)
+			way := ""
+			if via, _ := proxy.ForwardProxy(app.UpstreamURL()); via != nil {
+				way = " by the proxy http://" + via.Host
+				if err != nil {
+					err = fmt.Errorf("%w (by the proxy http://%s that the environment names; NO_PROXY leaves it out)", err, via.Host)
+				}
+			}
+			out.line(fmt.Sprintf("Pusher: app %s at %s%s takes these credentials (this check cost one message)", app.ID, app.UpstreamURL(), way), err)
 			if known {
 				out.line(fmt.Sprintf("clock: %s off Pusher's, which allows 600 s", skew), skewed(skew))
 			}
@@ -296,7 +305,19 @@ func reachStore(ctx context.Context, cfg *config.Config, replacing bool) (string
 func reachPusher(app *config.App, now func() time.Time) (skew time.Duration, known bool, err error) {
 	target := app.UpstreamURL()
 	host := strings.TrimPrefix(strings.TrimPrefix(target, "https://"), "http://")
-	dated := &dateReader{now: now, next: &http.Transport{DisableKeepAlives: true, Proxy: nil}}
+	via, err := proxy.ForwardProxy(target)
+	if err != nil {
+		return 0, false, err
+	}
+	next := &http.Transport{DisableKeepAlives: true, Proxy: http.ProxyURL(via)}
+	if app.CA != "" {
+		roots, err := proxy.Roots(app.CA)
+		if err != nil {
+			return 0, false, err
+		}
+		next.TLSClientConfig = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	dated := &dateReader{now: now, next: next}
 	client := pusherhttp.Client{
 		AppID: app.ID, Key: app.Key, Secret: app.Secret[0].Reveal(),
 		Host: strings.TrimRight(host, "/"), Secure: strings.HasPrefix(target, "https://"),

@@ -58,7 +58,10 @@ type App struct {
 	// HeldExpiry is how old a held publish may become: while the brake is on,
 	// Pusher is down or the budget spent, it waits; older news is no news. 0: ten
 	// minutes.
-	HeldExpiry time.Duration
+	// HeldMost and HeldMostCaller bound in bytes what this replica holds for the account, and for one caller. 0 means 64 MiB
+	// and 32 MiB. What is beyond goes out at once.
+	HeldMost, HeldMostCaller int64
+	HeldExpiry               time.Duration
 	// Refresh is the event that a channel gets when publishes to it are shed
 	// (limiter.Digested); nil: none, and they are refused. It needs Shelf.
 	Refresh *RefreshConfig

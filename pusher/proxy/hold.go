@@ -37,19 +37,20 @@ type HeldStats struct {
 	Dropped  int64 // not sent: Pusher refused them, or their app is gone
 	Unknown  int64 // sent, fate unknown: not repeated
 	NotHeld  int64 // sent at once or refused, because the store did not take them
+	NoRoom   int64 // of those, the ones for which there was no room in bytes, and replacements that passed the bound
 	// Refreshes are refresh events sent for channels of which publishes were shed;
 	// they are not in Held and Sent.
 	Refreshes int64
 }
 
 type heldCounts struct {
-	held, replaced, sent, again, expired, dropped, unknown, notHeld, refreshes atomic.Int64
+	held, replaced, sent, again, expired, dropped, unknown, notHeld, noRoom, refreshes atomic.Int64
 }
 
 // Held reads the counters of held publishes.
 func (s *Stats) Held() HeldStats {
 	h := &s.heldCounts
-	return HeldStats{h.held.Load(), h.replaced.Load(), h.sent.Load(), h.again.Load(), h.expired.Load(), h.dropped.Load(), h.unknown.Load(), h.notHeld.Load(), h.refreshes.Load()}
+	return HeldStats{h.held.Load(), h.replaced.Load(), h.sent.Load(), h.again.Load(), h.expired.Load(), h.dropped.Load(), h.unknown.Load(), h.notHeld.Load(), h.noRoom.Load(), h.refreshes.Load()}
 }
 
 const (
@@ -93,6 +94,10 @@ func (p *Proxy) hold(j *job, pr *principal, it *item, now time.Time) bool {
 		return false
 	}
 	id, rec := heldAs(pr, it, now)
+	if !p.roomToHold(a, pr.caller.Name(), id, rec, it.verdict.Due, now) {
+		counts.notHeld.Add(1)
+		return false
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), putTimeout)
 	defer cancel()
 	replaced, err := a.Shelf.Put(ctx, id, it.verdict.Due, rec)
@@ -193,6 +198,7 @@ func (p *Proxy) Release(ctx context.Context, shelf *delayed.Queue) {
 
 // releaseDue sends one round of what is due.
 func (p *Proxy) releaseDue(ctx context.Context, shelf *delayed.Queue) (int, error) {
+	account := p.heldOf(shelf.Account())
 	now := p.now()
 	call, cancel := context.WithTimeout(ctx, putTimeout)
 	claimed, err := shelf.Claim(call, now, now.Add(claimFor), releaseBatch)
@@ -212,6 +218,7 @@ func (p *Proxy) releaseDue(ctx context.Context, shelf *delayed.Queue) (int, erro
 			mu.Lock()
 			defer mu.Unlock()
 			if over {
+				account.over(c.ID, now)
 				done = append(done, c.Token)
 			} else {
 				back = append(back, c.Token)

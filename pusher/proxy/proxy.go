@@ -65,6 +65,7 @@ type Config struct {
 
 // Proxy serves the data port. Its methods are safe for concurrent use.
 type Proxy struct {
+	held     sync.Map // what is held, by account: *heldBytes
 	cfg      Config
 	now      func() time.Time
 	log      *slog.Logger

@@ -59,6 +59,10 @@ func (u *Upstream) httpClient(perHost int) *http.Client {
 		DialContext: d.DialContext, MaxConnsPerHost: perHost, MaxIdleConnsPerHost: 2, IdleConnTimeout: 15 * time.Second,
 		TLSHandshakeTimeout: u.timeout, ResponseHeaderTimeout: u.timeout, MaxResponseHeaderBytes: maxAnswerHead, DisableCompression: true, ForceAttemptHTTP2: true,
 	}
+	if u.proxy != nil {
+		// A tunnel here too. For http:// net/http would send the signed URL to the proxy, and not ask for one.
+		t.DialContext = func(_ context.Context, _, addr string) (net.Conn, error) { return u.dial(addr, u.timeout) }
+	}
 	if c := u.client.TLSConfig; c != nil {
 		t.TLSClientConfig = c.Clone()
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
@@ -61,6 +62,8 @@ type UpstreamConfig struct {
 	// OnSilence, if set, is told when Pusher answers nothing any more, with for how
 	// long it has not, and when it answers again. It must not call the Upstream.
 	OnSilence func(silent bool, lasted time.Duration)
+	// Roots may sign for the upstream; nil: the system's.
+	Roots *x509.CertPool
 	// ReadMost bounds the answer to a read, in bytes. 0 means 256 MiB.
 	ReadMost int64
 	// OnUnauthorized, if set, is told what Pusher says against a signature of pushguard's, without any signature. It may be
@@ -82,6 +85,7 @@ type UpstreamConfig struct {
 type Upstream struct {
 	key     *pusher.Key
 	url     *url.URL
+	proxy   *url.URL // nil: none
 	dial    upstream.Dial
 	client  *fasthttp.HostClient
 	conns   *upstream.Conns // instead of client, where that is possible
@@ -142,6 +146,12 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 		}
 		return c, nil
 	}
+	if up.proxy, err = ForwardProxy(cfg.URL); err != nil {
+		return nil, fmt.Errorf("upstream: %w", err)
+	}
+	if up.proxy != nil {
+		up.dial = through(up.proxy, up.dial)
+	}
 	dial := func(addr string, timeout time.Duration) (net.Conn, error) { return up.dial(addr, timeout) }
 	up.client = &fasthttp.HostClient{
 		Addr:        addr,
@@ -163,6 +173,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	}
 	if c := up.client; u.Scheme == "https" {
 		c.IsTLS, c.TLSConfig = true, upstream.TLSConfig(u.Hostname())
+		c.TLSConfig.RootCAs = cfg.Roots
 		c.DialTimeout = func(addr string, timeout time.Duration) (net.Conn, error) {
 			until := time.Now().Add(or(timeout, up.timeout))
 			tcp, err := dial(addr, timeout)

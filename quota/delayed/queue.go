@@ -61,6 +61,9 @@ func New(st *store.Store, account string, place Place) *Queue {
 	return &Queue{st: st, account: account, place: place, mine: place.Name + rand.Text()[:10] + ".", most: Most, puts: make(chan put, 1024)}
 }
 
+// Account is whose queue it is.
+func (q *Queue) Account() string { return q.account }
+
 // maxPuts bounds one round trip.
 const maxPuts = 256
 

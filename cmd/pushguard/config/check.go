@@ -343,6 +343,12 @@ func (c *checker) account(path string, a *Account, u *unique) {
 			shares += caller.Share
 		}
 	}
+	if a.HeldMax < 1<<20 {
+		c.fail(path+".held_max", "is less than 1MiB", "a held publish has up to 14 kB")
+	}
+	if a.HeldMaxPerCaller < 1<<16 || a.HeldMaxPerCaller > a.HeldMax {
+		c.fail(path+".held_max_per_caller", "is not between 64KiB and held_max", "what is beyond goes out at once")
+	}
 	c.rules(path, a, callers)
 }
 

@@ -30,7 +30,7 @@ func Default() *Config {
 // breaker's thresholds already keep the last part of the plan for the upper
 // priorities), and Pusher's bill as documented, the dearer reading where it is not.
 func DefaultAccount() Account {
-	return Account{Billing: Billing{Batch: BatchPerEvent, MultiChannel: MultiPerCall, Info: Counted, Failed: Counted,
+	return Account{HeldMax: 64 << 20, HeldMaxPerCaller: 32 << 20, Billing: Billing{Batch: BatchPerEvent, MultiChannel: MultiPerCall, Info: Counted, Failed: Counted,
 		Webhooks: BatchPerEvent, SubscriptionCount: Counted, Presence: Counted, ClientEvents: Counted, Unseen: Counted}}
 }
 

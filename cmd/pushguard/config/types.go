@@ -112,6 +112,10 @@ type Account struct {
 	Digest *Digest `yaml:"digest,omitempty"`
 	// Part of the plan that is kept for traffic that is never counted: pushguard takes the plan to be smaller by it.
 	Headroom Percent `yaml:"headroom,omitempty"`
+	// How many bytes of held publishes (conflate) each replica keeps for the account, such as 64MiB. What is beyond goes out at once, and is counted.
+	HeldMax Bytes `yaml:"held_max,omitempty"`
+	// The same for one caller.
+	HeldMaxPerCaller Bytes `yaml:"held_max_per_caller,omitempty"`
 	// How Pusher bills where its documentation leaves a doubt. Where it is silent, the default is the dearer reading.
 	Billing Billing `yaml:"billing,omitempty"`
 }
@@ -170,6 +174,8 @@ type App struct {
 	Cluster string `yaml:"cluster,omitempty"`
 	// Where publishes go instead of Pusher's cluster, as http://host:port or https://host:port.
 	Upstream string `yaml:"upstream,omitempty"`
+	// File with certificates in PEM that may sign for the upstream, beside those that the system trusts.
+	CA string `yaml:"ca,omitempty"`
 	// How long a request may take from its arrival to its answer, whatever it waits for. What could not be sent by then is never sent, and gets 503. Keep it below the SDKs' own timeout (4 s for Java, 5 s for Go and Python).
 	Timeout time.Duration `yaml:"timeout,omitempty"`
 	// Most publishes under way to Pusher at once; each call has a connection of its own. One under way takes about 20 kB of memory. What comes beyond it waits, and gets 503 when it has waited too long.

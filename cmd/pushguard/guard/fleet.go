@@ -64,12 +64,15 @@ type appForm struct {
 	billing  config.Billing
 	digest   *config.Digest
 	upstream upstreamForm
+	held     [2]config.Bytes
 }
 
 // upstreamForm is what of the config an upstream is built from; equal forms
 // share one upstream with its connections and its breaker's memory.
 type upstreamForm struct {
 	id, key, url string
+	ca           string
+	readMax      config.Bytes
 	secret       config.Secret
 	timeout      time.Duration
 	maxCalls     int
@@ -78,8 +81,8 @@ type upstreamForm struct {
 
 func formOf(account *config.Account, c *config.App) appForm {
 	f := appForm{account: account.Name, app: *c, billing: account.Billing, digest: account.Digest, upstream: upstreamForm{
-		id: c.ID, key: c.Key, url: c.UpstreamURL(), secret: c.Secret.Current(), timeout: c.Timeout, maxCalls: c.MaxCalls, breaker: c.UpstreamBreaker,
-	}}
+		id: c.ID, key: c.Key, url: c.UpstreamURL(), secret: c.Secret.Current(), timeout: c.Timeout, maxCalls: c.MaxCalls, breaker: c.UpstreamBreaker, ca: c.CA, readMax: c.ReadMax,
+	}, held: [2]config.Bytes{account.HeldMax, account.HeldMaxPerCaller}}
 	f.app.Rate, f.app.Burst = nil, 0
 	f.app.Callers = slices.Clone(c.Callers)
 	for i := range f.app.Callers {
@@ -350,7 +353,7 @@ func (g *Guard) buildApp(cfg *config.Config, account *config.Account, c *config.
 			a.observe(now, app, caller, event, channels, payload, messages)
 			learner.Note(now, channels, messages)
 		},
-		Shelf: a.Shelf, HeldExpiry: c.HeldExpiry,
+		Shelf: a.Shelf, HeldExpiry: c.HeldExpiry, HeldMost: int64(account.HeldMax), HeldMostCaller: int64(account.HeldMaxPerCaller),
 		Seed:    seedOf(c),
 		Refresh: refresh(account.Digest),
 	}
@@ -402,6 +405,12 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 			}
 			g.log.Warn("Pusher answers again", "app", id, "silent_for", lasted)
 		},
+	}
+	if c.CA != "" {
+		var err error
+		if cfg.Roots, err = proxy.Roots(c.CA); err != nil {
+			return nil, fmt.Errorf("app %s: %w", id, err)
+		}
 	}
 	if swallow != nil {
 		cfg.Sink = swallow.answer

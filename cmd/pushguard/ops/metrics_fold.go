@@ -54,7 +54,7 @@ func (s *Server) collectFolded(gauge func(*prometheus.Desc, float64, ...string),
 	for _, x := range []struct {
 		what string
 		n    int64
-	}{{"held", h.Held}, {"replaced", h.Replaced}, {"sent", h.Sent}, {"sent_again", h.Again}, {"expired", h.Expired}, {"dropped", h.Dropped}, {"unknown", h.Unknown}, {"not_held", h.NotHeld}, {"refresh_sent", h.Refreshes}} {
+	}{{"held", h.Held}, {"replaced", h.Replaced}, {"sent", h.Sent}, {"sent_again", h.Again}, {"expired", h.Expired}, {"dropped", h.Dropped}, {"unknown", h.Unknown}, {"not_held", h.NotHeld}, {"no_room", h.NoRoom}, {"refresh_sent", h.Refreshes}} {
 		counter(descHeld, x.n, x.what)
 	}
 }

@@ -174,6 +174,13 @@ func (u *Upstream) understandSuccess(j *job, out *outgoing, got answer, now time
 	return got, true
 }
 
+// lacks tells that an endpoint is missing.
+func (u *Upstream) lacks(endpoint string) {
+	if u.onLacking != nil {
+		u.onLacking(endpoint)
+	}
+}
+
 // fault is what the last failures were, if they were answers.
 func (u *Upstream) fault() string {
 	if f := u.lastFault.Load(); f != nil {

@@ -57,6 +57,9 @@ type folder struct {
 	passed map[uint64]struct{} // scratch of pick
 	picks  [2][]int            // likewise
 
+	// noBatch: the upstream has no batch_events, as was learned from a 404. Publishes share calls to several channels only.
+	noBatch atomic.Bool
+
 	publishes, sent, splits atomic.Int64
 }
 

@@ -55,7 +55,19 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	if j.trace != nil {
 		linkGroup(group)
 	}
+	if kind == sharesBatch && f.noBatch.Load() {
+		f.flyAlone(group, now)
+		return
+	}
 	got := f.call(j, out, now)
+	if kind == sharesBatch && got.fate == limiter.Refused && isMissing(got.status) {
+		f.splits.Add(1)
+		f.flyAlone(group, now)
+		if leader.got.fate == limiter.Delivered && !f.noBatch.Swap(true) { // the app is there, the endpoint is not
+			f.app.Upstream.lacks("batch_events")
+		}
+		return
+	}
 	if got.fate == limiter.Refused && divisible(got.status) {
 		f.splits.Add(1)
 		half := len(group) / 2
@@ -65,6 +77,16 @@ func (f *folder) fly(group []*waiter, kind sharing, now time.Time) {
 	}
 	f.share(group, kind, got)
 }
+
+// flyAlone sends each of a group by itself.
+func (f *folder) flyAlone(group []*waiter, now time.Time) {
+	for i := range group {
+		f.fly(group[i:i+1], bearsCall, now)
+	}
+}
+
+// isMissing reports whether a status says that there is no such endpoint.
+func isMissing(status int) bool { return status == 404 || status == 405 || status == 501 }
 
 // divisible tells refusals that one event of several can cause from those that
 // would meet each of them.

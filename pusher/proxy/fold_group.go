@@ -67,7 +67,7 @@ func (f *folder) gather(i int) (picks []int, kind sharing, full bool) {
 		f.picks[0] = picks
 	}
 	kind, full = sharesTrigger, len(picks)+1 >= f.cfg.Channels
-	if len(picks) == 0 || f.app.Billing.MultiChannelPerChannel {
+	if (len(picks) == 0 || f.app.Billing.MultiChannelPerChannel) && !f.noBatch.Load() {
 		batch := f.pick(f.picks[1][:0], i, f.cfg.Batch, sharesBatch)
 		f.picks[1] = batch
 		if len(batch) > len(picks) {

@@ -64,6 +64,8 @@ type UpstreamConfig struct {
 	OnSilence func(silent bool, lasted time.Duration)
 	// Roots may sign for the upstream; nil: the system's.
 	Roots *x509.CertPool
+	// OnLacking, if set, is told once of an endpoint that the upstream does not have.
+	OnLacking func(endpoint string)
 	// ReadMost bounds the answer to a read, in bytes. 0 means 256 MiB.
 	ReadMost int64
 	// OnUnauthorized, if set, is told what Pusher says against a signature of pushguard's, without any signature. It may be
@@ -108,6 +110,7 @@ type Upstream struct {
 
 	lastFault          atomic.Pointer[string] // what was last answered that is no answer of Pusher's
 	onRefusedSignature func(said string)
+	onLacking          func(endpoint string)
 
 	codes   [600]atomic.Int64 // answers by status; 0 stands for none at all
 	seconds prometheus.Observer
@@ -134,7 +137,7 @@ func NewUpstream(cfg UpstreamConfig) (*Upstream, error) {
 	up.admission.stall.told = cfg.OnSilence
 	up.seconds, up.sink = cfg.Seconds, cfg.Sink
 	up.reads.most, up.reads.busy = or(cfg.ReadMost, defaultReadMost), make(chan struct{}, readsAtOnce)
-	up.onRefusedSignature = cfg.OnUnauthorized
+	up.onRefusedSignature, up.onLacking = cfg.OnUnauthorized, cfg.OnLacking
 	dialer := &fasthttp.TCPDialer{Concurrency: or(cfg.MaxCalls, paceMost), DNSCacheDuration: 30 * time.Second, Resolver: upstream.NoLinkLocal{Next: net.DefaultResolver}}
 	up.dial = func(addr string, timeout time.Duration) (net.Conn, error) {
 		if timeout <= 0 || timeout > up.timeout {

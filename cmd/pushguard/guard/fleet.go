@@ -398,6 +398,9 @@ func (g *Guard) buildUpstream(c *config.App, key *pusher.Key, swallow *sink) (*p
 				g.log.Error("Pusher does not accept what is signed for an app; publishes are answered 401 until key, secret and cluster are right", "app", id, "said", said)
 			}
 		},
+		OnLacking: func(endpoint string) {
+			g.log.Warn("the upstream does not have an endpoint; publishes share calls without it from now on, and nothing was lost", "app", id, "endpoint", endpoint)
+		},
 		OnSilence: func(silent bool, lasted time.Duration) {
 			if silent {
 				g.log.Warn("Pusher does not answer, so one request each 100 ms is sent to it until it does", "app", id, "silent_for", lasted)

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-var spellings = flag.Int("spellings", 20_000, "how many spellings TestEverySpellingIsJudgedOrRefused draws")
+var spellings = flag.Int("spellings", 10_000, "how many spellings TestEverySpellingIsJudgedOrRefused draws")
 
 // What callers send. All of it must pass.
 func TestCanonicalPaths(t *testing.T) {

@@ -226,9 +226,9 @@ func (u *Upstream) unauthorized(got *answer, text []byte) {
 	got.status = fasthttp.StatusUnauthorized
 	what := "the app's key, secret or cluster in pushguard's configuration"
 	switch {
-	case containsFold(text, "timestamp"):
+	case containsFold(text, "timestamp expired"), containsFold(text, "timestamp required"):
 		what = "the clock of pushguard's host (NTP)"
-	case containsFold(text, "auth_key"), containsFold(text, "unknown"):
+	case containsFold(text, "unknown auth_key"), containsFold(text, "does not exist"):
 		what = "the app's id, key and cluster in pushguard's configuration"
 	}
 	said := string(pusher.WithoutSignatures(firstLine(text)))

@@ -137,7 +137,7 @@ var upstreamAnswers = []upstreamAnswer{
 	{name: "a redirect to nowhere", raw: "HTTP/1.1 307 X\r\n\r\n", status: 502, outcome: "refused", says: "a redirect"},
 	{name: "a relative one", raw: "HTTP/1.1 308 X\r\nLocation: {target}\r\n\r\n", status: 502, outcome: "refused", says: "a redirect"},
 	{name: "304", raw: "HTTP/1.1 304 Not Modified\r\n\r\n", status: 502, outcome: "refused", says: "304"},
-	{name: "401 of Pusher", raw: "HTTP/1.1 401 Unauthorized\r\nContent-Type: text/plain\r\n\r\nInvalid signature: you should have sent HmacSHA256Hex(\"POST\\n{target}\", your_secret_key), but you sent \"" + strings.Repeat("ab", 32) + "\"\n", status: 401, outcome: "refused", says: "does not accept what pushguard signs"},
+	{name: "401 of Pusher", raw: "HTTP/1.1 401 Unauthorized\r\nContent-Type: text/plain\r\n\r\nInvalid signature: you should have sent HmacSHA256Hex(\"POST\\n{target}\", your_secret_key), but you sent \"" + strings.Repeat("ab", 32) + "\"\n", status: 401, outcome: "refused", says: "the app's key, secret or cluster"},
 	{name: "401 about the clock", raw: "HTTP/1.1 401 Unauthorized\r\n\r\nTimestamp expired: Given timestamp (2020-01-01T00:00:00Z) not within 600s of server time", status: 401, outcome: "refused", says: "clock"},
 	{name: "400 of Pusher", raw: "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nMissing required parameter: data", status: 400, outcome: "refused", says: "Missing required parameter: data"},
 	{name: "400 that quotes", raw: "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nno such thing: {target}", status: 400, outcome: "refused", says: "no such thing: "},

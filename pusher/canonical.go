@@ -187,7 +187,7 @@ func hidesSegments(name []byte) bool {
 func subDelim(c byte) bool { return strings.IndexByte("!$&'()*+,=:@", c) >= 0 }
 
 func badPath(path []byte, why string) *Error {
-	return badRequest("The path ", quote(path, 200), " is not in canonical form: ", why, ".")
+	return badRequest("The path ", quote(WithoutSignatures(path), 200), " is not in canonical form: ", why, ".")
 }
 
 // IsPublishPath reports whether a path is written as one of the three that publish.

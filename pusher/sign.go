@@ -111,7 +111,7 @@ func (k *Key) Verify(method string, rawPath []byte, q *Query, body []byte, now t
 	defer k.macs.Put(m)
 	if !m.matches(method, rawPath, q, sent) {
 		m.text = appendText(m.text[:0], method, rawPath, q)
-		return unauthorized("Invalid signature: you should have sent HmacSHA256Hex(", quote(m.text, 1024),
+		return unauthorized("Invalid signature: you should have sent HmacSHA256Hex(", quote(WithoutSignatures(m.text), 1024),
 			", your_secret_key). Check the secret, and that nothing between the caller and this server rewrites path or query.")
 	}
 	return m.checkBody(q, body)

@@ -187,6 +187,7 @@ type pace struct {
 type trial struct {
 	share float64   // of those under way that are tried; 0: none are, 1: it is looked how it is
 	began float64   // how many were under way before
+	first float64   // what calls took when it began, in ns
 	next  time.Time // no other one before
 	// What is seen, over some windows, and what was seen before.
 	seen, before glance
@@ -325,7 +326,7 @@ func (p *pace) watch(now time.Time, r reading, full bool) {
 	}
 	if r.under >= paceMany && (full || p.slow(r)) && !now.Before(p.trial.next) {
 		// What this window shows may be of two times: what follows is looked at.
-		p.trial = trial{share: 1, began: float64(r.under)}
+		p.trial = trial{share: 1, began: float64(r.under), first: float64(r.typical)}
 	}
 }
 
@@ -354,6 +355,12 @@ func (p *pace) try(now time.Time, r reading, full bool) {
 	if was == 1 {
 		if !full && !p.slow(r) { // it is over by itself
 			p.free(now)
+			return
+		}
+		if will := float64(r.under) / max(t.seen.rate(), 1) * 1e9; will > 1.3*took && took < 1.15*t.first {
+			// More and more come, and calls take no longer: what has come lately has not
+			// ended yet.
+			t.seen, t.began = glance{}, float64(r.under)
 			return
 		}
 		noise := t.seen.noise()

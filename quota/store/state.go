@@ -69,7 +69,8 @@ func (s *Store) ClearExhausted(ctx context.Context, at At, audit *AuditEntry) er
 	return s.state(ctx, at, audit, "reopen")
 }
 
-var auditScript = script(`audit(KEYS[1], ARGV[1], num(ARGV[2]))
+var auditScript = script(`local failed = audit(KEYS[1], ARGV[1], num(ARGV[2]))
+if failed then return redis.error_reply(failed) end
 return {'OK'}`)
 
 // AuditAppend adds a line to the account's trail.

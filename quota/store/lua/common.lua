@@ -54,9 +54,10 @@ end
 -- name, is put aside and begun anew, and never makes the answer a failure.
 local function audit(key, line, kept)
   local done = redis.pcall('LPUSH', key, line)
-  if type(done) == 'table' and done.err then
+  if type(done) == 'table' and done.err and find(done.err, 'WRONGTYPE', 1, true) then
     redis.pcall('RENAME', key, key .. ':broken')
-    redis.pcall('LPUSH', key, line)
+    done = redis.pcall('LPUSH', key, line)
   end
   redis.pcall('LTRIM', key, 0, kept - 1)
+  return type(done) == 'table' and done.err or nil
 end

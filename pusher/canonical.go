@@ -171,7 +171,7 @@ func checkSegment(segment []byte, named bool) string {
 // that unescapes a path before it cleans it would resolve.
 func hidesSegments(name []byte) bool {
 	decoded := undoEscapes(name)
-	if bytes.IndexAny(decoded, `/\`) < 0 {
+	if !bytes.ContainsAny(decoded, `/\`) {
 		return false
 	}
 	for _, part := range bytes.FieldsFunc(append(bytes.Clone(decoded), '/'), func(r rune) bool { return r == '/' || r == '\\' }) {

@@ -228,9 +228,6 @@ func (t *pot) pending() int64 {
 	return t.granted.Sum() - t.returned.Sum() + t.over.Load() - t.unspent() - spent
 }
 
-// used is what was taken to be sent, a hold that is not settled included.
-func (t *pot) used() int64 { return t.pending() + t.spent.Load() }
-
 // outOf is what was ever taken out of a class of the lease; what moved there from standby counts when it is taken.
 func (t *pot) outOf(c int) int64 {
 	return t.granted[c] - t.returned[c] - t.lease[c].Load() - t.standby[c].Load() - t.cells.arming[c].Load()

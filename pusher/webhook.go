@@ -13,15 +13,15 @@ import (
 // https://pusher.com/docs/channels/server_api/webhooks/. Which fields are set
 // depends on Name.
 type WebhookEvent struct {
-	Name              string // channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss, subscription_count
-	Channel           string
-	UserID            string
-	Event             string
-	Data              string
-	SocketID          string
-	SubscriptionCount int64
+	Name              string `json:"name"` // channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss, subscription_count
+	Channel           string `json:"channel"`
+	UserID            string `json:"user_id,omitempty"`
+	Event             string `json:"event,omitempty"`
+	Data              string `json:"data,omitempty"`
+	SocketID          string `json:"socket_id,omitempty"`
+	SubscriptionCount int64  `json:"subscription_count,omitempty"`
 	// Counted: SubscriptionCount was given, and is a number.
-	Counted bool
+	Counted bool `json:"-"`
 }
 
 // MaxSubscribers is the most that a count is believed: what is beyond is a mistake

@@ -116,7 +116,7 @@ func TestAStartSaysWhatIsInItsWay(t *testing.T) {
 	for _, k := range []struct{ name, listen, data, want, never string }{
 		{"a port in use", held.Addr().String(), "a", "address already in use; another process holds it; see listen in the config, and --listen", ""},
 		{"an address of another machine", "192.0.2.1:8080", "b", "this machine has no such address", "another process"},
-		{"a file where the directory should be", "127.0.0.1:0", "file", "set data_dir to a directory that this user may write to", ""},
+		{"a file where the directory should be", "127.0.0.1:0", "file", "is a file; set data_dir to a directory", ""},
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "c.yaml")

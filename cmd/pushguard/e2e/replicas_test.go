@@ -55,7 +55,7 @@ accounts:
   - name: care
     plan: %s
     apps:
-      - { id: %q, key: %s, secret: %s, upstream: "http://%s" }
+      - { id: %q, key: %s, secret: %s, upstream: "http://%s", learn: { sample: false } }
     rules:
       - { priority: critical }
 `, store, plan, appID, appKey, appSecret, upstream)

@@ -255,6 +255,7 @@ accounts:
         secret: %s
         upstream: http://%s
         subscribers: { default: 3, "presence-*": 2 }
+        learn: { sample: false }
         callers:
           - { name: api, key: %s, secret: %s }
 `, appID, appKey, appSecret, behind.addr, callerKey, callerSecret))

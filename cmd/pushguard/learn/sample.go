@@ -48,6 +48,11 @@ const (
 	afterRefusal = time.Hour
 )
 
+// advice is a reason that is told in whole sentences.
+type advice string
+
+func (a advice) Error() string { return string(a) }
+
 // noCounts is what to do where Pusher gives no counts, and what that costs.
 const noCounts = "Pusher gives no subscriber counts: turn on subscription counting in the app's settings at Pusher. " +
 	"It has a price: each subscription and unsubscription then sends a subscription_count event to every subscriber of the channel (above 100 subscribers every 5 s)"
@@ -219,7 +224,7 @@ func (l *Learner) learn(now time.Time, a *proxy.App, x candidate, got answer) {
 	err := got.err
 	switch {
 	case err == nil, errors.As(err, &refused) && refused.Status == 400:
-		err = errors.Join(errors.New(noCounts), err)
+		err = errors.Join(advice(noCounts), err)
 		if !isPresence(x.channel) {
 			l.quiet = now.Add(afterRefusal)
 			l.note(func(s *Status) {
